@@ -1,0 +1,1 @@
+"""From the reference to a bundle: ONNX graphs, their passes, their proof."""

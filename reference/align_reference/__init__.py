@@ -1,0 +1,1 @@
+"""The reference: ALIGN in PyTorch, and the loader of its checkpoints."""
