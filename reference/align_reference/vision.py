@@ -120,7 +120,7 @@ class SqueezeExcite(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        gates = F.adaptive_avg_pool2d(x, 1)  # (B, C, 1, 1)
+        gates = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         gates = self.expand(self.activation(self.reduce(gates)))
         return x * torch.sigmoid(gates)
 
@@ -185,5 +185,5 @@ class VisionModel(nn.Module):
                 f"hidden_dim={self.config.hidden_dim}; use smaller pictures"
             )
         if self.config.pooling_type == "mean":
-            return F.adaptive_avg_pool2d(features, 1).flatten(1)
-        return F.adaptive_max_pool2d(features, 1).flatten(1)
+            return features.mean((2, 3), keepdim=True).flatten(1)
+        return features.amax((2, 3), keepdim=True).flatten(1)

@@ -36,7 +36,12 @@ class InputError(AlignError, ValueError):
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message if index is None else f"input {index}: {message}")
+        self.message = message
         self.index = index
+
+    def shifted(self, by: int) -> InputError:
+        """The same error for an input that stands `by` places later, because batches came before."""
+        return self if self.index is None else InputError(self.message, self.index + by)
 
 
 class BundleError(AlignError):

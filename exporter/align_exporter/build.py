@@ -1,0 +1,199 @@
+"""The export: checkpoint in, bundle out, or an error and nothing."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+from align_reference.checkpoint import CheckpointSource, fingerprint, load_model
+from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.tokenizer import Tokenizer
+from torch import nn
+
+from align_exporter import gate, samples
+from align_exporter.assets import TokenizerAssets, check_vocabulary, read_preprocessing, read_tokenizer
+from align_exporter.contract import GraphContract, text_contract, vision_contract
+from align_exporter.graph_check import check_file, check_operators
+from align_exporter.passes import Step, run_steps
+from align_exporter.passes.pipeline import text_steps, vision_steps
+from align_exporter.towers import NormalizedVisionTower, TextTower, VisionTower
+from align_exporter.trace import trace
+from align_reference.model import AlignModel
+from align_runtime import golden
+from align_runtime.bundle import Bundle, inventory, staged, write_manifest
+from align_runtime.console import Progress
+from align_runtime.errors import BuildError
+from align_runtime.golden import Golden
+from align_runtime.manifest import Graph, Manifest, ModelFacts, Source
+from align_runtime.selftest import check_graph, check_inputs
+
+DEFAULT_OPSET = 20  # the first with Gelu; ONNX Runtime, OpenVINO and TensorRT all read it
+OPSETS = range(18, 25)  # 18: axes of ReduceL2 as an input; from 25 on Sigmoid·Mul would become Swish
+DEFAULT_MAX_LENGTH = 64  # what AlignProcessor pads to where the tokenizer names no limit of its own
+TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What may be chosen.
+
+    Attributes:
+        pixel_input: ``"uint8"``, bytes in and normalisation in the graph, or ``"float32"``, normalised by the caller.
+        opset: of the default ONNX domain, one of `OPSETS`.
+        allow_pickle: whether ``pytorch_model.bin`` may be read.
+    """
+
+    pixel_input: str = "uint8"
+    opset: int = DEFAULT_OPSET
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a checkpoint folder holds, read."""
+
+    model: AlignModel
+    preprocessing: ImagePreprocessing
+    tokenizer: TokenizerAssets
+    facts: ModelFacts
+
+
+def build(source: CheckpointSource, output: Path, options: ExportOptions, progress: Progress) -> Manifest:
+    """Exports `source` to a bundle at `output`, which takes the place of an older bundle there.
+
+    Raises:
+        AlignError: see `align_runtime.errors`; `output` is then as it was before.
+    """
+    with staged(output) as folder:
+        with progress.phase(f"read {source.name}"):
+            checkpoint = read_checkpoint(source, options.allow_pickle)
+            (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
+        with progress.phase("reference embeddings of the samples"):
+            answers = _answers(checkpoint, folder / "tokenizer.json")
+        job = _Job(checkpoint, answers, folder, options, progress)
+        graphs = tuple(_build_graph(job, *tower) for tower in _towers(checkpoint, options.pixel_input))
+        with progress.phase("bundle and self-test"):
+            golden.write(folder, answers)
+            _write_configs(folder, source, checkpoint.preprocessing)
+            write_manifest(
+                folder,
+                Manifest(
+                    source=Source(source.name, source.revision, fingerprint(source.folder)),
+                    model=checkpoint.facts,
+                    preprocessing=checkpoint.preprocessing,
+                    graphs=graphs,
+                    files=inventory(folder),
+                    tools={"python": platform.python_version()} | {tool: version(tool) for tool in TOOLS},
+                ),
+            )
+            return _self_test(folder)
+
+
+def read_checkpoint(source: CheckpointSource, allow_pickle: bool) -> Checkpoint:
+    """Reads weights, processor and tokenizer and checks that they fit each other.
+
+    Raises:
+        CheckpointError, ConfigurationError: as the readers of the three.
+    """
+    preprocessing = read_preprocessing(source.folder)
+    tokenizer = read_tokenizer(source.folder)
+    model = load_model(source.folder, allow_pickle=allow_pickle)
+    text = model.config.text
+    check_vocabulary(tokenizer, text.vocab_size)
+    facts = ModelFacts(
+        embedding_dim=model.config.projection_dim,
+        temperature=float(model.temperature),
+        max_length=min(tokenizer.max_length or DEFAULT_MAX_LENGTH, text.max_position_embeddings),
+        pad_token_id=tokenizer.pad_token_id,
+        vocab_size=text.vocab_size,
+    )
+    return Checkpoint(model, preprocessing, tokenizer, facts)
+
+
+@dataclass(frozen=True)
+class _Job:
+    checkpoint: Checkpoint
+    answers: Golden
+    folder: Path
+    options: ExportOptions
+    progress: Progress
+
+
+def _answers(checkpoint: Checkpoint, tokenizer_file: Path) -> Golden:
+    facts = checkpoint.facts
+    tokenizer = Tokenizer.from_file(tokenizer_file, facts.max_length, facts.pad_token_id)
+    return samples.reference_answers(
+        checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
+    )
+
+
+def _towers(checkpoint: Checkpoint, pixel_input: str) -> list[tuple[GraphContract, nn.Module, tuple[Step, ...]]]:
+    model, preprocessing = checkpoint.model, checkpoint.preprocessing
+    vision: nn.Module
+    if pixel_input == "uint8":
+        vision = VisionTower(model, *preprocessing.scale_and_offset())
+    else:
+        vision = NormalizedVisionTower(model)
+    contract = vision_contract(model.config, preprocessing.output_size, pixel_input)
+    return [
+        (contract, vision.eval(), vision_steps(model.config)),
+        (text_contract(model.config), TextTower(model).eval(), text_steps()),
+    ]
+
+
+def _build_graph(job: _Job, contract: GraphContract, tower: nn.Module, steps: tuple[Step, ...]) -> Graph:
+    config = job.checkpoint.model.config
+    name = f"onnx/{contract.tower}_model.onnx"
+    with job.progress.phase(f"{contract.tower}: trace"):
+        traced = trace(tower, contract, config.text.max_position_embeddings, job.options.opset)
+    with job.progress.phase(f"{contract.tower}: passes and checks"):
+        run_steps(traced, steps)
+        check_operators(traced, contract, config)
+        write_graph(traced, contract, job.folder / name)
+        check_file(job.folder / name, contract, job.options.opset)
+    with job.progress.phase(f"{contract.tower}: parity with the reference"):
+        parity = gate.measure(job.folder / name, contract, job.checkpoint.preprocessing, job.answers)
+        parity.check(name, gate.LIMITS["fp32"])
+    return Graph(
+        tower=contract.tower,
+        variant="fp32",
+        precision="fp32",
+        target="any",
+        file=name,
+        opset=job.options.opset,
+        inputs=contract.inputs,
+        outputs=(contract.output,),
+        parity=parity,
+        limits=gate.LIMITS["fp32"],
+    )
+
+
+def write_graph(model: ir.Model, contract: GraphContract, file: Path) -> None:
+    """Writes `model` as one file: the same model gives the same bytes."""
+    model.graph.name = f"align_{contract.tower}"
+    model.producer_name, model.producer_version = "align-onnx", version("align-onnx")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, file)
+
+
+def _write_configs(folder: Path, source: CheckpointSource, preprocessing: ImagePreprocessing) -> None:
+    """The Hub's files, so that other tools can read the bundle too; the runtime itself reads the manifest."""
+    (folder / "config.json").write_bytes((source.folder / "config.json").read_bytes())
+    text = json.dumps(preprocessing.to_hub(), indent=2) + "\n"
+    (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
+
+def _self_test(folder: Path) -> Manifest:
+    """Opens the finished bundle as a user does and lets it test itself."""
+    bundle = Bundle.open(folder)
+    expected = golden.read(bundle)
+    failures = list(check_inputs(bundle, expected))
+    checks = [check_graph(bundle, graph, expected, "cpu", None) for graph in bundle.manifest.graphs]
+    failures += [check.failure for check in checks if check.failure]
+    if failures:
+        raise BuildError(f"the finished bundle fails its own test: {'; '.join(failures)}")
+    return bundle.manifest

@@ -1,0 +1,102 @@
+"""``align-export CHECKPOINT -o BUNDLE``: the build step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from align_reference.checkpoint import resolve
+
+from align_exporter.build import DEFAULT_OPSET, OPSETS, ExportOptions, build
+from align_exporter.contract import PIXEL_INPUTS
+from align_runtime.bundle import check_destination
+from align_runtime.console import Progress, add_output_options, run, table
+from align_runtime.manifest import Manifest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 a gate failed, 2 a wrong call or input. No bundle unless 0."""
+    parser = argparse.ArgumentParser(
+        prog="align-export",
+        description="Turn an ALIGN checkpoint into a bundle: a text and a vision ONNX graph, proven equal to the "
+        "PyTorch reference, with preprocessing and tokenizer frozen beside them.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="folder in Hugging Face layout, or a hub id (kakaobrain/align-base)",
+    )
+    parser.add_argument("-o", "--output", metavar="BUNDLE", type=Path, required=True, help="folder to write")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="also read pytorch_model.bin (torch's weights-only loader); safetensors is preferred where both are there",
+    )
+    parser.add_argument(
+        "--pixel-input",
+        choices=PIXEL_INPUTS,
+        default="uint8",
+        help="uint8: the graph takes RGB bytes (batch, height, width, 3) and normalises them; float32: it takes "
+        "normalised pixel_values (batch, 3, height, width) (default: uint8)",
+    )
+    parser.add_argument(
+        "--opset", type=int, choices=OPSETS, default=DEFAULT_OPSET, help=f"ONNX opset (default: {DEFAULT_OPSET})"
+    )
+    add_output_options(parser)
+    options = parser.parse_args(arguments)
+    return run("align-export", lambda: _export(options))
+
+
+def _export(options: argparse.Namespace) -> int:
+    start = time.monotonic()
+    progress = Progress(options.quiet or options.json)
+    check_destination(options.output)
+    with progress.phase(f"find {options.checkpoint}"):
+        source = resolve(options.checkpoint, options.revision)
+    export = ExportOptions(options.pixel_input, options.opset, options.allow_pickle)
+    manifest = build(source, options.output, export, progress)
+    seconds = time.monotonic() - start
+    if options.json:
+        print(json.dumps(_as_json(options.output, manifest, seconds), ensure_ascii=False))
+    elif not options.quiet:
+        print(_as_text(options.output, manifest, seconds))
+    return 0
+
+
+def _as_json(output: Path, manifest: Manifest, seconds: float) -> dict[str, Any]:
+    return {
+        "bundle": str(output),
+        "seconds": round(seconds, 3),
+        "graphs": [
+            {
+                "tower": graph.tower,
+                "variant": graph.variant,
+                "file": graph.file,
+                "bytes": manifest.files[graph.file].bytes,
+                "sha256": manifest.files[graph.file].sha256,
+                "parity": graph.parity.to_json(),
+                "limits": vars(graph.limits),
+            }
+            for graph in manifest.graphs
+        ],
+    }
+
+
+def _as_text(output: Path, manifest: Manifest, seconds: float) -> str:
+    rows = [
+        [
+            graph.tower,
+            graph.variant,
+            graph.file,
+            f"{manifest.files[graph.file].bytes / 1e6:.1f} MB",
+            f"{graph.parity.max_abs:.1e}",
+            f"{graph.limits.max_abs:.0e}",
+        ]
+        for graph in manifest.graphs
+    ]
+    headings = ["tower", "variant", "graph", "size", "max abs error", "allowed"]
+    return f"{output}: {manifest.source.name} in {seconds:.1f} s\n\n{table(headings, rows, right=(3, 4, 5))}"

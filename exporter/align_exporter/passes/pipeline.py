@@ -1,0 +1,18 @@
+"""Which passes run on which tower, as data, with the number of rewrites that the configuration implies."""
+
+from __future__ import annotations
+
+from align_exporter.passes import Step
+from align_exporter.passes.global_pool import GlobalPool
+from align_exporter.passes.names import ReadableNames
+from align_reference.config import AlignConfig
+
+
+def vision_steps(config: AlignConfig) -> tuple[Step, ...]:
+    """FP32 vision: one pool per squeeze-excite and one at the end."""
+    return (Step(GlobalPool(), expected=config.vision.num_blocks + 1), Step(ReadableNames(), expected=None))
+
+
+def text_steps() -> tuple[Step, ...]:
+    """FP32 text."""
+    return (Step(ReadableNames(), expected=None),)

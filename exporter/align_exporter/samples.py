@@ -1,0 +1,87 @@
+"""The pictures and captions that every export is checked on, and the reference's answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from align_runtime.images import preprocess
+from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.tokenizer import Tokenizer
+from numpy.typing import NDArray
+
+from align_reference.model import AlignModel, unit_length
+from align_runtime.errors import BuildError
+from align_runtime.golden import Golden
+
+DATA = Path(__file__).parent / "sample_data"
+PICTURE_SUFFIXES = (".jpg", ".png")
+REFERENCE_BATCH = 4  # bounds the memory of the full-size reference
+COLLAPSED_COSINE = 0.99999  # pairs of different samples closer than this cannot tell a right graph from a wrong one
+
+
+def pictures() -> list[Path]:
+    """The sample pictures: photographs of several sizes, colour and greyscale, JPEG and PNG."""
+    return sorted(path for path in DATA.iterdir() if path.suffix in PICTURE_SUFFIXES)
+
+
+def captions() -> list[str]:
+    """The sample captions: nothing at all, one word, up to more than a model takes; several scripts."""
+    return ["", *(DATA / "captions.txt").read_text(encoding="utf-8").splitlines()]
+
+
+def reference_answers(
+    model: AlignModel,
+    preprocessing: ImagePreprocessing,
+    tokenizer: Tokenizer,
+    picture_files: Sequence[Path],
+    texts: Sequence[str],
+) -> Golden:
+    """What the reference makes of the samples: texts padded to the model's maximum, embeddings of unit length.
+
+    Raises:
+        BuildError: the embeddings are not finite, or all alike (as those of untrained weights are).
+    """
+    pixels = preprocess(picture_files, preprocessing)
+    input_ids, attention_mask = tokenizer.pad(tokenizer.encode(texts), tokenizer.max_length)
+    with torch.inference_mode():
+        image_embeds = [
+            unit_length(model.get_image_features(torch.from_numpy(preprocessing.normalize(pixels[rows]))))
+            for rows in _blocks(len(pixels))
+        ]
+        text_embeds = [
+            unit_length(
+                model.get_text_features(torch.from_numpy(input_ids[rows]), torch.from_numpy(attention_mask[rows]))
+            )
+            for rows in _blocks(len(texts))
+        ]
+    answers = Golden(
+        texts=tuple(texts),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        text_embeds=torch.cat(text_embeds).numpy(),
+        pictures=tuple(picture_files),
+        pixels=pixels,
+        image_embeds=torch.cat(image_embeds).numpy(),
+    )
+    _check_telling(answers.image_embeds, "image")
+    _check_telling(answers.text_embeds, "text")
+    return answers
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, REFERENCE_BATCH):
+        yield slice(start, start + REFERENCE_BATCH)
+
+
+def _check_telling(embeds: NDArray[np.float32], kind: str) -> None:
+    if not np.isfinite(embeds).all():
+        raise BuildError(f"the reference's {kind} embeddings of the samples are not finite; the weights are unusable")
+    cosines = embeds.astype(np.float64) @ embeds.astype(np.float64).T
+    if cosines.min() > COLLAPSED_COSINE:
+        raise BuildError(
+            f"the reference gives all samples the same {kind} embedding (cosine {cosines.min():.7f} at least); a "
+            "comparison would prove nothing. Are these trained weights?"
+        )

@@ -1,0 +1,50 @@
+"""Graphs on the CPU through ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, InputError
+
+LOG_ERRORS_ONLY = 3  # warnings about graph rewrites say nothing to the user of a bundle
+
+
+class OnnxRuntimeRunner:
+    """One graph in one session; ONNX Runtime lets many threads share it."""
+
+    def __init__(self, file: Path, threads: int | None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendUnavailableError(
+                f"onnxruntime cannot be imported ({error}); install it with: pip install 'align-onnx[cpu]'"
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = LOG_ERRORS_ONLY
+        if threads is not None:
+            if threads < 1:
+                raise ConfigurationError(f"threads is {threads}; 1 or more is needed, or None for all cores")
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            raise BundleError(f"ONNX Runtime cannot load {file}: {_first_line(error)}") from None
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        try:
+            return self._session.run(self._outputs, dict(inputs))[0]
+        except Exception as error:
+            shapes = {name: value.shape for name, value in inputs.items()}
+            raise InputError(f"the graph refused inputs of shape {shapes}: {_first_line(error)}") from None
+
+    def close(self) -> None:
+        del self._session
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,78 @@
+"""``align-classify BUNDLE IMAGE… --labels …``: zero-shot classification of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_runtime.backends import DEVICES
+from align_runtime.console import add_output_options, run, table
+from align_runtime.errors import ConfigurationError
+from align_runtime.model import DEFAULT_TEMPLATE, load
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 2 a wrong call or input that cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="align-classify", description="Tell which of some labels fits a picture best (zero-shot classification)."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
+    labels = parser.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--labels", nargs="+", metavar="LABEL", help="the labels to choose from")
+    labels.add_argument("--labels-file", type=Path, metavar="FILE", help="a text file with one label per line")
+    parser.add_argument("--template", default=DEFAULT_TEMPLATE, help=f"default: {DEFAULT_TEMPLATE!r}")
+    parser.add_argument("--top", type=int, default=3, help="labels shown per picture (default: 3)")
+    parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
+    parser.add_argument("--device", default="cpu", help=f"one of: {', '.join(DEVICES)} (default: cpu)")
+    parser.add_argument("--threads", type=int, help="threads of one call (default: all cores)")
+    add_output_options(parser)
+    options = parser.parse_args(arguments)
+    return run("align-classify", lambda: _classify(options))
+
+
+def _classify(options: argparse.Namespace) -> int:
+    labels = options.labels or _read_labels(options.labels_file)
+    if options.top < 1:
+        raise ConfigurationError(f"--top is {options.top}; 1 or more is needed")
+    with load(options.bundle, options.precision, options.device, options.threads) as model:
+        probabilities = model.classify(options.images, labels, options.template)
+    if options.json:
+        print(json.dumps(_as_json(options.images, labels, probabilities), ensure_ascii=False))
+    else:
+        print(_as_table(options.images, labels, probabilities, options.top))
+    return 0
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the labels in {path} cannot be read: {error}") from None
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels:
+        raise ConfigurationError(f"{path} holds no labels; one per line is expected")
+    return labels
+
+
+def _as_json(images: list[str], labels: list[str], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    return {
+        "labels": labels,
+        "images": [
+            {"image": image, "best": labels[int(row.argmax())], "probabilities": [float(value) for value in row]}
+            for image, row in zip(images, probabilities, strict=True)
+        ],
+    }
+
+
+def _as_table(images: list[str], labels: list[str], probabilities: NDArray[np.float32], top: int) -> str:
+    rows = []
+    for image, row in zip(images, probabilities, strict=True):
+        for rank, choice in enumerate(np.argsort(-row, kind="stable")[:top]):
+            rows.append([image if rank == 0 else "", labels[choice], f"{row[choice]:.1%}"])
+    return table(["image", "label", "probability"], rows, right=(2,))

@@ -1,0 +1,91 @@
+"""``align-verify BUNDLE``: the bundle's self-test, without torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+
+from align_runtime import golden
+from align_runtime.backends import DEVICES
+from align_runtime.bundle import Bundle
+from align_runtime.console import Progress, add_output_options, run, table
+from align_runtime.selftest import GraphCheck, check_graph, check_inputs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 all well, 1 a check failed, 2 a wrong call or a damaged bundle."""
+    parser = argparse.ArgumentParser(
+        prog="align-verify",
+        description="Check a bundle: every file's hash, then its golden inputs through its own preprocessing, "
+        "tokenizer and graphs against the embeddings of the PyTorch reference.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    parser.add_argument("--device", default="cpu", help=f"where to run the graphs: {', '.join(DEVICES)} (default: cpu)")
+    parser.add_argument("--threads", type=int, help="threads of one call (default: all cores)")
+    add_output_options(parser)
+    options = parser.parse_args(arguments)
+    return run("align-verify", lambda: _verify(options))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    progress = Progress(options.quiet or options.json)
+    bundle = Bundle.open(options.bundle)
+    files = bundle.manifest.files
+    for name in progress.bar("hashes", files, len(files)):
+        bundle.check_hash(name)
+    expected = golden.read(bundle)
+    with progress.phase("preprocessing and tokens"):
+        differences = list(check_inputs(bundle, expected))
+    checks = []
+    for graph in bundle.manifest.graphs:
+        with progress.phase(f"{graph.tower} {graph.variant}"):
+            checks.append(check_graph(bundle, graph, expected, options.device, options.threads))
+    failures = differences + [check.failure for check in checks if check.failure]
+    if options.json:
+        print(json.dumps(_as_json(bundle, checks, failures), ensure_ascii=False))
+    else:
+        _print(bundle, len(expected.texts), len(expected.pictures), checks, failures)
+    return 1 if failures else 0
+
+
+def _as_json(bundle: Bundle, checks: list[GraphCheck], failures: list[str]) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle.folder),
+        "ok": not failures,
+        "files": len(bundle.manifest.files),
+        "checks": [
+            {
+                "tower": check.tower,
+                "variant": check.variant,
+                "parity": check.parity.to_json(),
+                "limits": vars(check.limits),
+                "ok": check.failure is None,
+            }
+            for check in checks
+        ],
+        "failures": failures,
+    }
+
+
+def _print(bundle: Bundle, texts: int, pictures: int, checks: list[GraphCheck], failures: list[str]) -> None:
+    rows = [
+        [
+            check.tower,
+            check.variant,
+            f"{check.parity.max_abs:.2e}",
+            f"{check.limits.max_abs:.0e}",
+            f"{check.parity.min_cosine:.7f}",
+            "—" if math.isnan(check.parity.min_centred_cosine) else f"{check.parity.min_centred_cosine:.7f}",
+            "ok" if check.failure is None else "FAILED",
+        ]
+        for check in checks
+    ]
+    headings = ["tower", "variant", "max abs", "allowed", "min cosine", "mean-centred", ""]
+    print(f"{bundle.folder}: {bundle.manifest.source.name}, {len(bundle.manifest.files)} files with the right hashes")
+    print(f"{texts} texts and {pictures} pictures against the embeddings of the PyTorch reference:\n")
+    print(table(headings, rows, right=(2, 3, 4, 5)))
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    print(f"\n{'failed' if failures else 'all checks passed'}")

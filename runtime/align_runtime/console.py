@@ -1,0 +1,98 @@
+"""What the commands share: one-line errors with exit codes, progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO, TypeVar
+
+from align_runtime.errors import AlignError
+
+T = TypeVar("T")
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+BAR_WIDTH = 24
+CLEAR_LINE = "\r\x1b[K"
+
+
+def run(name: str, body: Callable[[], int]) -> int:
+    """Runs a command's body; errors of this project become one line on stderr and their exit code.
+
+    SIGTERM is treated as an interrupt, so that a build that is stopped removes what it had begun.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return body()
+    except AlignError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone: nothing is wrong with the result
+        sys.stderr.close()
+        return 0
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--quiet`` and ``--json``, the same for every command."""
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+
+
+class Progress:
+    """Phases and bars on stderr: live on a terminal, one line per finished phase in a log, nothing when quiet."""
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = not quiet and self._stream.isatty()
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """A step whose length is not known beforehand: its name while it runs, then the time that it took."""
+        start = time.monotonic()
+        if self._live:
+            self._write(f"{CLEAR_LINE}  … {title}")
+        try:
+            yield
+        except BaseException:
+            self._finish("✗", title, start)
+            raise
+        self._finish("✓", title, start)
+
+    def bar(self, title: str, items: Iterable[T], total: int) -> Iterator[T]:
+        """Passes `items` on, showing how many of `total` are done."""
+        start = time.monotonic()
+        for done, item in enumerate(items):
+            if self._live:
+                filled = BAR_WIDTH * done // max(total, 1)
+                self._write(f"{CLEAR_LINE}  {title} [{'█' * filled}{'·' * (BAR_WIDTH - filled)}] {done}/{total}")
+            yield item
+        self._finish("✓", title, start)
+
+    def _finish(self, mark: str, title: str, start: float) -> None:
+        if not self._quiet:
+            self._write(f"{CLEAR_LINE if self._live else ''}  {mark} {title} ({time.monotonic() - start:.1f} s)\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """`rows` as aligned columns under `headings`; columns whose index is in `right` are right-aligned."""
+    widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
+    lines = []
+    for row in [headings, *rows]:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(lines)

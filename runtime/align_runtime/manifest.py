@@ -1,0 +1,237 @@
+"""``align.json``: the schema of the bundle's manifest, the one file that every reader of a bundle starts from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.json_files import of_kind, require
+from align_runtime.parity import Limits, Parity
+from align_runtime.preprocessing import ImagePreprocessing
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "align.json"
+TOWERS = ("vision", "text")
+DTYPES = ("uint8", "int64", "float32")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph. `shape` mixes numbers and the names of free dimensions."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> TensorSpec:
+        dtype = require(where, values, "dtype", str)
+        if dtype not in DTYPES:
+            raise ConfigurationError(f"{where}: dtype is {dtype!r}; known: {', '.join(DTYPES)}")
+        shape = require(where, values, "shape", list)
+        return cls(
+            name=require(where, values, "name", str),
+            dtype=dtype,
+            shape=tuple(of_kind(f"{where}: shape", size, (int, str)) for size in shape),
+        )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file: a tower in one variant.
+
+    Attributes:
+        tower: ``"vision"`` or ``"text"``.
+        variant: the name that `load(precision=…)` takes, e.g. ``"fp32"``.
+        precision: of the weights and the arithmetic, e.g. ``"fp32"``.
+        target: what the graph was made for; ``"any"`` runs everywhere.
+        file: path inside the bundle.
+        opset: of the default ONNX domain.
+        parity: distance from the reference, measured when it was built.
+        limits: what that distance had to keep within.
+    """
+
+    tower: str
+    variant: str
+    precision: str
+    target: str
+    file: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parity: Parity
+    limits: Limits
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"parity": self.parity.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Graph:
+        tower = require(where, values, "tower", str)
+        if tower not in TOWERS:
+            raise ConfigurationError(f"{where}: tower is {tower!r}; known: {', '.join(TOWERS)}")
+        limits = require(where, values, "limits", dict)
+        return cls(
+            tower=tower,
+            variant=require(where, values, "variant", str),
+            precision=require(where, values, "precision", str),
+            target=require(where, values, "target", str),
+            file=_inside(require(where, values, "file", str)),
+            opset=require(where, values, "opset", int),
+            inputs=_tensors(where, values, "inputs"),
+            outputs=_tensors(where, values, "outputs"),
+            parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
+            limits=Limits(require(where, limits, "max_abs", float), require(where, limits, "min_cosine", float)),
+        )
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and content of a file: `bytes`, and `sha256` in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> FileEntry:
+        sha256 = require(where, values, "sha256", str)
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise ConfigurationError(f"{where}: sha256 is {sha256!r}; 64 hexadecimal digits were expected")
+        return cls(bytes=require(where, values, "bytes", int), sha256=sha256)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from: a folder's or hub repository's name, its revision, the sha256 of its files."""
+
+    name: str
+    revision: str | None
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a caller has to know about the model.
+
+    Attributes:
+        embedding_dim: length of an embedding.
+        temperature: logits are cosines divided by it.
+        max_length: tokens of a text at most, [CLS] and [SEP] included.
+        pad_token_id: fills shorter texts of a batch.
+        vocab_size: rows of the embedding table.
+    """
+
+    embedding_dim: int
+    temperature: float
+    max_length: int
+    pad_token_id: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything in ``align.json``. `files` lists every other file of the bundle by its path."""
+
+    source: Source
+    model: ModelFacts
+    preprocessing: ImagePreprocessing
+    graphs: tuple[Graph, ...]
+    files: Mapping[str, FileEntry]
+    tools: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": asdict(self.source),
+            "model": asdict(self.model),
+            "preprocessing": self.preprocessing.to_json(),
+            "graphs": [graph.to_json() for graph in self.graphs],
+            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
+            "tools": dict(sorted(self.tools.items())),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Manifest:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            BundleError: another schema version, a missing key, a value of the wrong type, a path that leaves the
+                bundle, a graph whose file is not listed.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{where}: schema version {version!r}; this runtime reads version {SCHEMA_VERSION}. Export the "
+                "checkpoint again, or use the release that wrote the bundle"
+            )
+        try:
+            manifest = cls._read(values, where)
+        except ConfigurationError as error:
+            raise BundleError(f"{error} (align.json is damaged or was edited; export the checkpoint again)") from None
+        for graph in manifest.graphs:
+            if graph.file not in manifest.files:
+                raise BundleError(f"{where}: the graph {graph.file} is not in the list of files")
+        return manifest
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any], where: str) -> Manifest:
+        source, model = require(where, values, "source", dict), require(where, values, "model", dict)
+        graphs = require(where, values, "graphs", list)
+        files, tools = require(where, values, "files", dict), require(where, values, "tools", dict)
+        return cls(
+            source=Source(
+                name=require(where, source, "name", str),
+                revision=require(where, source, "revision", (str, type(None))),
+                files=_strings(where, require(where, source, "files", dict)),
+            ),
+            model=_model_facts(model, f"{where}: model"),
+            preprocessing=ImagePreprocessing.from_json(
+                require(where, values, "preprocessing", dict), f"{where}: preprocessing"
+            ),
+            graphs=tuple(
+                Graph.from_json(of_kind(f"{where}: graphs", graph, dict), f"{where}: graph {index}")
+                for index, graph in enumerate(graphs)
+            ),
+            files={
+                _inside(name): FileEntry.from_json(of_kind(f"{where}: {name}", entry, dict), f"{where}: {name}")
+                for name, entry in files.items()
+            },
+            tools=_strings(where, tools),
+        )
+
+
+def _model_facts(values: Mapping[str, Any], where: str) -> ModelFacts:
+    facts = ModelFacts(
+        embedding_dim=require(where, values, "embedding_dim", int),
+        temperature=require(where, values, "temperature", float),
+        max_length=require(where, values, "max_length", int),
+        pad_token_id=require(where, values, "pad_token_id", int),
+        vocab_size=require(where, values, "vocab_size", int),
+    )
+    if facts.embedding_dim < 1 or facts.max_length < 2 or facts.temperature == 0:
+        raise ConfigurationError(f"{where}: {facts} cannot be")
+    return facts
+
+
+def _tensors(where: str, values: Mapping[str, Any], key: str) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec.from_json(of_kind(f"{where}: {key}", tensor, dict), f"{where}: {key}")
+        for tensor in require(where, values, key, list)
+    )
+
+
+def _strings(where: str, values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: of_kind(f"{where}: {key}", value, str) for key, value in values.items()}
+
+
+def _inside(name: str) -> str:
+    """`name` if it is a plain relative path that cannot leave the bundle."""
+    path = PurePosixPath(name)
+    plain = bool(name) and not path.is_absolute() and str(path) == name and ".." not in path.parts
+    if not plain or "\\" in name or ":" in name or "\0" in name or name in (".", MANIFEST_NAME):
+        raise ConfigurationError(f"the path {name!r} is not a plain path inside the bundle")
+    return name

@@ -1,0 +1,201 @@
+"""The model that a service holds: texts and pictures in, unit-length embeddings out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_runtime.backends import Runner, open_runner
+from align_runtime.bundle import Bundle
+from align_runtime.errors import AlignError, ConfigurationError, InputError
+from align_runtime.images import ImageInput, preprocess
+from align_runtime.manifest import Graph, ModelFacts
+from align_runtime.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+TEXT_BATCH = 32
+IMAGE_BATCH = 8
+DEFAULT_TEMPLATE = "a photo of a {}"
+
+
+def load(
+    bundle: str | os.PathLike[str],
+    precision: str = "fp32",
+    device: str = "cpu",
+    threads: int | None = None,
+    check_hashes: bool = False,
+) -> Model:
+    """Opens a bundle.
+
+    Args:
+        bundle: the folder that ``align-export`` wrote.
+        precision: the variant to run, as listed in the bundle.
+        device: where to run it. A device that cannot be had is an error, never another device.
+        threads: of one call, all cores when None.
+        check_hashes: read every byte of the files used and compare their sha256 with the manifest; sizes are always
+            compared.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        ConfigurationError: a precision or device that is not known or not in the bundle.
+        BackendUnavailableError: the device's package or library is missing.
+    """
+    opened = Bundle.open(bundle)
+    graphs = {tower: opened.graph(tower, precision) for tower in ("vision", "text")}
+    find = opened.check_hash if check_hashes else opened.path
+    runners: dict[str, Runner] = {}
+    try:
+        for tower, graph in graphs.items():
+            runners[tower] = open_runner(find(graph.file), device, threads)
+        facts = opened.manifest.model
+        tokenizer = Tokenizer.from_file(opened.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
+    except AlignError:
+        for runner in runners.values():
+            runner.close()
+        raise
+    return Model(opened, graphs, runners, tokenizer)
+
+
+class Model:
+    """A loaded bundle. One model may be used from many threads; close it, or use it as a context manager."""
+
+    def __init__(
+        self, bundle: Bundle, graphs: dict[str, Graph], runners: dict[str, Runner], tokenizer: Tokenizer
+    ) -> None:
+        self._bundle = bundle
+        self._graphs = graphs
+        self._runners = runners
+        self._tokenizer = tokenizer
+
+    def __repr__(self) -> str:
+        facts, variant = self.facts, self._graphs["text"].variant
+        return f"<align_runtime.Model {self._bundle.manifest.source.name} {variant}, {facts.embedding_dim} dimensions>"
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Embedding length, temperature, text limit."""
+        return self._bundle.manifest.model
+
+    def embed_text(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """Embeddings of `texts`, float32 (n, dim), unit rows in the order of the input; (0, dim) for none.
+
+        A text longer than the model's limit is cut there, as the reference tokenizer does.
+
+        Raises:
+            InputError: something that is no text, with its place in the input.
+        """
+        if isinstance(texts, str | bytes):
+            raise InputError("embed_text takes a list of texts; put the one text into a list")
+        rows = self._tokenizer.encode(list(texts))
+        result = np.empty((len(rows), self.facts.embedding_dim), dtype=np.float32)
+        # Texts of like length side by side: a batch is padded to its longest, and padding costs as much as text.
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        for chosen in _batches(order, TEXT_BATCH):
+            input_ids, attention_mask = self._tokenizer.pad([rows[index] for index in chosen])
+            result[chosen] = self._run("text", {"input_ids": input_ids, "attention_mask": attention_mask})
+        return result
+
+    def embed_images(self, images: Iterable[ImageInput]) -> NDArray[np.float32]:
+        """Embeddings of `images`, float32 (n, dim), unit rows in the order of the input; (0, dim) for none.
+
+        An image is a path, the bytes of a picture file, a PIL image, or a uint8 array (H, W, 3), (H, W, 4), (H, W, 1)
+        or (H, W). An iterator is read batch by batch, so a long stream of pictures needs the memory of one batch.
+
+        Raises:
+            InputError: a picture that cannot be read, with its place in the input.
+        """
+        if isinstance(images, str | bytes | os.PathLike):
+            raise InputError("embed_images takes a list of images; put the one image into a list")
+        parts = [np.empty((0, self.facts.embedding_dim), dtype=np.float32)]
+        done = 0
+        for batch in _batches(images, IMAGE_BATCH):
+            try:
+                pixels = preprocess(batch, self._bundle.manifest.preprocessing)
+            except InputError as error:
+                raise error.shifted(done) from None
+            parts.append(self.embed_pixels(pixels))
+            done += len(batch)
+        return np.concatenate(parts)
+
+    def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings of preprocessed pictures: uint8 (n, height, width, 3) → float32 (n, dim). Run as one batch."""
+        (tensor,) = self._graphs["vision"].inputs
+        if tensor.name == "pixels":
+            return self._run("vision", {"pixels": pixels})
+        return self._run("vision", {tensor.name: self._bundle.manifest.preprocessing.normalize(pixels)})
+
+    def similarity(self, images: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits float32 (n, m) of image embeddings (n, dim) against text embeddings (m, dim).
+
+        As in ALIGN: the cosine divided by the checkpoint's temperature.
+
+        Raises:
+            InputError: arrays of another shape, or with NaN or infinite values.
+        """
+        for name, embeds in (("images", images), ("texts", texts)):
+            if embeds.ndim != 2 or embeds.shape[1] != self.facts.embedding_dim:
+                raise InputError(f"{name} has shape {embeds.shape}; (n, {self.facts.embedding_dim}) is needed")
+            if not np.isfinite(embeds).all():
+                raise InputError(f"{name} holds NaN or infinite values; embeddings are finite")
+        return (images @ texts.T / self.facts.temperature).astype(np.float32, copy=False)
+
+    def classify(
+        self, images: Iterable[ImageInput], labels: Iterable[str], template: str = DEFAULT_TEMPLATE
+    ) -> NDArray[np.float32]:
+        """Zero-shot probabilities float32 (n, labels) of `images` over `labels`; every row sums to 1.
+
+        Args:
+            template: the sentence that a label is put into, at ``{}``.
+
+        Raises:
+            ConfigurationError: no labels, or a template without ``{}``.
+            InputError: as in `embed_images` and `embed_text`.
+        """
+        if "{}" not in template:
+            raise ConfigurationError(f"the template is {template!r}; it needs {{}} where the label goes")
+        if isinstance(labels, str):
+            raise ConfigurationError("labels is one text; give a list of labels")
+        captions = [template.replace("{}", label) for label in labels]
+        if not captions:
+            raise ConfigurationError("there are no labels to choose from; give at least one")
+        logits = self.similarity(self.embed_images(images), self.embed_text(captions))
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        return scores / scores.sum(axis=1, keepdims=True)
+
+    def warmup(self) -> None:
+        """Runs both towers once, so that the first real call does not pay for what is set up on first use."""
+        self.embed_text([""])
+        self.embed_pixels(np.zeros((1, *self._bundle.manifest.preprocessing.output_size, 3), dtype=np.uint8))
+
+    def close(self) -> None:
+        """Frees both towers. Embedding afterwards is an error; closing twice is not."""
+        runners, self._runners = self._runners, {}
+        for runner in runners.values():
+            runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, tower: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        runner = self._runners.get(tower)
+        if runner is None:
+            raise ConfigurationError("the model is closed; load the bundle again")
+        return runner.run(inputs)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,107 @@
+"""How far embeddings are from the reference's, and whether that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_runtime.errors import ParityError
+from align_runtime.json_files import require
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is allowed: `max_abs` difference of any component at most, `min_cosine` of any row at least."""
+
+    max_abs: float
+    min_cosine: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Distance between rows of embeddings and the rows that the reference gives.
+
+    Attributes:
+        rows: rows compared.
+        max_abs: largest absolute difference of a component.
+        min_cosine: smallest cosine between a row and its reference.
+        min_centred_cosine: the same after the reference's mean row is taken from both. Embeddings of one model share
+            a large common part that makes every cosine look good; without it, what tells inputs apart is compared.
+            NaN with fewer than three rows, where centring says nothing.
+        worst: label of the row with the largest `max_abs`.
+    """
+
+    rows: int
+    max_abs: float
+    min_cosine: float
+    min_centred_cosine: float
+    worst: str
+
+    def check(self, subject: str, limits: Limits) -> None:
+        """Raises ParityError unless all is within `limits`. A NaN is never within."""
+        if not self.max_abs <= limits.max_abs:
+            raise ParityError(subject, "max_abs", limits.max_abs, self.max_abs, self.worst)
+        if not self.min_cosine >= limits.min_cosine:
+            raise ParityError(subject, "min_cosine", limits.min_cosine, self.min_cosine, self.worst)
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        if np.isnan(self.min_centred_cosine):
+            values["min_centred_cosine"] = None
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Parity:
+        centred = require(where, values, "min_centred_cosine", (float, type(None)))
+        return cls(
+            rows=require(where, values, "rows", int),
+            max_abs=require(where, values, "max_abs", float),
+            min_cosine=require(where, values, "min_cosine", float),
+            min_centred_cosine=float("nan") if centred is None else centred,
+            worst=require(where, values, "worst", str),
+        )
+
+
+def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels: Sequence[str]) -> Parity:
+    """Compares `actual` with `expected`, both (n, dim), n ≥ 1, row i named ``labels[i]``. Computed in float64.
+
+    Raises:
+        ValueError: shapes that do not agree: a mistake of the caller.
+    """
+    if actual.shape != expected.shape or actual.ndim != 2 or len(labels) != len(actual) or len(actual) == 0:
+        raise ValueError(f"cannot compare {actual.shape} with {expected.shape} under {len(labels)} labels")
+    left, right = actual.astype(np.float64), expected.astype(np.float64)
+    difference = np.abs(left - right).max(axis=1)
+    worst = int(np.nanargmax(difference)) if not np.isnan(difference).any() else int(np.argmax(np.isnan(difference)))
+    centre = right.mean(axis=0)
+    centred = _cosines(left - centre, right - centre).min() if len(left) > 2 else np.nan
+    return Parity(
+        rows=len(left),
+        max_abs=float(difference[worst]),
+        min_cosine=float(_cosines(left, right).min()),
+        min_centred_cosine=float(centred),
+        worst=labels[worst],
+    )
+
+
+def merge(parts: Sequence[Parity]) -> Parity:
+    """The worst of `parts`, as if their rows had been compared at once (the centre stays each part's own)."""
+    worst = max(parts, key=lambda part: np.inf if np.isnan(part.max_abs) else part.max_abs)
+    centred = [part.min_centred_cosine for part in parts if not np.isnan(part.min_centred_cosine)]
+    return Parity(
+        rows=sum(part.rows for part in parts),
+        max_abs=worst.max_abs,
+        min_cosine=float(np.min([part.min_cosine for part in parts])),
+        min_centred_cosine=min(centred, default=float("nan")),
+        worst=worst.worst,
+    )
+
+
+def _cosines(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (left * right).sum(axis=1) / norms
