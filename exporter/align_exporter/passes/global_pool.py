@@ -25,7 +25,7 @@ class GlobalPool:
             (old,), (new,) = node.outputs, pool.outputs
             new.name, new.shape, new.type = old.name, old.shape, old.type
             model.graph.insert_before(node, pool)
-            ir.convenience.replace_all_uses_with(old, new)
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
             model.graph.remove(node, safe=True)
             rewritten += 1
         return rewritten

@@ -1,0 +1,91 @@
+"""The measure of distance from the reference, and that it can fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from align_runtime.errors import ParityError
+from align_runtime.parity import Limits, Parity, compare, merge
+
+LIMITS = Limits(max_abs=1e-3, min_cosine=0.999)
+
+
+def rows(count: int = 4, dim: int = 8) -> np.ndarray:
+    values = np.random.default_rng(0).standard_normal((count, dim))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+LABELS = ["a", "b", "c", "d"]
+
+
+def test_equal_rows_are_at_no_distance() -> None:
+    parity = compare(rows(), rows(), LABELS)
+    assert parity.max_abs == 0
+    assert parity.min_cosine == pytest.approx(1, abs=1e-15)
+    assert parity.min_centred_cosine == pytest.approx(1, abs=1e-15)
+    parity.check("graph", LIMITS)
+
+
+def test_names_the_worst_row_and_fails() -> None:
+    actual = rows()
+    actual[2, 5] += 0.25
+    parity = compare(actual, rows(), LABELS)
+    assert parity.worst == "c"
+    assert parity.max_abs == pytest.approx(0.25, abs=1e-6)
+    with pytest.raises(ParityError, match=r"graph: max_abs is 0\.25, allowed 0\.001 \(worst sample: c\)") as caught:
+        parity.check("graph", LIMITS)
+    assert (caught.value.metric, caught.value.sample, caught.value.limit) == ("max_abs", "c", 1e-3)
+
+
+def test_cosine_alone_can_fail() -> None:
+    actual = rows()
+    actual[1] = -actual[1]
+    with pytest.raises(ParityError, match="min_cosine is -1"):
+        compare(actual, rows(), LABELS).check("graph", Limits(max_abs=10, min_cosine=0.5))
+
+
+def test_not_a_number_is_never_within_the_limits() -> None:
+    actual = rows()
+    actual[3, 0] = np.nan
+    parity = compare(actual, rows(), LABELS)
+    assert parity.worst == "d"
+    with pytest.raises(ParityError):
+        parity.check("graph", Limits(max_abs=np.inf, min_cosine=-2))
+
+
+def test_centring_shows_what_a_common_part_hides() -> None:
+    common = np.zeros((4, 8))
+    common[:, 0] = 100
+    difference = rows().astype(np.float64) * 1e-2
+    actual, expected = common + difference[[1, 0, 3, 2]], common + difference
+    parity = compare(actual, expected, LABELS)
+    assert parity.min_cosine > 0.99999
+    assert parity.min_centred_cosine < 0.9
+
+
+def test_merging_keeps_the_worst() -> None:
+    far, near = rows(), rows()
+    far[0] += 0.5
+    near[1] += 0.1
+    merged = merge([compare(near, rows(), LABELS), compare(far, rows(), LABELS)])
+    assert (merged.rows, merged.worst) == (8, "a")
+    assert merged.max_abs == pytest.approx(0.5, abs=1e-6)
+    broken = compare(np.full((4, 8), np.nan), rows(), LABELS)
+    assert np.isnan(merge([merged, broken]).max_abs)
+    assert np.isnan(merge([broken, merged]).min_cosine)
+
+
+def test_round_trip_through_json() -> None:
+    for parity in (compare(rows(), rows(), LABELS), compare(rows(1), rows(1), ["only"])):
+        again = Parity.from_json(parity.to_json(), "here")
+        assert again.to_json() == parity.to_json()
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "labels"),
+    [(rows(3), rows(4), LABELS), (rows(4), rows(4), ["a"]), (rows(0), rows(0), []), (rows()[0], rows()[0], LABELS)],
+)
+def test_shapes_must_agree(actual: np.ndarray, expected: np.ndarray, labels: list[str]) -> None:
+    with pytest.raises(ValueError, match="cannot compare"):
+        compare(actual, expected, labels)
