@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy
 import pytest
+from PIL import Image, ImageOps
+from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
+
 from align_runtime import images
 from align_runtime.errors import InputError
 from align_runtime.images import decode, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
-from PIL import Image, ImageOps
-from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
 ALIGN: dict[str, Any] = {
     "size": {"height": 346, "width": 346},
@@ -147,7 +148,7 @@ def test_every_mode(mode: str) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "transparency"),
-    [("P", 7), ("P", bytes(range(256))), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0)],
+    [("P", 0), ("P", bytes(range(256))), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0)],
     ids=["P-index", "P-bytes", "L", "RGB", "1"],
 )
 def test_transparency_in_info_is_laid_on_white(mode: str, transparency: Any) -> None:
