@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,24 @@ def require(where: str, values: Mapping[str, Any], key: str, kind: type | tuple[
 
 
 def of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    """`value` if it is of type `kind`, as in `require`."""
+    """`value` if it is of type `kind`, as in `require`. A float must be finite: JSON can spell infinity as 1e999."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{name} is {value!r}; a finite number was expected")
     if isinstance(value, bool):
         fits = bool in kinds
     elif isinstance(value, int) and float in kinds and int not in kinds:
-        return float(value)
+        return _as_float(name, value)
     else:
         fits = isinstance(value, kinds)
     if not fits:
         wanted = " or ".join(k.__name__ for k in kinds)
         raise ConfigurationError(f"{name} is {value!r} ({type(value).__name__}); {wanted} was expected")
     return value
+
+
+def _as_float(name: str, value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigurationError(f"{name} is an integer of {value.bit_length()} bits; no float holds it") from None
