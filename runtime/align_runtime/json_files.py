@@ -9,6 +9,7 @@ from typing import Any
 
 from align_runtime.errors import AlignError, ConfigurationError
 
+MAX_INTEGER_AS_FLOAT = 1 << 53  # beyond it an integer is not exactly a float, far beyond it none at all
 MAX_JSON_BYTES = 64 * 1024 * 1024  # a 30,000-entry tokenizer.json is under 1 MB; a weight index under 1 MB
 
 
@@ -59,6 +60,8 @@ def of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
     if isinstance(value, bool):
         fits = bool in kinds
     elif isinstance(value, int) and float in kinds and int not in kinds:
+        if abs(value) > MAX_INTEGER_AS_FLOAT:
+            raise ConfigurationError(f"{name} is an integer of {len(str(value))} characters; a number was expected")
         return float(value)
     else:
         fits = isinstance(value, kinds)
