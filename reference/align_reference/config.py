@@ -12,43 +12,15 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from align_reference.activations import ACTIVATIONS
+from align_reference.config_keys import refuse_unknown
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, read_object
 
-# Keys that cannot change an embedding: training only, bookkeeping, text generation, or derived from other keys.
-# Older transformers wrote all of the generation settings into every sub-configuration.
-TRAINING_KEYS = frozenset(
-    "initializer_range initializer_factor hidden_dropout_prob attention_probs_dropout_prob classifier_dropout "
-    "dropout_rate drop_connect_rate batch_norm_momentum gradient_checkpointing".split()
-)
-BOOKKEEPING_KEYS = frozenset(
-    "_name_or_path _commit_hash _attn_implementation _attn_implementation_autoset architectures attn_implementation "
-    "base_model_tp_plan base_model_pp_plan chunk_size_feed_forward dtype torch_dtype finetuning_task id2label "
-    "label2id name_or_path output_attentions output_hidden_states prefix problem_type return_dict sep_token_id "
-    "task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class torchscript "
-    "transformers_version use_bfloat16 use_cache bos_token_id eos_token_id num_hidden_layers".split()
-)
-GENERATION_KEYS = frozenset(
-    "bad_words_ids begin_suppress_tokens decoder_start_token_id diversity_penalty do_sample early_stopping "
-    "encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id "
-    "length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences "
-    "output_scores remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens temperature "
-    "top_k top_p typical_p".split()
-)
-IGNORED_KEYS = TRAINING_KEYS | BOOKKEEPING_KEYS | GENERATION_KEYS
-
-# Keys that would change the architecture; only the value that leaves it as it is can be accepted.
-NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "is_decoder": (False,),
-    "is_encoder_decoder": (False,),
-    "position_embedding_type": ("absolute",),
-    "pruned_heads": ({}, None),
-}
-
 MAX_WIDTH = 1 << 16  # larger than any layer of the architecture; keeps a forged file from asking for terabytes
 MAX_LAYERS = 1 << 10
+MAX_COEFFICIENT = 64.0
+
+STEM_CHANNELS = 32  # of the first convolution, before width scaling
 
 
 @dataclass(frozen=True)
@@ -120,8 +92,15 @@ class VisionConfig:
 
     def _check(self, where: str) -> None:
         _check_range(self, where, ("depth_divisor", "hidden_dim"), 1, MAX_WIDTH)
-        for name in ("width_coefficient", "depth_coefficient", "squeeze_expansion_ratio", "batch_norm_eps"):
-            _check_positive(self, where, name)
+        for name in ("width_coefficient", "depth_coefficient", "squeeze_expansion_ratio"):
+            _check_positive(self, where, name, upper=MAX_COEFFICIENT)
+        _check_positive(self, where, "batch_norm_eps")
+        sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        if len(sizes) not in (1, 2) or not all(1 <= size <= MAX_WIDTH for size in sizes):
+            raise ConfigurationError(
+                f"{where}: image_size is {self.image_size}; one number or a height and a width is needed, "
+                f"1 to {MAX_WIDTH}"
+            )
         _check_activation(self.hidden_act, where)
         if self.num_channels != 3:
             raise ConfigurationError(f"{where}: num_channels is {self.num_channels}; pictures are RGB, so 3 is needed")
@@ -151,10 +130,11 @@ class VisionConfig:
         for kernel in self.kernel_sizes:
             if kernel % 2 == 0:
                 raise ConfigurationError(f"{where}: kernel_sizes holds {kernel}; kernels must be odd")
-        for below, above in zip(self.out_channels, self.in_channels[1:], strict=False):
+        for below, above in zip((STEM_CHANNELS, *self.out_channels), self.in_channels, strict=False):
             if self.round_filters(below) != self.round_filters(above):
                 raise ConfigurationError(
-                    f"{where}: a stage puts out {below} channels and the next takes {above}; they must agree"
+                    f"{where}: in_channels holds {above} where the layer before puts out {below}; they must agree "
+                    f"(the first convolution puts out {STEM_CHANNELS}, before width scaling)"
                 )
         if self.num_blocks > MAX_LAYERS:
             raise ConfigurationError(f"{where}: {self.num_blocks} blocks; at most {MAX_LAYERS} are supported")
@@ -209,7 +189,7 @@ class AlignConfig:
                 "(is this the folder of another model?)"
             )
         known = {"model_type", "text_config", "vision_config", "projection_dim", "temperature_init_value"}
-        _refuse_unknown({key: value for key, value in values.items() if key not in known}, where)
+        refuse_unknown({key: value for key, value in values.items() if key not in known}, where)
         config = cls(
             text=TextConfig.from_dict(_section(values, "text_config", where), f"{where}: text_config"),
             vision=VisionConfig.from_dict(_section(values, "vision_config", where), f"{where}: vision_config"),
@@ -246,23 +226,11 @@ def _read_fields(cls: type[_Tower], values: Mapping[str, Any], where: str, model
     if model_type not in model_types:
         raise ConfigurationError(f"{where}: model_type is {model_type!r}; {model_types[0]!r} was expected")
     known = {field.name: field for field in fields(cls)}
-    _refuse_unknown({key: value for key, value in values.items() if key not in known and key != "model_type"}, where)
+    refuse_unknown({key: value for key, value in values.items() if key not in known and key != "model_type"}, where)
     arguments = {
         name: _convert(f"{where}: {name}", values[name], field) for name, field in known.items() if name in values
     }
     return cls(**arguments)
-
-
-def _refuse_unknown(rest: Mapping[str, Any], where: str) -> None:
-    for key, neutral in NEUTRAL_VALUES.items():
-        if key in rest and rest[key] not in neutral:
-            raise ConfigurationError(f"{where}: {key} is {rest[key]!r}; only {neutral[0]!r} is supported")
-    unknown = sorted(key for key in rest if key not in IGNORED_KEYS and key not in NEUTRAL_VALUES)
-    if unknown:
-        raise ConfigurationError(
-            f"{where}: unknown key {', '.join(map(repr, unknown))}; a key that is not understood could change the "
-            "result, so it is refused rather than ignored"
-        )
 
 
 def _convert(name: str, value: Any, field: Field[Any]) -> Any:
@@ -288,10 +256,11 @@ def _check_range(config: object, where: str, names: tuple[str, ...], lower: int,
             raise ConfigurationError(f"{where}: {name} is {value}; {lower} to {upper} is supported")
 
 
-def _check_positive(config: object, where: str, name: str) -> None:
+def _check_positive(config: object, where: str, name: str, upper: float = math.inf) -> None:
     value = getattr(config, name)
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigurationError(f"{where}: {name} is {value}; a positive number is needed")
+    if not (math.isfinite(value) and 0 < value <= upper):
+        limit = "" if math.isinf(upper) else f" of at most {upper:g}"
+        raise ConfigurationError(f"{where}: {name} is {value}; a positive number{limit} is needed")
 
 
 def _check_activation(name: str, where: str) -> None:

@@ -13,10 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_reference.activations import ACTIVATIONS
-from align_reference.config import VisionConfig
+from align_reference.config import STEM_CHANNELS, VisionConfig
 from align_runtime.errors import ConfigurationError
-
-STEM_CHANNELS = 32  # before width scaling
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""Weight files: safetensors and PyTorch pickles, single or sharded, as memory-mapped tensors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from align_reference.files import WeightFiles
+from align_reference.listing import listing, shorten
+from align_runtime.errors import CheckpointError
+
+MAX_HEADER_BYTES = 16 * 1024 * 1024  # ALIGN has 1,100 tensors, 0.13 MB; the library itself would accept 100 MB
+
+
+def read_weights(folder: Path, files: WeightFiles) -> dict[str, Tensor]:
+    """Every tensor of `files`, by key, on the CPU, as it is stored: the operating system pages it in when it is read.
+
+    Raises:
+        CheckpointError: a file is damaged or holds something other than tensors, or the index and its files disagree.
+    """
+    weights: dict[str, Tensor] = {}
+    problems: list[str] = []
+    for name, promised in files.shards.items():
+        content = read_pickle(folder / name) if files.pickled else read_safetensors(folder / name)
+        if promised is not None:
+            problems += [f"{key} is not in {name}" for key in sorted(promised - content.keys())]
+            problems += [f"{key} in {name} is not in the index" for key in sorted(content.keys() - promised)]
+        weights.update(content)
+    if problems:
+        raise CheckpointError(
+            f"{folder}: {files.index} does not belong to its files: {listing(problems)}; download the checkpoint again"
+        )
+    return weights
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file, memory-mapped.
+
+    Raises:
+        CheckpointError: the file is truncated, damaged or no safetensors file, or its header is unreasonably large.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{path} is damaged or no safetensors file: its header would be {length} bytes; at most "
+                f"{MAX_HEADER_BYTES} are accepted"
+            )
+        return dict(load_file(path))
+    except OSError as reason:
+        raise CheckpointError(f"{path} cannot be read: {shorten(reason.strerror or reason)}") from None
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as reason:  # the latter: unknown dtypes
+        raise CheckpointError(
+            f"{path} is truncated, damaged or no safetensors file ({shorten(reason)}); download it again"
+        ) from None
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file of ``torch.save``, memory-mapped, read with PyTorch's restricted unpickler.
+
+    Raises:
+        CheckpointError: the file is damaged, of the format before PyTorch 1.6, or holds anything but named tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as reason:
+        raise CheckpointError(f"{path} cannot be read: {shorten(reason.strerror or reason)}") from None
+    except Exception as reason:  # a damaged pickle can end in nearly any exception
+        raise CheckpointError(
+            f"{path} cannot be read as a table of tensors ({_reason(reason)}); it is damaged, of the format before "
+            "PyTorch 1.6, or holds more than tensors: save its state dict again, best as model.safetensors"
+        ) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict was expected")
+    strangers = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not _is_named(key, value)]
+    if strangers:
+        raise CheckpointError(f"{path} holds more than named dense tensors: {listing(strangers)}; save the state dict")
+    return {key: tensor.detach() for key, tensor in content.items()}
+
+
+def _is_named(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+
+
+def _reason(error: Exception) -> str:
+    refused = re.search(r"Unsupported (?:global|class|operand)[^\n.]*?((?:\w+\.)+\w+)", str(error))
+    if refused:
+        return f"it asks for {refused[1]}"
+    return shorten(error)

@@ -1,0 +1,230 @@
+"""Checkpoints for tests, built from a seed: complete Hugging Face folders whose random weights behave like a model.
+
+A freshly initialised tower collapses: every picture gives the same embedding. `condition` sets weights with which
+different pictures and texts stay apart, small disturbances stay small, and no parameter has its neutral value, so that
+a weight in the wrong place shows. The vision recipe is measured on the full size: batch norms before an activation
+with weight 0.5 and bias 2 (swish is nearly linear there), the last one of a block with 0.25 where a residual is added
+and 1 where none is, statistics from photographs. Such weights suit parity tests of exact and FP16 variants; they say
+nothing about the accuracy of INT8.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from align_reference.config import AlignConfig, VisionConfig
+from align_reference.model import AlignModel
+from align_reference.vision import VisionModel
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+
+from support.tokenizers import VOCABULARY, write_tokenizer
+
+TEMPERATURE = 0.07  # unlike any temperature_init_value, which must not be used in its place
+SATURATING = ("sigmoid", "tanh")  # activations that a bias of 2 would drive into their flat part
+
+SMALL_TEXT = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+SMALL_VISION = {
+    "image_size": 65,
+    "width_coefficient": 0.5,
+    "depth_coefficient": 1.1,
+    "kernel_sizes": [3, 3, 5],
+    "in_channels": [32, 16, 24],
+    "out_channels": [16, 24, 40],
+    "depthwise_padding": [2],
+    "strides": [1, 2, 2],
+    "num_block_repeats": [1, 1, 1],
+    "expand_ratios": [1, 6, 6],
+    "hidden_dim": 64,
+}
+FULL_SIZE_VISION = {"image_size": 289, "hidden_dim": 640}
+
+
+def small_config(**overrides: Any) -> dict[str, Any]:
+    """Content of a small ``config.json``: 6 blocks that show every kind, 2 layers, pictures of 65×65.
+
+    `text_config` and `vision_config` are merged key by key; `projection_dim` follows the vision tower unless given.
+    """
+    vision = {"model_type": "align_vision_model", **SMALL_VISION, **overrides.pop("vision_config", {})}
+    text = {"model_type": "align_text_model", **SMALL_TEXT, **overrides.pop("text_config", {})}
+    return {
+        "model_type": "align",
+        "architectures": ["AlignModel"],
+        "text_config": text,
+        "vision_config": vision,
+        "projection_dim": VisionConfig.from_dict(vision).output_dim,
+        **overrides,
+    }
+
+
+def full_size_config() -> dict[str, Any]:
+    """Content of a ``config.json`` with the sizes of the published checkpoint (everything else is the default)."""
+    return {
+        "model_type": "align",
+        "architectures": ["AlignModel"],
+        "text_config": {"model_type": "align_text_model"},
+        "vision_config": {"model_type": "align_vision_model", **FULL_SIZE_VISION},
+    }
+
+
+@cache
+def _photographs() -> tuple[Image.Image, ...]:
+    return tuple(Image.fromarray(picture) for picture in load_sample_images().images)
+
+
+def crops(count: int, size: int, seed: int = 0) -> list[Image.Image]:
+    """`count` RGB pictures of size×size: square parts of two photographs, at random places and scales."""
+    generator = np.random.default_rng(seed)
+    pictures = []
+    for index in range(count):
+        photograph = _photographs()[index % len(_photographs())]
+        side = int(generator.integers(min(photograph.size) // 4, min(photograph.size)))
+        left, top = (int(generator.integers(0, length - side)) for length in photograph.size)
+        part = photograph.crop((left, top, left + side, top + side))
+        pictures.append(part.resize((size, size), Image.Resampling.BILINEAR))
+    return pictures
+
+
+def pixel_values(count: int, size: int, seed: int = 0) -> Tensor:
+    """`crops` as the towers take them: float32 (count, 3, size, size), −1 to 1."""
+    pixels = np.stack([np.asarray(picture) for picture in crops(count, size, seed)])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+
+
+def token_batch(config: AlignConfig, count: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random `input_ids` and `attention_mask`, int64 (count, length); rows are padded to different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(0, config.text.vocab_size, (count, length), generator=generator)
+    lengths = torch.randint(min(2, length), length + 1, (count, 1), generator=generator)
+    attention_mask = (torch.arange(length) < lengths).to(torch.int64)
+    return input_ids * attention_mask, attention_mask
+
+
+def build_model(config: Mapping[str, Any], seed: int = 0, pictures: int = 4) -> AlignModel:
+    """A conditioned model of the content of a ``config.json``, float32, in evaluation mode."""
+    parsed = AlignConfig.from_dict(config)
+    with torch.device("meta"):
+        model = AlignModel(parsed)
+    size = parsed.vision.image_size
+    side = size if isinstance(size, int) else max(size)
+    return condition(model.to_empty(device="cpu"), seed, pixel_values(pictures, side, seed))
+
+
+@torch.no_grad()
+def condition(model: AlignModel, seed: int, pictures: Tensor) -> AlignModel:
+    """Sets every weight of `model` from `seed`, its batch-norm statistics from `pictures` (float (B, 3, H, W)).
+
+    Returns the model itself, in evaluation mode. A few pictures are enough; one alone has no variance at the end.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            # He for the convolutions, which an activation follows; the text tower as BERT, scaled to its width.
+            gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0
+            module.weight.normal_(0.0, (gain / module.weight[0].numel()) ** 0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.normal_(0.0, 0.1, generator=generator)
+        elif isinstance(module, nn.Embedding):
+            module.weight.normal_(0.0, 1.0, generator=generator)
+        elif isinstance(module, nn.LayerNorm):
+            _around(module, 1.0, 0.0, generator)
+    _condition_batch_norms(model.vision_model, generator)
+    _calibrate(model.vision_model, pictures)
+    model.temperature.fill_(TEMPERATURE)
+    return model.eval()
+
+
+def _around(
+    module: nn.LayerNorm | nn.BatchNorm2d, weight: float, bias: float, generator: torch.Generator, spread: float = 0.1
+) -> None:
+    module.weight.normal_(weight, 0.1 * weight, generator=generator)
+    module.bias.normal_(bias, spread, generator=generator)
+
+
+def _condition_batch_norms(tower: VisionModel, generator: torch.Generator) -> None:
+    bias = 0.0 if tower.config.hidden_act in SATURATING else 2.0
+    weight = 1.0 if tower.config.hidden_act in SATURATING else 0.5
+    _around(tower.embeddings.batchnorm, weight, bias, generator)
+    for block in tower.encoder.blocks:
+        if block.expansion is not None:
+            _around(block.expansion.expand_bn, weight, bias, generator)
+        _around(block.depthwise_conv.depthwise_norm, weight, bias, generator)
+        # Small biases: they add up along the residuals into a part that all embeddings share.
+        _around(block.projection.project_bn, 0.25 if block.residual else 1.0, 0.0, generator, spread=0.02)
+
+
+def _calibrate(tower: VisionModel, pictures: Tensor) -> None:
+    """One pass in training mode: each layer sees pictures that the layers before it have already normalised."""
+    norms = [module for module in tower.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0  # the statistics become those of this batch
+        norm.train()
+    tower(pictures)
+    for norm in norms:
+        norm.momentum = 0.1
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.zero_()
+        norm.eval()
+
+
+def write_checkpoint(folder: Path, config: Mapping[str, Any], seed: int = 0) -> Path:
+    """Writes a complete checkpoint of `config` and returns `folder`, which is created.
+
+    ``config.json``, ``model.safetensors`` and the tokenizer and processor files; the pictures' processing is ALIGN's
+    (346 → 289), scaled to the configuration's image_size.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build_model(config, seed)
+    write_json(folder / "config.json", config)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    write_processor(folder, AlignConfig.from_dict(config).vision.image_size)
+    write_tokenizer(folder)
+    return folder
+
+
+def full_size_checkpoint(folder: Path) -> Path:
+    """`write_checkpoint` in the published sizes: EfficientNet-B7 and BERT-base, 172.1 M parameters, 690 MB."""
+    return write_checkpoint(folder, full_size_config())
+
+
+def write_processor(folder: Path, image_size: int | tuple[int, ...]) -> None:
+    """Writes ``preprocessor_config.json`` with ALIGN's values, for pictures of `image_size`."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    resized = {"height": round(height * 346 / 289), "width": round(width * 346 / 289)}
+    values = {
+        "crop_size": {"height": height, "width": width},
+        "do_center_crop": True,
+        "do_normalize": False,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "EfficientNetImageProcessor",
+        "image_std": [0.5, 0.5, 0.5],
+        "include_top": False,
+        "processor_class": "AlignProcessor",
+        "resample": 2,
+        "rescale_factor": 0.00784313725490196,
+        "rescale_offset": True,
+        "size": resized,
+    }
+    write_json(folder / "preprocessor_config.json", values)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
