@@ -56,7 +56,7 @@ def _export(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet or options.json)
     check_destination(options.output)
     with progress.phase(f"find {options.checkpoint}"):
-        source = resolve(options.checkpoint, options.revision)
+        source = resolve(options.checkpoint, options.revision, allow_pickle=options.allow_pickle)
     export = ExportOptions(options.pixel_input, options.opset, options.allow_pickle)
     manifest = build(source, options.output, export, progress)
     seconds = time.monotonic() - start
