@@ -9,19 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx_ir as ir
-from align_reference.checkpoint import CheckpointSource, fingerprint, load_model
-from align_runtime.preprocessing import ImagePreprocessing
-from align_runtime.tokenizer import Tokenizer
 from torch import nn
 
 from align_exporter import gate, samples
 from align_exporter.assets import TokenizerAssets, check_vocabulary, read_preprocessing, read_tokenizer
 from align_exporter.contract import GraphContract, text_contract, vision_contract
 from align_exporter.graph_check import check_file, check_operators
+from align_exporter.options import ExportOptions
 from align_exporter.passes import Step, run_steps
 from align_exporter.passes.pipeline import text_steps, vision_steps
 from align_exporter.towers import NormalizedVisionTower, TextTower, VisionTower
 from align_exporter.trace import trace
+from align_reference.checkpoint import CheckpointSource, fingerprint, load_model
 from align_reference.model import AlignModel
 from align_runtime import golden
 from align_runtime.bundle import Bundle, inventory, staged, write_manifest
@@ -29,27 +28,12 @@ from align_runtime.console import Progress
 from align_runtime.errors import BuildError
 from align_runtime.golden import Golden
 from align_runtime.manifest import Graph, Manifest, ModelFacts, Source
+from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.selftest import check_graph, check_inputs
+from align_runtime.tokenizer import Tokenizer
 
-DEFAULT_OPSET = 20  # the first with Gelu; ONNX Runtime, OpenVINO and TensorRT all read it
-OPSETS = range(18, 25)  # 18: axes of ReduceL2 as an input; from 25 on Sigmoid·Mul would become Swish
 DEFAULT_MAX_LENGTH = 64  # what AlignProcessor pads to where the tokenizer names no limit of its own
 TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What may be chosen.
-
-    Attributes:
-        pixel_input: ``"uint8"``, bytes in and normalisation in the graph, or ``"float32"``, normalised by the caller.
-        opset: of the default ONNX domain, one of `OPSETS`.
-        allow_pickle: whether ``pytorch_model.bin`` may be read.
-    """
-
-    pixel_input: str = "uint8"
-    opset: int = DEFAULT_OPSET
-    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from align_reference.checkpoint import resolve
-
-from align_exporter.build import DEFAULT_OPSET, OPSETS, ExportOptions, build
-from align_exporter.contract import PIXEL_INPUTS
+from align_exporter.options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS, ExportOptions
 from align_runtime.bundle import check_destination
 from align_runtime.console import Progress, add_output_options, run, table
+from align_runtime.errors import BackendUnavailableError
 from align_runtime.manifest import Manifest
 
 
@@ -55,6 +53,14 @@ def _export(options: argparse.Namespace) -> int:
     start = time.monotonic()
     progress = Progress(options.quiet or options.json)
     check_destination(options.output)
+    try:
+        from align_exporter.build import build
+        from align_reference.checkpoint import resolve
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(
+            f"the package {error.name!r} is missing; install what exporting needs with: "
+            "pip install 'align-onnx[export]'"
+        ) from None
     with progress.phase(f"find {options.checkpoint}"):
         source = resolve(options.checkpoint, options.revision, allow_pickle=options.allow_pickle)
     export = ExportOptions(options.pixel_input, options.opset, options.allow_pickle)

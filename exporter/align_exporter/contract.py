@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from align_reference.config import AlignConfig
 from align_runtime.manifest import TensorSpec
 
-PIXEL_INPUTS = ("uint8", "float32")
-
 
 @dataclass(frozen=True)
 class GraphContract:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from align_runtime.preprocessing import ImagePreprocessing
 from numpy.typing import NDArray
 
 from align_exporter.contract import GraphContract
 from align_runtime.backends import Runner, open_runner
 from align_runtime.golden import Golden
 from align_runtime.parity import Limits, Parity, compare, merge
+from align_runtime.preprocessing import ImagePreprocessing
 
 BATCH_SIZES = (1, 3)  # besides all at once
 

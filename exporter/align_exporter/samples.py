@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from align_runtime.images import preprocess
-from align_runtime.preprocessing import ImagePreprocessing
-from align_runtime.tokenizer import Tokenizer
 from numpy.typing import NDArray
 
 from align_reference.model import AlignModel, unit_length
 from align_runtime.errors import BuildError
 from align_runtime.golden import Golden
+from align_runtime.images import preprocess
+from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "sample_data"
 PICTURE_SUFFIXES = (".jpg", ".png")

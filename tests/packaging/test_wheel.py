@@ -1,0 +1,75 @@
+"""The wheel: built, installed alone, its contents pinned."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = {
+    "align_reference": ROOT / "reference/align_reference",
+    "align_calibration": ROOT / "calibration/align_calibration",
+    "align_exporter": ROOT / "exporter/align_exporter",
+    "align_runtime": ROOT / "runtime/align_runtime",
+}
+COMMANDS = ("align-export", "align-verify", "align-classify")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_holds_the_four_rooms_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in ROOMS.items()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == expected
+    assert {f"{package}/py.typed" for package in ROOMS} <= names
+    assert "align_exporter/sample_data/captions.txt" in names
+
+
+def test_carries_the_licence_and_the_commands(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        text = archive.read(entry_points).decode()
+        assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
+    for command in COMMANDS:
+        assert f"{command} = align_" in text
+
+
+def test_installs_alone_and_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
+    """In an environment that holds the runtime's three dependencies and no others."""
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True, capture_output=True)
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    imported = run(str(python), "-c", "import align_runtime, sys; print(sorted(align_runtime.__all__)[-1])")
+    assert (imported.returncode, imported.stdout) == (0, "load\n"), imported.stderr
+    for command in ("align-verify", "align-classify"):
+        assert run(str(environment / "bin" / command), "--help").returncode == 0
+    export = run(str(environment / "bin" / "align-export"), "checkpoint", "-o", "bundle")
+    assert export.returncode == 2
+    assert export.stderr == (
+        "align-export: error: the package 'torch' is missing; install what exporting needs with: "
+        "pip install 'align-onnx[export]'\n"
+    )
