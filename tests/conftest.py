@@ -1,0 +1,43 @@
+"""Fixtures that many tests share: bundles are built once a session."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from align_exporter.build import build
+from align_exporter.options import ExportOptions
+from align_reference.checkpoint import resolve
+from align_runtime.console import Progress
+from support.checkpoints import small_config, write_checkpoint
+
+ROOT = Path(__file__).parents[1]
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Path:
+    """align-tiny, the trained checkpoint of this repository."""
+    return ROOT / "reference" / "align-tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """align-tiny, exported. Read only: take `bundle_copy` to change something."""
+    folder = tmp_path_factory.mktemp("bundles") / "align-tiny"
+    build(resolve(str(tiny_checkpoint)), folder, ExportOptions(), QUIET)
+    return folder
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of align-tiny's bundle to damage."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random conditioned checkpoint that is exported in seconds."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", small_config())

@@ -1,0 +1,223 @@
+"""Opening a bundle: what is refused and how it is said; writing one: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import align_runtime
+from align_runtime import Bundle, BundleError, ConfigurationError
+from align_runtime.bundle import inventory, staged
+from align_runtime.manifest import MANIFEST_NAME, Manifest
+
+
+def edit(bundle: Path, change: Any) -> None:
+    file = bundle / MANIFEST_NAME
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+def test_manifest_survives_a_round_trip(tiny_bundle: Path) -> None:
+    text = (tiny_bundle / MANIFEST_NAME).read_text()
+    manifest = Bundle.open(tiny_bundle).manifest
+    assert json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n" == text
+    assert Manifest.from_json(manifest.to_json(), "again") == manifest
+
+
+def test_manifest_lists_every_file(tiny_bundle: Path) -> None:
+    assert Bundle.open(tiny_bundle).manifest.files == inventory(tiny_bundle)
+
+
+def test_missing_folder_and_foreign_folder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere is not a folder; a bundle is the folder that align-export wrote"):
+        Bundle.open(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"holds no align\.json; it is not a bundle"):
+        Bundle.open(tmp_path)
+
+
+def test_manifest_that_is_no_json(bundle_copy: Path) -> None:
+    (bundle_copy / MANIFEST_NAME).write_text("{")
+    with pytest.raises(BundleError, match=r"align\.json is not valid JSON"):
+        Bundle.open(bundle_copy)
+
+
+def test_another_schema_version(bundle_copy: Path) -> None:
+    edit(bundle_copy, lambda values: values.update(schema_version=2))
+    with pytest.raises(BundleError, match="schema version 2; this runtime reads version 1"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "onnx/../../secret", "", ".", "a\\b", "c:x", "align.json"]
+)
+def test_a_path_that_leaves_the_bundle(bundle_copy: Path, name: str) -> None:
+    def redirect(values: Any) -> None:
+        values["graphs"][0]["file"] = name
+        values["files"][name] = values["files"]["onnx/vision_model.onnx"]
+
+    edit(bundle_copy, redirect)
+    with pytest.raises(BundleError, match="is not a plain path inside the bundle"):
+        Bundle.open(bundle_copy)
+
+
+def test_a_link_that_leaves_the_bundle(bundle_copy: Path, tmp_path: Path) -> None:
+    graph = bundle_copy / "onnx" / "text_model.onnx"
+    graph.rename(tmp_path / "outside.onnx")
+    graph.symlink_to(tmp_path / "outside.onnx")
+    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx is a link that leaves the bundle"):
+        Bundle.open(bundle_copy)
+
+
+def test_a_missing_file_and_a_shorter_file(bundle_copy: Path) -> None:
+    graph = bundle_copy / "onnx" / "text_model.onnx"
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=rf"has {len(content) - 1} bytes, the manifest says {len(content)}"):
+        Bundle.open(bundle_copy)
+    graph.unlink()
+    with pytest.raises(BundleError, match="is missing; the copy of the bundle is incomplete"):
+        Bundle.open(bundle_copy)
+
+
+def test_a_changed_byte(bundle_copy: Path) -> None:
+    graph = bundle_copy / "onnx" / "vision_model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    Bundle.open(bundle_copy)
+    with pytest.raises(BundleError, match=r"onnx/vision_model\.onnx has sha256 .*; the file is damaged"):
+        align_runtime.load(bundle_copy, check_hashes=True)
+
+
+def test_a_changed_tokenizer_is_always_noticed(bundle_copy: Path) -> None:
+    file = bundle_copy / "tokenizer.json"
+    file.write_bytes(file.read_bytes().replace(b"[UNK]", b"[UNX]", 1))
+    with pytest.raises(BundleError, match=r"tokenizer\.json has sha256"):
+        align_runtime.load(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("model"), "the key 'model' is missing"),
+        (lambda values: values["model"].update(embedding_dim="64"), "embedding_dim is '64' (str); int was expected"),
+        (lambda values: values["model"].update(max_length=1), "cannot be"),
+        (lambda values: values["graphs"][0].update(tower="audio"), "tower is 'audio'; known: vision, text"),
+        (lambda values: values["graphs"][0]["inputs"][0].update(dtype="object"), "dtype is 'object'"),
+        (lambda values: values["files"]["config.json"].update(sha256="0"), "sha256 is '0'; 64 hexadecimal digits"),
+        (lambda values: values["files"].pop("onnx/text_model.onnx"), "is not in the list of files"),
+        (lambda values: values["preprocessing"].update(colour="cmyk"), "colour"),
+    ],
+)
+def test_damaged_manifest(bundle_copy: Path, change: Any, message: str) -> None:
+    edit(bundle_copy, change)
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(bundle_copy)
+    assert message in str(caught.value)
+
+
+def test_unknown_precision_names_those_that_are_there(tiny_bundle: Path) -> None:
+    with pytest.raises(ConfigurationError, match="precision 'fp8' is not in the bundle .* it holds: fp32"):
+        align_runtime.load(tiny_bundle, precision="fp8")
+
+
+def test_unknown_device(tiny_bundle: Path) -> None:
+    with pytest.raises(ConfigurationError, match="device is 'tpu'; known: cpu"):
+        align_runtime.load(tiny_bundle, device="tpu")
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_bundle(folder: Path, content: str) -> None:
+    folder.mkdir()
+    (folder / MANIFEST_NAME).write_text(content)
+
+
+def test_a_bundle_takes_the_place_of_the_previous_one(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    make_bundle(target, "old")
+    (target / "left.over").write_text("old")
+    with staged(target) as folder:
+        (folder / MANIFEST_NAME).write_text("new")
+        assert (target / MANIFEST_NAME).read_text() == "old"
+    assert [path.name for path in target.iterdir()] == [MANIFEST_NAME]
+    assert (target / MANIFEST_NAME).read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert target.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_error_leaves_the_previous_bundle(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    make_bundle(target, "old")
+    with pytest.raises(ZeroDivisionError), staged(target) as folder:
+        (folder / MANIFEST_NAME).write_text("new")
+        raise ZeroDivisionError
+    assert (target / MANIFEST_NAME).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_two_steps_where_folders_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("align_runtime.bundle._exchange", lambda left, right: False)
+    test_a_bundle_takes_the_place_of_the_previous_one(tmp_path)
+
+
+def test_an_empty_folder_may_be_taken_and_new_parents_are_made(tmp_path: Path) -> None:
+    for target in (tmp_path / "empty", tmp_path / "deep" / "down"):
+        if target.name == "empty":
+            target.mkdir()
+        with staged(target) as folder:
+            (folder / MANIFEST_NAME).write_text("new")
+        assert (target / MANIFEST_NAME).read_text() == "new"
+
+
+def test_a_folder_that_is_no_bundle_is_never_touched(tmp_path: Path) -> None:
+    target = tmp_path / "photos"
+    target.mkdir()
+    (target / "cat.jpg").write_text("precious")
+    with (
+        pytest.raises(ConfigurationError, match="photos exists and is no bundle .* nothing was touched"),
+        staged(target),
+    ):
+        pytest.fail("never reached")
+    assert (target / "cat.jpg").read_text() == "precious"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file exists and is no folder"), staged(tmp_path / "file"):
+        pytest.fail("never reached")
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    target = tmp_path / "bu[n]dle"
+    make_bundle(target, "old")
+    program = (
+        "import sys, os, signal\nfrom pathlib import Path\nfrom align_runtime.bundle import staged\n"
+        "with staged(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'align.json').write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
+    assert killed.returncode == -9
+    assert (target / MANIFEST_NAME).read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    with staged(target) as folder:
+        (folder / MANIFEST_NAME).write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert (target / MANIFEST_NAME).read_text() == "new"
+
+
+def test_a_build_that_runs_beside_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    with staged(target) as first:
+        with staged(target) as second:
+            (second / MANIFEST_NAME).write_text("second")
+        assert first.is_dir()
+        (first / MANIFEST_NAME).write_text("first")
+    assert (target / MANIFEST_NAME).read_text() == "first"
