@@ -17,10 +17,11 @@ from align_runtime.preprocessing import ImagePreprocessing
 
 BATCH_SIZES = (1, 3)  # besides all at once
 
-# Allowed per variant. Measured (fp32): 2e-7 on align-tiny and 2e-6 on a conditioned full-size model, where float32
-# sums in another order differ by that much; 2e-5 is what a service may rely on, and a hundredth of what one swapped
-# token or a mean wrong by one grey level makes.
-LIMITS = {"fp32": Limits(max_abs=2e-5, min_cosine=0.999999)}
+# Allowed per variant.
+# fp32: on conditioned full-size weights the text graph is 2e-7 and the vision graph 1.4e-5 away, where the reference
+# itself is 2e-6 from float64: ONNX Runtime's blocked convolution kernels add in another order (3.7e-6 with them off, at
+# half the speed). The margin is for other processors' kernels. tests/exporter/test_gate.py shows what does not pass.
+LIMITS = {"fp32": Limits(max_abs=5e-5, min_cosine=0.999999)}
 
 
 def measure(file: Path, contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden) -> Parity:

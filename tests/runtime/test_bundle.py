@@ -124,7 +124,7 @@ def test_damaged_manifest(bundle_copy: Path, change: Any, message: str) -> None:
 
 
 def test_unknown_precision_names_those_that_are_there(tiny_bundle: Path) -> None:
-    with pytest.raises(ConfigurationError, match="precision 'fp8' is not in the bundle .* it holds: fp32"):
+    with pytest.raises(ConfigurationError, match=r"precision 'fp8' is not in the bundle .* it holds: fp32"):
         align_runtime.load(tiny_bundle, precision="fp8")
 
 
@@ -159,9 +159,14 @@ def test_a_bundle_takes_the_place_of_the_previous_one(tmp_path: Path) -> None:
 def test_an_error_leaves_the_previous_bundle(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     make_bundle(target, "old")
-    with pytest.raises(ZeroDivisionError), staged(target) as folder:
-        (folder / MANIFEST_NAME).write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with staged(target) as folder:
+            (folder / MANIFEST_NAME).write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert (target / MANIFEST_NAME).read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -185,7 +190,7 @@ def test_a_folder_that_is_no_bundle_is_never_touched(tmp_path: Path) -> None:
     target.mkdir()
     (target / "cat.jpg").write_text("precious")
     with (
-        pytest.raises(ConfigurationError, match="photos exists and is no bundle .* nothing was touched"),
+        pytest.raises(ConfigurationError, match=r"photos exists and is no bundle .* nothing was touched"),
         staged(target),
     ):
         pytest.fail("never reached")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from align_exporter.passes import Step
 from align_exporter.passes.global_pool import GlobalPool
 from align_exporter.passes.names import ReadableNames
+from align_exporter.passes.unused import RemoveUnused
 from align_reference.config import AlignConfig
+
+CLEAN_UP = (Step(RemoveUnused(), expected=None), Step(ReadableNames(), expected=None))
 
 
 def vision_steps(config: AlignConfig) -> tuple[Step, ...]:
     """FP32 vision: one pool per squeeze-excite and one at the end."""
-    return (Step(GlobalPool(), expected=config.vision.num_blocks + 1), Step(ReadableNames(), expected=None))
+    return (Step(GlobalPool(), expected=config.vision.num_blocks + 1), *CLEAN_UP)
 
 
 def text_steps() -> tuple[Step, ...]:
     """FP32 text."""
-    return (Step(ReadableNames(), expected=None),)
+    return CLEAN_UP

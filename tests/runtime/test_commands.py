@@ -1,0 +1,146 @@
+"""align-verify and align-classify as a user calls them: output, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from align_runtime.bundle import inventory
+from align_runtime.commands import classify, verify
+
+
+def reseal(bundle: Path) -> None:
+    """Gives a changed bundle the hashes of its changed files, as someone who forges one would."""
+    file = bundle / "align.json"
+    values = json.loads(file.read_text())
+    values["files"] = {name: vars(entry) for name, entry in inventory(bundle).items()}
+    file.write_text(json.dumps(values))
+
+
+def test_verify_prints_tower_variant_and_distance(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tiny_bundle), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for word in ("vision", "text", "fp32", "max abs", "min cosine", "all checks passed"):
+        assert word in printed.out
+
+
+def test_verify_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tiny_bundle), "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert printed.err == ""
+    assert result["ok"] is True
+    assert [(check["tower"], check["ok"]) for check in result["checks"]] == [("vision", True), ("text", True)]
+    assert all(0 < check["parity"]["max_abs"] <= check["limits"]["max_abs"] for check in result["checks"])
+
+
+def test_verify_notices_a_changed_byte(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = bundle_copy / "onnx" / "text_model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-100] ^= 1
+    graph.write_bytes(content)
+    assert verify.main([str(bundle_copy), "--quiet"]) == 2
+    assert "onnx/text_model.onnx has sha256" in capsys.readouterr().err
+
+
+def test_verify_notices_a_disturbed_weight(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bundle_copy / "onnx" / "vision_model.onnx"
+    model = onnx.load(file)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("project_conv.weight"))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] += 0.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, file)
+    reseal(bundle_copy)
+    assert verify.main([str(bundle_copy), "--quiet"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED: onnx/vision_model.onnx: max_abs is" in printed
+    assert printed.endswith("failed\n")
+
+
+def test_verify_notices_a_swapped_token(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bundle_copy / "tokenizer.json"
+    values = json.loads(file.read_text())
+    vocabulary = values["model"]["vocab"]
+    vocabulary["a"], vocabulary["##a"] = vocabulary["##a"], vocabulary["a"]
+    file.write_text(json.dumps(values))
+    reseal(bundle_copy)
+    assert verify.main([str(bundle_copy), "--json"]) == 1
+    failures = json.loads(capsys.readouterr().out)["failures"]
+    assert any("the tokens of 'a photo of a cat' differ" in failure for failure in failures)
+
+
+def test_verify_notices_another_preprocessing(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bundle_copy / "align.json"
+    values = json.loads(file.read_text())
+    values["preprocessing"]["resample"] = 3
+    file.write_text(json.dumps(values))
+    assert verify.main([str(bundle_copy), "--json"]) == 1
+    failures = json.loads(capsys.readouterr().out)["failures"]
+    assert any("the pixels of cat.jpg differ" in failure for failure in failures)
+
+
+def test_verify_notices_embeddings_of_another_model(bundle_copy: Path) -> None:
+    file = bundle_copy / "golden" / "text_embeds.npy"
+    embeds = np.load(file)
+    np.save(file, np.roll(embeds, 1, axis=0))
+    reseal(bundle_copy)
+    assert verify.main([str(bundle_copy), "--quiet"]) == 1
+
+
+def test_verify_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("align-verify: error: ")
+
+
+def test_classify_prints_a_table(tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = sorted(str(path) for path in (tiny_checkpoint / "demo").glob("*.png"))
+    assert classify.main([str(tiny_bundle), *pictures, "--labels", "red circle", "blue square", "--top", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["image", "label", "probability"]
+    assert len(lines) == 2 + len(pictures)
+    assert all(line.endswith("%") for line in lines[2:])
+
+
+def test_classify_as_json_with_a_file_of_labels(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("red circle\n\nblue square\n")
+    picture = str(next((tiny_checkpoint / "demo").glob("*.png")))
+    assert classify.main([str(tiny_bundle), picture, "--labels-file", str(tmp_path / "labels.txt"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["labels"] == ["red circle", "blue square"]
+    (image,) = result["images"]
+    assert sum(image["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert image["best"] in result["labels"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.jpg", "--labels", "a"], "input 0: nothing.jpg"),
+        (["nothing.jpg", "--labels", "a", "--top", "0"], "--top is 0; 1 or more is needed"),
+        (["nothing.jpg", "--labels-file", "nowhere.txt"], "the labels in nowhere.txt cannot be read"),
+        (["nothing.jpg", "--labels", "a", "--precision", "fp8"], "precision 'fp8' is not in the bundle"),
+        (["nothing.jpg", "--labels", "a", "--device", "cuda:7"], "device is 'cuda:7'"),
+    ],
+)
+def test_classify_says_what_is_wrong(
+    tiny_bundle: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert classify.main([str(tiny_bundle), *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_wrong_call_is_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        classify.main([])
+    assert caught.value.code == 2
+    assert "usage: align-classify" in capsys.readouterr().err

@@ -1,0 +1,189 @@
+"""The runtime's model on align-tiny: order, batching, threads, forms of input, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import align_runtime
+from align_runtime import ConfigurationError, InputError, Model, golden
+
+BATCHING_TOLERANCE = 1e-5  # results must not depend on what else is in a batch
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle: Path) -> Iterator[Model]:
+    with align_runtime.load(tiny_bundle) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_bundle: Path) -> golden.Golden:
+    return golden.read(align_runtime.Bundle.open(tiny_bundle))
+
+
+def test_agrees_with_the_reference_from_text_and_file_on(model: Model, answers: golden.Golden) -> None:
+    np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(model.embed_images(answers.pictures), answers.image_embeds, rtol=0, atol=2e-5)
+
+
+def test_order_and_batching_do_not_matter(model: Model, answers: golden.Golden) -> None:
+    texts = [*answers.texts] * 3  # more than a batch, of mixed length
+    together = model.embed_text(texts)
+    alone = np.concatenate([model.embed_text([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=BATCHING_TOLERANCE)
+    pictures = [*answers.pictures, *reversed(answers.pictures), answers.pictures[0]]
+    together = model.embed_images(pictures)
+    alone = np.concatenate([model.embed_images([picture]) for picture in pictures])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=BATCHING_TOLERANCE)
+
+
+def test_different_inputs_differ(model: Model, answers: golden.Golden) -> None:
+    for embeds in (model.embed_text(answers.texts), model.embed_images(answers.pictures)):
+        assert (embeds @ embeds.T).min() < 0.9
+
+
+def test_nothing_gives_no_rows(model: Model) -> None:
+    dim = model.facts.embedding_dim
+    for embeds in (model.embed_text([]), model.embed_images([]), model.embed_images(iter(()))):
+        assert (embeds.shape, embeds.dtype) == ((0, dim), np.float32)
+
+
+def test_every_form_of_picture_gives_the_same(model: Model, answers: golden.Golden) -> None:
+    path = next(picture for picture in answers.pictures if picture.name == "cat.jpg")
+    image = Image.open(path)
+    forms = [path, str(path), path.read_bytes(), image, np.asarray(image)]
+    embeds = model.embed_images(forms)
+    for row in embeds[1:]:
+        np.testing.assert_allclose(row, embeds[0], rtol=0, atol=BATCHING_TOLERANCE)
+
+
+def test_a_long_text_is_cut_at_the_limit(model: Model) -> None:
+    long = "red circle " * 500
+    np.testing.assert_array_equal(model.embed_text([long]), model.embed_text([long[: 11 * model.facts.max_length]]))
+
+
+def test_many_threads_share_a_model(model: Model, answers: golden.Golden) -> None:
+    expected_texts, expected_images = model.embed_text(answers.texts), model.embed_images(answers.pictures)
+    failures: list[str] = []
+
+    def work(seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(answers.texts))
+        texts = model.embed_text([answers.texts[index] for index in order])
+        images = model.embed_images(answers.pictures)
+        if np.abs(texts - expected_texts[order]).max() > BATCHING_TOLERANCE:
+            failures.append(f"texts of thread {seed}")
+        if np.abs(images - expected_images).max() > BATCHING_TOLERANCE:
+            failures.append(f"images of thread {seed}")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_similarity_divides_by_the_temperature(model: Model, answers: golden.Golden) -> None:
+    images, texts = answers.image_embeds[:2], answers.text_embeds[:5]
+    logits = model.similarity(images, texts)
+    assert (logits.shape, logits.dtype) == ((2, 5), np.float32)
+    np.testing.assert_allclose(logits, images @ texts.T / model.facts.temperature, rtol=1e-6)
+
+
+def test_classify_is_the_softmax_of_the_similarity(model: Model, answers: golden.Golden) -> None:
+    labels = ["cat", "cup of coffee", "rocket"]
+    probabilities = model.classify(answers.pictures, labels)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    texts = model.embed_text([f"a photo of a {label}" for label in labels])
+    logits = model.similarity(model.embed_images(answers.pictures), texts).astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
+    assert model.classify([], labels).shape == (0, 3)
+    other = model.classify(answers.pictures, labels, template="{}")
+    assert np.abs(other - probabilities).max() > 1e-4
+
+
+def test_float32_pixel_input_gives_the_same(
+    model: Model, tiny_checkpoint: Path, tmp_path: Path, answers: golden.Golden
+) -> None:
+    from align_exporter.command import main
+
+    assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), "--pixel-input", "float32", "--quiet"]) == 0
+    with align_runtime.load(tmp_path / "bundle") as other:
+        (tensor,) = align_runtime.Bundle.open(tmp_path / "bundle").graph("vision", "fp32").inputs
+        assert (tensor.name, tensor.dtype, tensor.shape[1]) == ("pixel_values", "float32", 3)
+        other.warmup()
+        np.testing.assert_allclose(
+            other.embed_images(answers.pictures), model.embed_images(answers.pictures), rtol=0, atol=2e-5
+        )
+
+
+def test_threads_change_nothing_but_speed(tiny_bundle: Path, model: Model, answers: golden.Golden) -> None:
+    with align_runtime.load(tiny_bundle, threads=1) as single:
+        np.testing.assert_allclose(
+            single.embed_text(answers.texts), model.embed_text(answers.texts), rtol=0, atol=BATCHING_TOLERANCE
+        )
+    with pytest.raises(ConfigurationError, match="threads is 0; 1 or more is needed"):
+        align_runtime.load(tiny_bundle, threads=0)
+
+
+def test_closing(tiny_bundle: Path) -> None:
+    model = align_runtime.load(tiny_bundle)
+    model.close()
+    model.close()
+    with pytest.raises(ConfigurationError, match="the model is closed"):
+        model.embed_text(["red"])
+
+
+def test_repr_says_what_it_is(model: Model) -> None:
+    assert repr(model) == f"<align_runtime.Model align-tiny fp32, {model.facts.embedding_dim} dimensions>"
+
+
+def test_one_text_or_one_picture_is_not_a_list(model: Model, answers: golden.Golden) -> None:
+    with pytest.raises(InputError, match="embed_text takes a list of texts"):
+        model.embed_text("red circle")
+    with pytest.raises(InputError, match="embed_images takes a list of images"):
+        model.embed_images(answers.pictures[0])  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="give a list of labels"):
+        model.classify(answers.pictures, "cat")
+
+
+def test_an_error_names_the_place_in_the_whole_input(model: Model, answers: golden.Golden) -> None:
+    with pytest.raises(InputError, match=r"input 2: .*int") as caught:
+        model.embed_text(["a", "b", 3])  # type: ignore[list-item]
+    assert caught.value.index == 2
+    pictures = [*answers.pictures, *answers.pictures, b"no picture"]
+    with pytest.raises(InputError, match=f"^input {len(pictures) - 1}: ") as caught:
+        model.embed_images(pictures)
+    assert caught.value.index == len(pictures) - 1
+
+
+def test_truncated_picture(model: Model, answers: golden.Golden) -> None:
+    buffer = io.BytesIO()
+    Image.open(answers.pictures[0]).save(buffer, "PNG")
+    with pytest.raises(InputError, match=r"input 0: .*truncated"):
+        model.embed_images([buffer.getvalue()[: len(buffer.getvalue()) // 2]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_similarity_refuses_what_is_no_embedding(model: Model, answers: golden.Golden, value: float) -> None:
+    broken = answers.image_embeds.copy()
+    broken[1, 2] = value
+    with pytest.raises(InputError, match="images holds NaN or infinite values"):
+        model.similarity(broken, answers.text_embeds)
+    with pytest.raises(InputError, match=r"texts has shape \(3,\); \(n, [0-9]+\) is needed"):
+        model.similarity(answers.image_embeds, np.zeros(3, np.float32))
+
+
+def test_classify_needs_labels_and_a_place_for_them(model: Model, answers: golden.Golden) -> None:
+    with pytest.raises(ConfigurationError, match="there are no labels"):
+        model.classify(answers.pictures, [])
+    with pytest.raises(ConfigurationError, match=r"the template is 'a photo'; it needs \{\}"):
+        model.classify(answers.pictures, ["cat"], template="a photo")
