@@ -1,0 +1,142 @@
+"""Texts to token ids, equal to transformers' BertTokenizer, from the bundle's ``tokenizer.json``.
+
+Threads and processes: a `Tokenizer` is never changed after it is made, so threads may share it. Batches go through
+`encode_batch_fast`, which releases the interpreter lock (`encode`, one text at a time, does not) and spreads a batch
+over the cores, as TOKENIZERS_PARALLELISM and RAYON_NUM_THREADS allow. After a fork the `tokenizers` package itself
+continues serially in the child; 0.23 does so silently, earlier ones print a notice once. No environment variable is
+set here, because that would change the program around us.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers.models import WordPiece
+
+from align_runtime.errors import BundleError, ConfigurationError, InputError
+from align_runtime.json_files import MAX_JSON_BYTES
+
+MAX_TEXT_CHARACTERS = 1_000_000  # seconds of work before the cut; a caption has about 60
+
+
+class Tokenizer:
+    """A BERT WordPiece tokenizer with a fixed maximum length.
+
+    Attributes:
+        max_length: ids per text at most, [CLS] and [SEP] included.
+        pad_token_id: the id that `pad` fills with.
+        vocab_size: highest id + 1, added tokens included: the rows that an embedding table needs.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, max_length: int, pad_token_id: int) -> None:
+        """Takes `backend` over: its truncation and padding are replaced. See `from_file`."""
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.max_length = max_length
+        self.pad_token_id = pad_token_id
+        special = backend.num_special_tokens_to_add(False)
+        if max_length <= special:
+            raise ConfigurationError(f"max_length is {max_length}; at least {special + 1} leave room for a token")
+        if not 0 <= pad_token_id < self.vocab_size:
+            raise ConfigurationError(
+                f"pad_token_id is {pad_token_id}; the vocabulary has ids 0 to {self.vocab_size - 1}"
+            )
+        backend.no_padding()
+        backend.enable_truncation(max_length)  # from the right, the special tokens stay
+        self._backend = backend
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], max_length: int, pad_token_id: int) -> Tokenizer:
+        """Reads a ``tokenizer.json`` whose model is WordPiece; its own truncation and padding are not used.
+
+        Args:
+            path: the file.
+            max_length: ids per text at most, special tokens included.
+            pad_token_id: the id to pad with.
+
+        Raises:
+            BundleError: the file is missing, unreadable, or no WordPiece tokenizer.
+            ConfigurationError: `max_length` or `pad_token_id` is out of range.
+        """
+        try:
+            size = Path(path).stat().st_size
+            if size > MAX_JSON_BYTES:
+                raise BundleError(f"{path} is {size} bytes; a tokenizer of at most {MAX_JSON_BYTES} bytes was expected")
+            backend = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(f"{path} does not exist; write the bundle again") from None
+        except OSError as reason:
+            raise BundleError(f"{path} cannot be read: {reason.strerror}") from None
+        except BundleError:
+            raise
+        except Exception as reason:  # UnicodeDecodeError, and tokenizers raises Exception itself
+            raise BundleError(f"{path} is no tokenizer.json: {reason}") from None
+        model = backend.model
+        if not isinstance(model, WordPiece):
+            raise BundleError(f"{path} holds a {type(model).__name__} model; WordPiece, BERT's, was expected")
+        if model.token_to_id(model.unk_token) is None:
+            raise BundleError(f"{path}: the vocabulary lacks its own unknown token {model.unk_token!r}")
+        return cls(backend, max_length, pad_token_id)
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[numpy.int64]]:
+        """The ids of each text, [CLS] first and [SEP] last, cut to `max_length`; not padded.
+
+        Equal to ``BertTokenizer(texts, truncation=True, max_length=max_length)``. The empty text is [CLS] [SEP].
+
+        Returns:
+            one int64 [length] per text.
+
+        Raises:
+            InputError: something other than a list of texts, a text with lone surrogates, or one of more than
+                `MAX_TEXT_CHARACTERS` characters; `index` says which.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise InputError(f"a list of texts was expected, got {type(texts).__name__}; put one text in a list")
+        for index, text in enumerate(texts):
+            _check_text(text, index)
+        encodings = self._backend.encode_batch_fast(list(texts))
+        return [numpy.array(encoding.ids, numpy.int64) for encoding in encodings]
+
+    def pad(
+        self, rows: Sequence[NDArray[numpy.int64]], length: int | None = None
+    ) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
+        """One array of rows padded on the right.
+
+        Args:
+            rows: ids as `encode` gives them.
+            length: the length to pad to; that of the longest row where None.
+
+        Returns:
+            (input_ids, attention_mask), int64 [n, length] each; the mask is 1 at ids and 0 at padding.
+
+        Raises:
+            InputError: a row is longer than `length`.
+        """
+        lengths = numpy.array([len(row) for row in rows], numpy.int64)
+        longest = int(lengths.max(initial=0))
+        width = longest if length is None else length
+        if longest > width:
+            raise InputError(f"{longest} ids do not fit into a length of {width}", int(lengths.argmax()))
+        input_ids = numpy.full((len(rows), width), self.pad_token_id, numpy.int64)
+        for row, ids in zip(input_ids, rows, strict=True):
+            row[: len(ids)] = ids
+        return input_ids, (numpy.arange(width) < lengths[:, None]).astype(numpy.int64)
+
+
+def _check_text(text: str, index: int) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"a text cannot be a {type(text).__name__}; pass a str", index)
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InputError(f"the text has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are supported", index)
+    try:
+        text.encode()
+    except UnicodeEncodeError as reason:
+        raise InputError(
+            f"the text holds the lone surrogate {text[reason.start]!r} at character {reason.start}, which is no "
+            "Unicode text; decode it with errors='replace'",
+            index,
+        ) from None

@@ -1,0 +1,275 @@
+"""Token ids against transformers' BertTokenizer, on every code point and on fuzzed texts, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import tokenizers
+from transformers import BertTokenizer
+
+from align_exporter.assets import read_tokenizer
+from align_runtime import tokenizer as module
+from align_runtime.errors import BundleError, ConfigurationError, InputError
+from align_runtime.tokenizer import Tokenizer
+from text_samples import SPECIAL, code_point_texts, fuzzed_texts, vocabulary, write_vocabulary
+
+LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checkpoint folder as transformers reads it, and as the bundle holds it."""
+
+    oracle: Any
+    ours: Tokenizer
+    path: Path
+
+    def assert_equal(self, texts: list[str]) -> None:
+        expected = self.oracle(texts, truncation=True, max_length=self.ours.max_length)["input_ids"]
+        rows = [row.tolist() for row in self.ours.encode(texts)]
+        if rows != expected:
+            wrong = next(i for i, (row, other) in enumerate(zip(rows, expected, strict=True)) if row != other)
+            pytest.fail(f"{texts[wrong]!r}: {rows[wrong]} instead of {expected[wrong]}")
+
+
+def make_pair(folder: Path, **config: Any) -> Pair:
+    write_vocabulary(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **config}))
+    path = folder / "bundled.json"
+    path.write_text(read_tokenizer(folder).json, encoding="utf-8")
+    return Pair(BertTokenizer.from_pretrained(folder), Tokenizer.from_file(path, LENGTH, 0), path)
+
+
+@pytest.fixture(scope="module")
+def uncased(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("uncased"), do_lower_case=True)
+
+
+def test_every_code_point_below_0x30000(uncased: Pair) -> None:
+    texts = code_point_texts()
+    assert len(texts) == 0x30000 - 0x800
+    for start in range(0, len(texts), 16_384):
+        uncased.assert_equal(texts[start : start + 16_384])
+
+
+def test_20000_fuzzed_texts(uncased: Pair) -> None:
+    texts = fuzzed_texts(20_000, seed=7)
+    for start in range(0, len(texts), 5000):
+        uncased.assert_equal(texts[start : start + 5000])
+
+
+def test_the_samples_are_not_all_unknown(uncased: Pair) -> None:
+    """Equality means something only where ids differ: under a third unknown, thousands of ids, all lengths."""
+    rows = uncased.ours.encode(fuzzed_texts(20_000, seed=7)[:5000] + code_point_texts()[::16])
+    ids = numpy.concatenate(rows)
+    unknown = vocabulary().index("[UNK]")
+    assert (ids == unknown).mean() < 0.33
+    assert len(numpy.unique(ids)) > 5000
+    assert {len(row) for row in rows} == set(range(2, LENGTH + 1))
+    assert {vocabulary().index(token) for token in SPECIAL} <= set(ids.tolist())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"do_lower_case": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"do_lower_case": True, "strip_accents": False},
+        {"do_lower_case": True, "tokenize_chinese_chars": False},
+    ],
+    ids=str,
+)
+def test_other_normalisations(config: dict[str, Any], tmp_path: Path, uncased: Pair) -> None:
+    pair = make_pair(tmp_path, **config)
+    texts = code_point_texts()[::23] + fuzzed_texts(1000, seed=8)
+    pair.assert_equal(texts)
+    differing = [
+        a.tolist() != b.tolist() for a, b in zip(pair.ours.encode(texts), uncased.ours.encode(texts), strict=True)
+    ]
+    assert sum(differing) > 100
+
+
+@pytest.mark.parametrize("length", [3, 4, 5, 8, 17, 512])
+def test_texts_over_the_limit_are_cut(length: int, uncased: Pair) -> None:
+    ours = Tokenizer.from_file(uncased.path, length, 0)
+    texts = ["a", "a b", "a b c", "a b c d " * 200, *fuzzed_texts(300, seed=9)]
+    Pair(uncased.oracle, ours, uncased.path).assert_equal(texts)
+    assert max(len(row) for row in ours.encode(texts)) == length
+
+
+def test_empty_and_blank_texts(uncased: Pair) -> None:
+    cls, sep = vocabulary().index("[CLS]"), vocabulary().index("[SEP]")
+    for row in uncased.ours.encode(["", " ", "\t\n\u3000", "\0\x07"]):
+        assert row.tolist() == [cls, sep]
+    assert uncased.ours.encode([]) == []
+
+
+def test_rows_are_int64_and_padded(uncased: Pair) -> None:
+    rows = uncased.ours.encode(("a photo of a cat", "", "[CLS] x"))
+    assert all(row.dtype == numpy.int64 and row.ndim == 1 for row in rows)
+    for options, length in (({"padding": True}, None), ({"padding": "max_length", "max_length": 30}, 30)):
+        expected = uncased.oracle(["a photo of a cat", "", "[CLS] x"], return_tensors="np", **options)
+        input_ids, attention_mask = uncased.ours.pad(rows, length)
+        numpy.testing.assert_array_equal(input_ids, expected["input_ids"], strict=True)
+        numpy.testing.assert_array_equal(attention_mask, expected["attention_mask"], strict=True)
+
+
+def test_padding_uses_the_given_id_and_takes_no_rows(uncased: Pair) -> None:
+    ours = Tokenizer.from_file(uncased.path, LENGTH, 9)
+    input_ids, attention_mask = ours.pad([numpy.array([5, 6]), numpy.array([7])])
+    assert input_ids.tolist() == [[5, 6], [7, 9]]
+    assert attention_mask.tolist() == [[1, 1], [1, 0]]
+    assert [array.shape for array in ours.pad([])] == [(0, 0), (0, 0)]
+    assert [array.shape for array in ours.pad([], 7)] == [(0, 7), (0, 7)]
+    with pytest.raises(InputError, match=r"^input 1: 3 ids do not fit into a length of 2$"):
+        ours.pad([numpy.array([1]), numpy.array([1, 2, 3])], 2)
+
+
+def test_vocabulary_size_counts_added_tokens(uncased: Pair, tmp_path: Path) -> None:
+    assert uncased.ours.vocab_size == len(vocabulary())
+    backend = tokenizers.Tokenizer.from_file(str(uncased.path))
+    backend.add_tokens(["<new>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0).vocab_size == len(vocabulary()) + 1
+
+
+def test_truncation_and_padding_of_the_file_do_not_count(uncased: Pair, tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer.from_file(str(uncased.path))
+    backend.enable_truncation(5, direction="left")
+    backend.enable_padding(direction="left", length=50)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.from_file(str(tmp_path / "tokenizer.json"), LENGTH, 0)
+    Pair(uncased.oracle, ours, uncased.path).assert_equal(fuzzed_texts(200, seed=10))
+
+
+def test_threads_share_a_tokenizer(uncased: Pair) -> None:
+    texts = fuzzed_texts(500, seed=11)
+    expected = [row.tolist() for row in uncased.ours.encode(texts)]
+    results: list[list[list[int]]] = []
+
+    def work() -> None:
+        results.append([row.tolist() for row in uncased.ours.encode(texts)])
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 6
+
+
+def test_a_forked_child_goes_on_in_silence(uncased: Pair) -> None:
+    program = f"""
+import os, sys
+from align_runtime.tokenizer import Tokenizer
+tokenizer = Tokenizer.from_file({str(uncased.path)!r}, 64, 0)
+texts = ["a photo of a cat"] * 200
+before = [row.tolist() for row in tokenizer.encode(texts)]
+child = os.fork()
+if child == 0:
+    os._exit(0 if [row.tolist() for row in tokenizer.encode(texts)] == before else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    paths = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin"}  # without TOKENIZERS_PARALLELISM
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=paths, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"a text cannot be a NoneType; pass a str"),
+        (b"a cat", r"a text cannot be a bytes; pass a str"),
+        (float("nan"), r"a text cannot be a float"),
+        (("a", "cat"), r"a text cannot be a tuple"),
+        ("a\ud800b", r"the text holds the lone surrogate '\\ud800' at character 1, which is no Unicode text"),
+        ("\udfff", r"the text holds the lone surrogate '\\udfff' at character 0"),
+        ("x" * 1_000_001, r"the text has 1000001 characters; at most 1000000 are supported"),
+    ],
+    ids=["None", "bytes", "NaN", "tuple", "surrogate in a word", "surrogate", "too long"],
+)
+def test_what_is_no_text_is_refused(text: Any, message: str, uncased: Pair) -> None:
+    with pytest.raises(InputError, match=f"^input 2: {message}") as caught:
+        uncased.ours.encode(["a", "b", text])
+    assert caught.value.index == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_surrogates_fail_in_transformers_too(uncased: Pair) -> None:
+    with pytest.raises(TypeError):
+        uncased.oracle(["a\ud800b"])
+
+
+@pytest.mark.parametrize("texts", ["a photo", None, 3, {"a"}, iter(["a"])])
+def test_a_single_text_is_not_a_list(texts: Any, uncased: Pair) -> None:
+    with pytest.raises(InputError, match=r"^a list of texts was expected, got \w+; put one text in a list"):
+        uncased.ours.encode(texts)
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(content)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"is no tokenizer\.json: EOF while parsing"),
+        ("{}", r"is no tokenizer\.json: Model missing"),
+        ('{"model": {"type": "WordPiece"', r"is no tokenizer\.json"),
+        ("hello", r"is no tokenizer\.json: expected value"),
+        (
+            '{"added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}',
+            r"holds a WordLevel model; WordPiece, BERT's, was expected",
+        ),
+    ],
+)
+def test_damaged_tokenizer_files(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(text)
+    with pytest.raises(BundleError, match=rf"^{path} {message}") as caught:
+        Tokenizer.from_file(path, LENGTH, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_tokenizer_files(tmp_path: Path, uncased: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BundleError, match=r"absent\.json does not exist; write the bundle again"):
+        Tokenizer.from_file(tmp_path / "absent.json", LENGTH, 0)
+    with pytest.raises(BundleError, match=r"cannot be read: Is a directory"):
+        Tokenizer.from_file(tmp_path, LENGTH, 0)
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(BundleError, match=r"is no tokenizer\.json: 'utf-8' codec can't decode"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0)
+    text = change(uncased.path, lambda content: content["model"].update(unk_token="[unknown]"))
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(BundleError, match=r"the vocabulary lacks its own unknown token '\[unknown\]'"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0)
+    monkeypatch.setattr(module, "MAX_JSON_BYTES", 9)
+    with pytest.raises(BundleError, match=r"bytes; a tokenizer of at most 9 bytes was expected"):
+        Tokenizer.from_file(uncased.path, LENGTH, 0)
+
+
+@pytest.mark.parametrize(
+    ("length", "pad", "message"),
+    [
+        (2, 0, r"^max_length is 2; at least 3 leave room for a token$"),
+        (-1, 0, r"^max_length is -1; at least 3"),
+        (64, -1, r"^pad_token_id is -1; the vocabulary has ids 0 to \d+$"),
+        (64, 10**6, r"^pad_token_id is 1000000; the vocabulary has ids 0 to \d+$"),
+    ],
+)
+def test_values_out_of_range(length: int, pad: int, message: str, uncased: Pair) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Tokenizer.from_file(uncased.path, length, pad)
