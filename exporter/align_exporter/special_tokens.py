@@ -101,7 +101,7 @@ def _extra(files: TokenizerFiles) -> list[str]:
     found: dict[str, list[str]] = {}
     for name, source in ((CONFIG, files.config), (SPECIAL_TOKENS, files.special_tokens if _legacy(files) else {})):
         for key in EXTRA_TOKENS:
-            if source.get(key) is not None:
+            if source.get(key) not in (None, {}):  # transformers 4 wrote {} for none
                 where = f"{files.folder / name}: {key}"
                 found[where] = [_text(where, value) for value in of_kind(where, source[key], list)]
     if len({tuple(tokens) for tokens in found.values()}) > 1:
