@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import transformers
+from transformers.models.align.modeling_align import round_filters
+
 from align_reference.config import AlignConfig, TextConfig, VisionConfig
 from align_runtime.errors import ConfigurationError
 from support.checkpoints import small_config
-from transformers.models.align.modeling_align import round_filters
 
 OLD_CONFIG = Path(__file__).parent / "data" / "config_4.27.json"  # as transformers 4.27.4 saved it
 

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from align_reference.config import AlignConfig, VisionConfig
-from align_reference.model import AlignModel
-from align_reference.vision import VisionModel
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
+from align_reference.config import AlignConfig, VisionConfig
+from align_reference.model import AlignModel
+from align_reference.vision import VisionModel
 from support.tokenizers import VOCABULARY, write_tokenizer
 
 TEMPERATURE = 0.07  # unlike any temperature_init_value, which must not be used in its place
