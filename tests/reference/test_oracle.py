@@ -144,6 +144,15 @@ def test_masked_tokens_have_no_effect() -> None:
 
 
 @torch.inference_mode()
+def test_row_without_any_token() -> None:
+    model, oracle = small_pair()
+    ids, mask = token_batch(model.config, 2, 9)
+    mask[0] = 0
+    theirs = oracle.get_text_features(ids, mask).pooler_output
+    torch.testing.assert_close(model.get_text_features(ids, mask), theirs, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
 def test_features_before_normalisation() -> None:
     model, oracle = small_pair()
     batch = inputs(model, seed=3)

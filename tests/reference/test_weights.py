@@ -146,6 +146,7 @@ def test_pickle_runs_no_code(tmp_path: Path) -> None:
         ({3: torch.ones(1)}, r"3 \(Tensor\)"),
         ({"a": torch.eye(3).to_sparse()}, r"'a' \(Tensor\)"),
         ({"a": torch.ones(1, device="meta")}, r"'a' \(Tensor\)"),
+        ({"a": torch.ones(1).expand(1 << 40)}, r"'a' \(Tensor\)"),  # 4 TiB from 4 bytes
     ],
 )
 def test_pickle_of_something_else(tmp_path: Path, content: Any, message: str) -> None:
