@@ -72,49 +72,50 @@ def _from_cache(repo_id: str, revision: str | None, *, allow_pickle: bool) -> tu
 @contextmanager
 def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
     """Turns every failure of the hub's client into a `CheckpointError` that says what to do."""
-    hub = constants.ENDPOINT
-    at = f" at revision {revision!r}" if revision else ""
     try:
         yield
-    except HFValidationError as reason:
-        raise CheckpointError(f"{repo_id!r} is neither an existing folder nor a hub id: {shorten(reason)}") from None
-    except GatedRepoError:
-        raise CheckpointError(
-            f"{repo_id} is gated: accept its conditions on {hub}/{repo_id}, then log in with `hf auth login` or set "
-            "HF_TOKEN"
-        ) from None
-    except RepositoryNotFoundError:
-        raise CheckpointError(
-            f"there is no folder {repo_id} here, and the hub {hub} shows no such model: check the spelling; if it is "
-            "private, log in with `hf auth login` or set HF_TOKEN"
-        ) from None
-    except RevisionNotFoundError:
-        raise CheckpointError(
-            f"{repo_id} has no revision {revision!r} on {hub}: give a branch, a tag or a full commit of it"
-        ) from None
-    except HfHubHTTPError as reason:
-        raise CheckpointError(
-            f"the hub {hub} answered {repo_id}{at} with HTTP status {reason.response.status_code}: check HF_ENDPOINT "
-            "and HF_TOKEN, or try again later"
-        ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as reason:
-        if constants.HF_HUB_OFFLINE:
-            raise CheckpointError(
-                f"{repo_id}{at} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE is set: unset it to "
-                "download, or give a local folder"
-            ) from None
-        raise _unusable(repo_id, reason) from None
-    except OSError as reason:
-        raise CheckpointError(f"{repo_id}{at} cannot be downloaded: {shorten(reason)}") from None
     except AlignError:
         raise
-    except Exception as reason:  # transport errors of whichever HTTP library the client uses, and answers of no hub
-        raise _unusable(repo_id, reason) from None
+    except Exception as reason:  # also transport errors of whichever HTTP library the client uses
+        raise CheckpointError(_explanation(reason, repo_id, revision)) from None
 
 
-def _unusable(repo_id: str, reason: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"the hub {constants.ENDPOINT} cannot be reached for {repo_id}, or is no Hugging Face hub "
-        f"({type(reason).__name__}: {shorten(reason)}): check the network and HF_ENDPOINT, set HF_HUB_OFFLINE=1 to use "
-        "a copy in the cache, or give a local folder"
-    )
+def _explanation(reason: BaseException, repo_id: str, revision: str | None) -> str:
+    hub = constants.ENDPOINT
+    at = f" at revision {revision!r}" if revision else ""
+    match reason:
+        case HFValidationError():
+            return f"{repo_id!r} is neither an existing folder nor a hub id: {shorten(reason)}"
+        case GatedRepoError():  # before RepositoryNotFoundError, which it is one of
+            return (
+                f"{repo_id} is gated: accept its conditions on {hub}/{repo_id}, then log in with `hf auth login` or "
+                "set HF_TOKEN"
+            )
+        case RepositoryNotFoundError():
+            return (
+                f"there is no folder {repo_id} here, and the hub {hub} shows no such model: check the spelling; if it "
+                "is private, log in with `hf auth login` or set HF_TOKEN"
+            )
+        case RevisionNotFoundError():
+            return f"{repo_id} has no revision {revision!r} on {hub}: give a branch, a tag or a full commit of it"
+        case HfHubHTTPError():
+            status = reason.response.status_code
+            advice = (
+                "log in with `hf auth login` or set a valid HF_TOKEN" if status in (401, 403) else "try again later"
+            )
+            return f"the hub {hub} refuses {repo_id}{at} (HTTP status {status}): check HF_ENDPOINT, or {advice}"
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled() if constants.HF_HUB_OFFLINE:
+            return (
+                f"{repo_id}{at} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE is set: unset it to "
+                "download, or give a local folder"
+            )
+        case LocalEntryNotFoundError() if reason.__cause__ is not None:  # why it looked into the cache in the end
+            return _explanation(reason.__cause__, repo_id, revision)
+        case OSError():
+            return f"{repo_id}{at} cannot be downloaded from {hub}: {shorten(reason)}"
+        case _:
+            return (
+                f"the hub {hub} cannot be reached for {repo_id}{at}, or is no Hugging Face hub "
+                f"({type(reason).__name__}: {shorten(reason)}): check the network and HF_ENDPOINT, set "
+                "HF_HUB_OFFLINE=1 to use a copy in the cache, or give a local folder"
+            )

@@ -79,14 +79,17 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         ) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict was expected")
-    strangers = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not _is_named(key, value)]
+    strangers = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not _is_weight(key, value)]
     if strangers:
         raise CheckpointError(f"{path} holds more than named dense tensors: {listing(strangers)}; save the state dict")
     return {key: tensor.detach() for key, tensor in content.items()}
 
 
-def _is_named(key: Any, value: Any) -> bool:
-    return isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+def _is_weight(key: Any, value: Any) -> bool:
+    if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+        return False
+    # A tensor larger than its storage repeats it (a stride of 0); copying it could take any amount of memory.
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _reason(error: Exception) -> str:

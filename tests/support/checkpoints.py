@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from align_reference.config import AlignConfig, VisionConfig
 from align_reference.model import AlignModel
-from align_reference.vision import VisionModel
+from align_reference.vision import Block, VisionModel
 from support.tokenizers import VOCABULARY, write_tokenizer
 
 TEMPERATURE = 0.07  # unlike any temperature_init_value, which must not be used in its place
@@ -161,6 +161,7 @@ def _condition_batch_norms(tower: VisionModel, generator: torch.Generator) -> No
     weight = 1.0 if tower.config.hidden_act in SATURATING else 0.5
     _around(tower.embeddings.batchnorm, weight, bias, generator)
     for block in tower.encoder.blocks:
+        assert isinstance(block, Block)
         if block.expansion is not None:
             _around(block.expansion.expand_bn, weight, bias, generator)
         _around(block.depthwise_conv.depthwise_norm, weight, bias, generator)

@@ -1,0 +1,102 @@
+"""The published sizes: 172.1 M parameters, built here, loaded from a file, compared with the oracle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from align_reference.checkpoint import fingerprint, load_model
+from align_reference.model import AlignModel
+from support.checkpoints import full_size_checkpoint, pixel_values, small_config, token_batch, write_checkpoint
+from support.oracle import MAX_EMBEDDING_DIFFERENCE, distance, spread
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return full_size_checkpoint(tmp_path_factory.mktemp("full_size") / "align-base")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> AlignModel:
+    return load_model(folder)
+
+
+def test_parameters_are_those_of_the_published_model(model: AlignModel) -> None:
+    def millions(module: torch.nn.Module) -> float:
+        return round(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 1)
+
+    assert (millions(model), millions(model.vision_model), millions(model.text_model)) == (172.1, 62.1, 109.5)
+    assert len(model.vision_model.encoder.blocks) == 55
+    assert model.config.projection_dim == 640
+
+
+@torch.inference_mode()
+def test_embeddings_are_those_of_the_oracle(folder: Path, model: AlignModel) -> None:
+    oracle, report = transformers.AlignModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    input_ids, attention_mask = token_batch(model.config, 3, 24, seed=1)
+    pictures = pixel_values(3, 289, seed=1)  # not those that set the statistics
+    ours = model(input_ids, pictures, attention_mask, return_loss=True)
+    theirs = oracle(input_ids=input_ids, pixel_values=pictures, attention_mask=attention_mask, return_loss=True)
+    found = distance(ours, theirs)
+    assert found.within_tolerance(), found
+    assert ours.loss is not None
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=0)
+    assert min(spread(ours.image_embeds), spread(ours.text_embeds)) > 100 * MAX_EMBEDDING_DIFFERENCE
+
+
+@torch.inference_mode()
+def test_conditioning(model: AlignModel) -> None:
+    """What makes the checkpoint fit to judge a lossy variant: a disturbance stays small, and inputs stay apart."""
+    picture = pixel_values(1, 289, seed=1)
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    pictures = torch.cat([picture, picture + 1e-3 * noise, pixel_values(2, 289, seed=2)])
+    features = model.get_image_features(pictures)
+    to_first = torch.nn.functional.cosine_similarity(features[1:], features[:1])
+    assert to_first[0] > 0.9999
+    assert to_first[1:].max() < 0.95
+
+
+# The kernel's own mark: getrusage in a child would start at the size of its parent. The small model comes first because
+# torch imports another 70 MB when it builds its first model without memory.
+MEASURE = """
+import json, sys
+from pathlib import Path
+from align_reference.checkpoint import load_model
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+load_model(Path(sys.argv[2]))
+before = {name: memory(name) for name in ("VmHWM", "RssAnon")}
+model = load_model(Path(sys.argv[1]))
+print(json.dumps({name: memory(name) - value for name, value in before.items()}))
+"""
+
+
+def test_loading_takes_the_memory_of_the_weights_once(folder: Path, tmp_path: Path) -> None:
+    small = write_checkpoint(tmp_path / "small", small_config())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "reference"), str(ROOT / "runtime")))}
+    command = [sys.executable, "-c", MEASURE, str(folder), str(small)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout)
+    size = (folder / "model.safetensors").stat().st_size
+    # Every page is read once, to look for NaN, so all of the file may be resident; as the file's own, not as a copy.
+    assert measured["VmHWM"] < 1.05 * size  # measured 1.006
+    assert measured["RssAnon"] < 0.02 * size  # measured 0.006
+
+
+def test_fingerprint(folder: Path) -> None:
+    assert list(fingerprint(folder)) == ["config.json", "model.safetensors"]
