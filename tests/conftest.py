@@ -11,7 +11,7 @@ from align_exporter.build import build
 from align_exporter.options import ExportOptions
 from align_reference.checkpoint import resolve
 from align_runtime.console import Progress
-from support.checkpoints import small_config, write_checkpoint
+from support import checkpoints
 
 ROOT = Path(__file__).parents[1]
 QUIET = Progress(quiet=True)
@@ -40,4 +40,11 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random conditioned checkpoint that is exported in seconds."""
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", small_config())
+    folder = tmp_path_factory.mktemp("checkpoints") / "small"
+    return checkpoints.write_checkpoint(folder, checkpoints.small_config())
+
+
+@pytest.fixture(scope="session")
+def full_size_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published sizes, 690 MB of random conditioned weights."""
+    return checkpoints.full_size_checkpoint(tmp_path_factory.mktemp("checkpoints") / "full-size")

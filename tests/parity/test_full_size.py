@@ -1,0 +1,92 @@
+"""The published sizes through the whole pipeline: export, bundle, runtime. Random conditioned weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import align_runtime
+from align_runtime import Bundle, golden
+from align_runtime.commands import verify
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+ROOMS = [str(ROOT / room) for room in ("reference", "calibration", "exporter", "runtime")]
+MAX_PARITY = 2e-5
+MAX_MEMORY = 6 * 2**30
+
+# The kernel's own high-water mark: getrusage of a child would start at the size of this process.
+EXPORT = """
+import sys
+from pathlib import Path
+from align_exporter.command import main
+
+code = main([sys.argv[1], "-o", sys.argv[2], "--json"])
+lines = Path("/proc/self/status").read_text().splitlines()
+peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+print(peak)
+sys.exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(full_size_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The bundle, and the peak memory in bytes of the process that wrote it."""
+    bundle = tmp_path_factory.mktemp("full-size") / "bundle"
+    command = [sys.executable, "-c", EXPORT, str(full_size_checkpoint), str(bundle)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result, peak = done.stdout.splitlines()
+    assert json.loads(result)["bundle"] == str(bundle)
+    return bundle, int(peak)
+
+
+def test_export_stays_within_its_memory(exported: tuple[Path, int]) -> None:
+    assert exported[1] < MAX_MEMORY
+
+
+def test_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> None:
+    graphs = Bundle.open(exported[0]).manifest.graphs
+    assert [graph.tower for graph in graphs] == ["vision", "text"]
+    for graph in graphs:
+        assert graph.parity.max_abs <= MAX_PARITY, graph
+        assert graph.parity.min_centred_cosine > 0.999999, graph
+
+
+def test_graphs_are_no_larger_than_the_weights_they_hold(
+    exported: tuple[Path, int], full_size_checkpoint: Path
+) -> None:
+    """Plus 1 %. The text graph leaves the pooler out, the vision graph has batch norm folded into its weights."""
+    sizes = {"vision": 0, "text": 0}
+    with safe_open(full_size_checkpoint / "model.safetensors", "np") as weights:
+        for name in weights.keys():  # noqa: SIM118 (safetensors' handle is no mapping)
+            tower = "vision" if name.startswith("vision_model.") else "text"
+            statistics = name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+            if not statistics and "pooler" not in name:
+                sizes[tower] += 4 * int(np.prod(weights.get_slice(name).get_shape()))
+    for tower, size in sizes.items():
+        file = exported[0] / "onnx" / f"{tower}_model.onnx"
+        assert 0.98 * size < file.stat().st_size <= 1.01 * size
+
+
+def test_the_bundle_verifies_itself(exported: tuple[Path, int]) -> None:
+    assert verify.main([str(exported[0]), "--quiet"]) == 0
+
+
+def test_the_runtime_gives_the_reference_embeddings(exported: tuple[Path, int]) -> None:
+    answers = golden.read(Bundle.open(exported[0]))
+    with align_runtime.load(exported[0]) as model:
+        np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=MAX_PARITY)
+        np.testing.assert_allclose(
+            model.embed_images(answers.pictures[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
+        )
