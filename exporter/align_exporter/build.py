@@ -66,7 +66,9 @@ def build(source: CheckpointSource, output: Path, options: ExportOptions, progre
             write_manifest(
                 folder,
                 Manifest(
-                    source=Source(source.name, source.revision, fingerprint(source.folder)),
+                    source=Source(
+                        source.name, source.revision, fingerprint(source.folder, allow_pickle=options.allow_pickle)
+                    ),
                     model=checkpoint.facts,
                     preprocessing=checkpoint.preprocessing,
                     graphs=graphs,

@@ -14,7 +14,7 @@ import transformers
 
 from align_reference.checkpoint import fingerprint, load_model
 from align_reference.model import AlignModel
-from support.checkpoints import full_size_checkpoint, pixel_values, small_config, token_batch, write_checkpoint
+from support.checkpoints import pixel_values, small_config, token_batch, write_checkpoint
 from support.oracle import MAX_EMBEDDING_DIFFERENCE, distance, spread
 
 pytestmark = pytest.mark.slow
@@ -23,13 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return full_size_checkpoint(tmp_path_factory.mktemp("full_size") / "align-base")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> AlignModel:
-    return load_model(folder)
+def model(full_size_checkpoint: Path) -> AlignModel:
+    return load_model(full_size_checkpoint)
 
 
 def test_parameters_are_those_of_the_published_model(model: AlignModel) -> None:
@@ -42,8 +37,8 @@ def test_parameters_are_those_of_the_published_model(model: AlignModel) -> None:
 
 
 @torch.inference_mode()
-def test_embeddings_are_those_of_the_oracle(folder: Path, model: AlignModel) -> None:
-    oracle, report = transformers.AlignModel.from_pretrained(folder, output_loading_info=True)
+def test_embeddings_are_those_of_the_oracle(full_size_checkpoint: Path, model: AlignModel) -> None:
+    oracle, report = transformers.AlignModel.from_pretrained(full_size_checkpoint, output_loading_info=True)
     assert not any(report.values()), report
     input_ids, attention_mask = token_batch(model.config, 3, 24, seed=1)
     pictures = pixel_values(3, 289, seed=1)  # not those that set the statistics
@@ -86,17 +81,17 @@ print(json.dumps({name: memory(name) - value for name, value in before.items()})
 """
 
 
-def test_loading_takes_the_memory_of_the_weights_once(folder: Path, tmp_path: Path) -> None:
+def test_loading_takes_the_memory_of_the_weights_once(full_size_checkpoint: Path, tmp_path: Path) -> None:
     small = write_checkpoint(tmp_path / "small", small_config())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "reference"), str(ROOT / "runtime")))}
-    command = [sys.executable, "-c", MEASURE, str(folder), str(small)]
+    command = [sys.executable, "-c", MEASURE, str(full_size_checkpoint), str(small)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout)
-    size = (folder / "model.safetensors").stat().st_size
+    size = (full_size_checkpoint / "model.safetensors").stat().st_size
     # Every page is read once, to look for NaN, so all of the file may be resident; as the file's own, not as a copy.
     assert measured["VmHWM"] < 1.05 * size  # measured 1.006
     assert measured["RssAnon"] < 0.02 * size  # measured 0.006
 
 
-def test_fingerprint(folder: Path) -> None:
-    assert list(fingerprint(folder)) == ["config.json", "model.safetensors"]
+def test_fingerprint(full_size_checkpoint: Path) -> None:
+    assert list(fingerprint(full_size_checkpoint)) == ["config.json", "model.safetensors"]
