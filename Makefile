@@ -1,10 +1,10 @@
-# Four commands: install, demo, test, lint. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# Four commands: install, demo, test, lint. `figures` measures (minutes) and renews the README's tables. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test lint format figures clean
 
 install: $(STAMP)
 
@@ -14,6 +14,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+demo: install
+	@echo "── exporting reference/align-tiny, a small trained ALIGN, to build/align-tiny"
+	@$(BIN)/align-export reference/align-tiny -o build/align-tiny
+	@echo; echo "── verifying the bundle: its golden inputs against the PyTorch reference's answers, without PyTorch"
+	@$(BIN)/align-verify build/align-tiny --quiet
+	@echo; echo "── which label fits each picture of reference/align-tiny/demo? (the model never saw them in training)"
+	@$(BIN)/align-classify build/align-tiny reference/align-tiny/demo/*.png --labels-file reference/align-tiny/demo/labels.txt --top 2
 
 test: install
 	$(BIN)/python -m pytest -q
@@ -26,6 +34,10 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+figures: install
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_full_size.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 clean:
 	rm -rf build dist $(VENV)

@@ -44,6 +44,7 @@ class Checkpoint:
     preprocessing: ImagePreprocessing
     tokenizer: TokenizerAssets
     facts: ModelFacts
+    files: dict[str, str]  # sha256 by name
 
 
 def build(source: CheckpointSource, output: Path, options: ExportOptions, progress: Progress) -> Manifest:
@@ -97,7 +98,7 @@ def read_checkpoint(source: CheckpointSource, allow_pickle: bool) -> Checkpoint:
         pad_token_id=tokenizer.pad_token_id,
         vocab_size=text.vocab_size,
     )
-    return Checkpoint(model, preprocessing, tokenizer, facts)
+    return Checkpoint(model, preprocessing, tokenizer, facts, fingerprint(source.folder, allow_pickle=allow_pickle))
 
 
 @dataclass(frozen=True)
