@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import sys
@@ -144,7 +145,8 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _leftover_prefix(folder: Path) -> str:
-    return f".{folder.name}.building-"
+    """Names the host too: on a shared disk, another host's processes cannot be asked whether they live."""
+    return f".{folder.name}.building-{platform.node()}-"
 
 
 def _remove_leftovers(folder: Path) -> None:
