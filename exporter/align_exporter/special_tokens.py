@@ -149,7 +149,9 @@ def _known_as_special(files: TokenizerFiles, declared: Mapping[str, tuple[Any, s
 
 
 def _listed(value: Any, where: str, named: Collection[str]) -> AddedToken:
-    return _token(value, where, special=of_kind(where, value, dict).get("content") in named)
+    token = _token(of_kind(where, value, dict), where, special=False)
+    token.special = token.special or token.content in named
+    return token
 
 
 def _token(value: Any, where: str, special: bool) -> AddedToken:

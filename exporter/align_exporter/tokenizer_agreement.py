@@ -48,7 +48,8 @@ def check_agreement(files: TokenizerFiles, built: Mapping[str, Any]) -> None:
     present = {token["id"]: {key: token[key] for key in ADDED_KEYS} for token in built["added_tokens"]}
     for token in of_kind(f"{where}: added_tokens", listed.get("added_tokens", []), list):
         fields = {key: of_kind(f"{where}: added token", token, dict).get(key) for key in ADDED_KEYS}
-        compare(f"added token {fields['content']!r}", fields, present.get(fields["id"]))
+        identifier = of_kind(f"{where}: added_tokens: id", fields["id"], int)
+        compare(f"added token {fields['content']!r}", fields, present.get(identifier))
     for name, side in (("truncation", "truncation_side"), ("padding", "padding_side")):
         direction = section(name).get("direction", "Right")
         if direction != "Right" and side not in files.config:

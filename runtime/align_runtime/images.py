@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from align_runtime.errors import InputError
 from align_runtime.preprocessing import ImagePreprocessing
 
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where Pillow, too, refuses unless told otherwise
 MAX_FILE_BYTES = 1 << 30  # twice the largest uncompressed 8-bit RGB picture

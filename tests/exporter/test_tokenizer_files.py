@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,7 @@ LEFT = {"direction": "Left", "max_length": 7, "strategy": "LongestFirst", "strid
             r"post_processor is \(4, 3\), but with .* it is \(2, 3\)",
         ),
         (lambda c: c["added_tokens"].append(3), r"added_tokens is 3 \(int\); dict was expected"),
+        (lambda c: c["added_tokens"][0].update(content=[]), r"content is \[\] \(list\); str was expected"),
         (lambda c: c.update(added_tokens={}), r"added_tokens is \{\} \(dict\); list was expected"),
         (lambda c: c["added_tokens"].append(TOKEN), r"added_tokens: id is None \(NoneType\); int was expected"),
         (lambda c: c.update(truncation=LEFT), r"truncation\.direction is 'Left'; only 'Right' is supported"),
@@ -186,6 +189,46 @@ LEFT = {"direction": "Left", "max_length": 7, "strategy": "LongestFirst", "strid
 )
 def test_tokenizer_json(change: Edit, message: str, folder: Folder) -> None:
     refuse(folder.saved().edit("tokenizer.json", change), message)
+
+
+SPECIAL_TOKEN = {**PLAIN, "content": "<new>", "special": True}
+VALUES = [None, True, 0, -1, 2.5, 10**400, "", "x", [], [3], {}, {"a": {}}]
+
+
+def mutated(draw: random.Random, content: Any) -> Any:
+    """`content` with one value somewhere inside replaced or removed."""
+    if not isinstance(content, dict | list) or not content or draw.random() < 0.1:
+        return copy.deepcopy(draw.choice(VALUES))
+    key = draw.choice(list(content)) if isinstance(content, dict) else draw.randrange(len(content))
+    if draw.random() < 0.2:
+        del content[key]
+    else:
+        content[key] = mutated(draw, content[key])
+    return content
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_mutated_files_are_read_or_refused(decoder: bool, folder: Folder) -> None:
+    """Whatever stands in the files, the caller sees a tokenizer or one of the declared errors, on one line."""
+    folder.saved(extra_special_tokens=["<new>"])
+    folder.special_map(pad_token="[PAD]", mask_token={**PLAIN, "content": "[MASK]"}).added(**{"<new>": NEW})
+    if decoder:
+        folder.edit("tokenizer_config.json", lambda c: c.update(added_tokens_decoder={str(NEW): SPECIAL_TOKEN}))
+    names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    plain = {name: (folder.path / name).read_text(encoding="utf-8") for name in names}
+    draw = random.Random(4)
+    read, refusals = 0, []
+    for _ in range(400):
+        name = draw.choice(names)
+        folder.json(name, mutated(draw, json.loads(plain[name])))
+        try:
+            read_tokenizer(folder.path)
+            read += 1
+        except (CheckpointError, ConfigurationError) as error:
+            refusals.append(str(error))
+        folder.text(name, plain[name])
+    assert min(read, len(refusals)) > 20
+    assert not any("\n" in message for message in refusals)
 
 
 def test_why_contradictions_are_refused(folder: Folder) -> None:

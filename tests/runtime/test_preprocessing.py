@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from typing import Any
 
 import numpy
@@ -270,3 +271,24 @@ def test_the_canonical_form_is_strict() -> None:
 def test_contradictions_in_the_canonical_form(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^align.json: {message}"):
         ImagePreprocessing.from_json({**read(**ALIGN_BASE).to_json(), **changes}, "align.json")
+
+
+ODD = [None, True, False, 0, 1, 2.5, -3, 1e300, float("nan"), 10**400, "x", [], [1, 2], [1, 2, 3], ["a", 1, None], {}]
+ODD += [{"height": 3, "width": 4}, {"height": "a", "width": None}, {"shortest_edge": 3}, [[1]] * 3]
+
+
+def test_odd_values_are_read_or_refused() -> None:
+    """Whatever stands in the file, the caller sees a configuration that survives being written, or the error."""
+    draw = random.Random(5)
+    read_back, refusals = 0, []
+    for _ in range(4000):
+        config = {draw.choice([*DEFAULTS, *NEUTRAL]): draw.choice(ODD) for _ in range(draw.choice([1, 1, 2]))}
+        try:
+            ours = read(**config)
+        except ConfigurationError as error:
+            refusals.append(str(error))
+        else:
+            assert ImagePreprocessing.from_hub(ours.to_hub(), "again") == ours
+            read_back += 1
+    assert min(read_back, len(refusals)) > 400
+    assert not any("\n" in message for message in refusals)
