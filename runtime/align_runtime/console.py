@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
+from align_runtime.backends import DEVICES
 from align_runtime.errors import AlignError
 
 T = TypeVar("T")
@@ -42,6 +43,12 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``--quiet`` and ``--json``, the same for every command."""
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--threads``, the same for every command that runs graphs."""
+    parser.add_argument("--device", default="cpu", help=f"where to run: {', '.join(DEVICES)} (default: cpu)")
+    parser.add_argument("--threads", type=int, help="threads of one call (default: all cores)")
 
 
 class Progress:

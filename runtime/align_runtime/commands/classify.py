@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends import DEVICES
-from align_runtime.console import add_output_options, run, table
+from align_runtime.console import add_device_options, add_output_options, run, table
 from align_runtime.errors import ConfigurationError
 from align_runtime.model import DEFAULT_TEMPLATE, load
 
@@ -29,8 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--template", default=DEFAULT_TEMPLATE, help=f"default: {DEFAULT_TEMPLATE!r}")
     parser.add_argument("--top", type=int, default=3, help="labels shown per picture (default: 3)")
     parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
-    parser.add_argument("--device", default="cpu", help=f"one of: {', '.join(DEVICES)} (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads of one call (default: all cores)")
+    add_device_options(parser)
     add_output_options(parser)
     options = parser.parse_args(arguments)
     return run("align-classify", lambda: _classify(options))

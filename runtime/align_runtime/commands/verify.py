@@ -8,9 +8,8 @@ import math
 from typing import Any
 
 from align_runtime import golden
-from align_runtime.backends import DEVICES
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress, add_output_options, run, table
+from align_runtime.console import Progress, add_device_options, add_output_options, run, table
 from align_runtime.selftest import GraphCheck, check_graph, check_inputs
 
 
@@ -22,8 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         "tokenizer and graphs against the embeddings of the PyTorch reference.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
-    parser.add_argument("--device", default="cpu", help=f"where to run the graphs: {', '.join(DEVICES)} (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads of one call (default: all cores)")
+    add_device_options(parser)
     add_output_options(parser)
     options = parser.parse_args(arguments)
     return run("align-verify", lambda: _verify(options))
