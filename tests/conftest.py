@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from align_exporter.build import build
+from align_exporter.freshness import provenance
 from align_exporter.options import ExportOptions
-from align_reference.checkpoint import resolve
+from align_reference.source import resolve
 from align_runtime.console import Progress
 from support import checkpoints
 
@@ -27,7 +28,8 @@ def tiny_checkpoint() -> Path:
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported. Read only: take `bundle_copy` to change something."""
     folder = tmp_path_factory.mktemp("bundles") / "align-tiny"
-    build(resolve(str(tiny_checkpoint)), folder, ExportOptions(), QUIET)
+    source, options = resolve(str(tiny_checkpoint)), ExportOptions()
+    build(source, provenance(source, options), folder, options, QUIET)
     return folder
 
 

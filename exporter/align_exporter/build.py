@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,20 +19,20 @@ from align_exporter.passes import Step, run_steps
 from align_exporter.passes.pipeline import text_steps, vision_steps
 from align_exporter.towers import NormalizedVisionTower, TextTower, VisionTower
 from align_exporter.trace import trace
-from align_reference.checkpoint import CheckpointSource, fingerprint, load_model
+from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel
+from align_reference.source import CheckpointSource
 from align_runtime import golden
 from align_runtime.bundle import Bundle, inventory, staged, write_manifest
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError
 from align_runtime.golden import Golden
-from align_runtime.manifest import Graph, Manifest, ModelFacts, Source
+from align_runtime.manifest import Graph, Manifest, ModelFacts, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.selftest import check_graph, check_inputs
 from align_runtime.tokenizer import Tokenizer
 
 DEFAULT_MAX_LENGTH = 64  # what AlignProcessor pads to where the tokenizer names no limit of its own
-TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,11 @@ class Checkpoint:
     preprocessing: ImagePreprocessing
     tokenizer: TokenizerAssets
     facts: ModelFacts
-    files: dict[str, str]  # sha256 by name
 
 
-def build(source: CheckpointSource, output: Path, options: ExportOptions, progress: Progress) -> Manifest:
+def build(
+    source: CheckpointSource, provenance: Provenance, output: Path, options: ExportOptions, progress: Progress
+) -> Manifest:
     """Exports `source` to a bundle at `output`, which takes the place of an older bundle there.
 
     Raises:
@@ -67,14 +67,11 @@ def build(source: CheckpointSource, output: Path, options: ExportOptions, progre
             write_manifest(
                 folder,
                 Manifest(
-                    source=Source(
-                        source.name, source.revision, fingerprint(source.folder, allow_pickle=options.allow_pickle)
-                    ),
+                    provenance=provenance,
                     model=checkpoint.facts,
                     preprocessing=checkpoint.preprocessing,
                     graphs=graphs,
                     files=inventory(folder),
-                    tools={"python": platform.python_version()} | {tool: version(tool) for tool in TOOLS},
                 ),
             )
             return _self_test(folder)
@@ -98,7 +95,7 @@ def read_checkpoint(source: CheckpointSource, allow_pickle: bool) -> Checkpoint:
         pad_token_id=tokenizer.pad_token_id,
         vocab_size=text.vocab_size,
     )
-    return Checkpoint(model, preprocessing, tokenizer, facts, fingerprint(source.folder, allow_pickle=allow_pickle))
+    return Checkpoint(model, preprocessing, tokenizer, facts)
 
 
 @dataclass(frozen=True)

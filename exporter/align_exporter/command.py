@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 from align_exporter.options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS, ExportOptions
-from align_runtime.bundle import check_destination
+from align_runtime.bundle import Bundle, check_destination
 from align_runtime.console import Progress, add_output_options, run, table
 from align_runtime.errors import BackendUnavailableError
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import MANIFEST_NAME, Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--opset", type=int, choices=OPSETS, default=DEFAULT_OPSET, help=f"ONNX opset (default: {DEFAULT_OPSET})"
     )
+    parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
     add_output_options(parser)
     options = parser.parse_args(arguments)
     return run("align-export", lambda: _export(options))
@@ -53,29 +55,41 @@ def _export(options: argparse.Namespace) -> int:
     start = time.monotonic()
     progress = Progress(options.quiet or options.json)
     check_destination(options.output)
+    export = ExportOptions(options.pixel_input, options.opset, options.allow_pickle)
     try:
-        from align_exporter.build import build
-        from align_reference.checkpoint import resolve
-    except ModuleNotFoundError as error:
+        from align_exporter.freshness import provenance, staleness
+        from align_reference.source import resolve
+
+        with progress.phase(f"find {options.checkpoint}"):
+            source = resolve(options.checkpoint, options.revision, allow_pickle=options.allow_pickle)
+        with progress.phase("compare with the bundle that is there"):
+            wanted = provenance(source, export)
+            reason = "--force" if options.force else staleness(options.output, wanted)
+        if reason is None:
+            manifest = Bundle.open(options.output).manifest
+            (options.output / MANIFEST_NAME).touch()  # for make, which compares times
+        else:
+            from align_exporter.build import build
+
+            manifest = build(source, wanted, options.output, export, progress)
+    except (ModuleNotFoundError, PackageNotFoundError) as error:
         raise BackendUnavailableError(
             f"the package {error.name!r} is missing; install what exporting needs with: "
             "pip install 'align-onnx[export]'"
         ) from None
-    with progress.phase(f"find {options.checkpoint}"):
-        source = resolve(options.checkpoint, options.revision, allow_pickle=options.allow_pickle)
-    export = ExportOptions(options.pixel_input, options.opset, options.allow_pickle)
-    manifest = build(source, options.output, export, progress)
     seconds = time.monotonic() - start
     if options.json:
-        print(json.dumps(_as_json(options.output, manifest, seconds), ensure_ascii=False))
+        print(json.dumps(_as_json(options.output, manifest, reason, seconds), ensure_ascii=False))
     elif not options.quiet:
-        print(_as_text(options.output, manifest, seconds))
+        print(_as_text(options.output, manifest, reason, seconds))
     return 0
 
 
-def _as_json(output: Path, manifest: Manifest, seconds: float) -> dict[str, Any]:
+def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> dict[str, Any]:
     return {
         "bundle": str(output),
+        "built": reason is not None,
+        "reason": reason,
         "seconds": round(seconds, 3),
         "graphs": [
             {
@@ -92,7 +106,9 @@ def _as_json(output: Path, manifest: Manifest, seconds: float) -> dict[str, Any]
     }
 
 
-def _as_text(output: Path, manifest: Manifest, seconds: float) -> str:
+def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
+    if reason is None:
+        return f"{output} is up to date: same checkpoint, options and tools (--force builds it all the same)"
     rows = [
         [
             graph.tower,
@@ -105,4 +121,4 @@ def _as_text(output: Path, manifest: Manifest, seconds: float) -> str:
         for graph in manifest.graphs
     ]
     headings = ["tower", "variant", "graph", "size", "max abs error", "allowed"]
-    return f"{output}: {manifest.source.name} in {seconds:.1f} s\n\n{table(headings, rows, right=(3, 4, 5))}"
+    return f"{output}: {manifest.provenance.name} in {seconds:.1f} s\n\n{table(headings, rows, right=(3, 4, 5))}"

@@ -1,26 +1,20 @@
-"""Checkpoints of ALIGN in the layout of transformers: a local folder or a hub id becomes an `AlignModel`."""
+"""Checkpoints of ALIGN in the layout of transformers: the files of a folder become an `AlignModel`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from align_reference import hub
 from align_reference.config import AlignConfig
-from align_reference.files import CONFIG, file_names, find_weights, fingerprint
+from align_reference.files import CONFIG, file_names, find_weights
 from align_reference.listing import listing
 from align_reference.model import AlignModel
+from align_reference.source import CheckpointSource
 from align_reference.weights import read_weights
-from align_runtime.errors import CheckpointError, ConfigurationError
-
-__all__ = ["CheckpointSource", "fingerprint", "load_model", "resolve"]
-
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+from align_runtime.errors import CheckpointError
 
 STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # those that float32 holds exactly
 
@@ -30,51 +24,6 @@ LEGACY_BUFFERS = frozenset({"text_model.embeddings.position_ids", "text_model.em
 BATCH_COUNTER = ".num_batches_tracked"
 # The pooler is not on the way to an embedding, so a checkpoint stripped of it is whole. It is then filled with zeros.
 POOLER = frozenset({"text_model.pooler.dense.weight", "text_model.pooler.dense.bias"})
-
-
-@dataclass(frozen=True)
-class CheckpointSource:
-    """Where a checkpoint was found.
-
-    Attributes:
-        folder: the local folder of its files.
-        name: the folder's name, or the hub id.
-        revision: the commit for a hub id, None for a local folder.
-    """
-
-    folder: Path
-    name: str
-    revision: str | None
-
-
-def resolve(checkpoint: str, revision: str | None = None, *, allow_pickle: bool = False) -> CheckpointSource:
-    """Finds the folder of a checkpoint, downloading it where `checkpoint` is a hub id (``owner/name``).
-
-    An existing folder always goes first. Server, cache, token and offline mode are huggingface_hub's own settings
-    (``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE``). `revision` is a branch, tag or commit;
-    `allow_pickle` also admits a hub repository without safetensors.
-
-    Raises:
-        CheckpointError: nothing is there, or the hub does not give it.
-        ConfigurationError: `revision` was given with a local folder.
-    """
-    path = Path(checkpoint).expanduser() if checkpoint.startswith("~/") else Path(checkpoint)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as reason:
-        raise CheckpointError(f"{checkpoint!r} cannot be read: {reason.strerror}") from None
-    if checkpoint and is_folder:
-        if revision is not None:
-            raise ConfigurationError(
-                f"revision {revision!r} was given with the local folder {checkpoint}; only a hub id has revisions"
-            )
-        return CheckpointSource(path, path.resolve().name, None)
-    if checkpoint and exists:
-        raise CheckpointError(f"{checkpoint} is a file; give the folder that holds {CONFIG}")
-    if HUB_ID.fullmatch(checkpoint):
-        folder, commit = hub.download(checkpoint, revision, allow_pickle=allow_pickle)
-        return CheckpointSource(folder, checkpoint, commit)
-    raise CheckpointError(f"{checkpoint!r} is neither an existing folder nor a hub id (owner/name)")
 
 
 def load_model(source: CheckpointSource | Path, *, allow_pickle: bool = False) -> AlignModel:

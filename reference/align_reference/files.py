@@ -100,13 +100,14 @@ def file_names(folder: Path) -> frozenset[str]:
 
 
 def fingerprint(folder: Path, *, allow_pickle: bool = False) -> dict[str, str]:
-    """File name → SHA-256 in hexadecimal, of every file that the loaded model depends on: config and weights.
+    """File name → SHA-256 in hexadecimal, of every file that an export depends on: config, weights, inputs' files.
 
     Raises:
         CheckpointError: as `find_weights`, or a file cannot be read.
     """
     files = find_weights(folder, allow_pickle=allow_pickle)
-    names = [CONFIG, *([files.index] if files.index else []), *files.shards]
+    processor = file_names(folder).intersection(PROCESSOR_FILES)
+    names = [CONFIG, *([files.index] if files.index else []), *files.shards, *processor]
     return {name: _sha256(folder / name) for name in sorted(names)}
 
 

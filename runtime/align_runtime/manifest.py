@@ -105,12 +105,32 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the weights came from: a folder's or hub repository's name, its revision, the sha256 of its files."""
+class Provenance:
+    """What a bundle was made of: the same provenance gives the same bundle.
+
+    Attributes:
+        name: the checkpoint folder's name, or the hub id.
+        revision: the hub's commit, None for a folder.
+        files: sha256 of every file of the checkpoint that was read.
+        options: of the export.
+        tools: versions of the packages that took part.
+    """
 
     name: str
     revision: str | None
     files: Mapping[str, str]
+    options: Mapping[str, Any]
+    tools: Mapping[str, str]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Provenance:
+        return cls(
+            name=require(where, values, "name", str),
+            revision=require(where, values, "revision", (str, type(None))),
+            files=_strings(where, require(where, values, "files", dict)),
+            options=require(where, values, "options", dict),
+            tools=_strings(where, require(where, values, "tools", dict)),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,22 +156,20 @@ class ModelFacts:
 class Manifest:
     """Everything in ``align.json``. `files` lists every other file of the bundle by its path."""
 
-    source: Source
+    provenance: Provenance
     model: ModelFacts
     preprocessing: ImagePreprocessing
     graphs: tuple[Graph, ...]
     files: Mapping[str, FileEntry]
-    tools: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
-            "source": asdict(self.source),
+            "provenance": asdict(self.provenance),
             "model": asdict(self.model),
             "preprocessing": self.preprocessing.to_json(),
             "graphs": [graph.to_json() for graph in self.graphs],
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
-            "tools": dict(sorted(self.tools.items())),
         }
 
     @classmethod
@@ -179,15 +197,10 @@ class Manifest:
 
     @classmethod
     def _read(cls, values: Mapping[str, Any], where: str) -> Manifest:
-        source, model = require(where, values, "source", dict), require(where, values, "model", dict)
+        model, files = require(where, values, "model", dict), require(where, values, "files", dict)
         graphs = require(where, values, "graphs", list)
-        files, tools = require(where, values, "files", dict), require(where, values, "tools", dict)
         return cls(
-            source=Source(
-                name=require(where, source, "name", str),
-                revision=require(where, source, "revision", (str, type(None))),
-                files=_strings(where, require(where, source, "files", dict)),
-            ),
+            provenance=Provenance.from_json(require(where, values, "provenance", dict), f"{where}: provenance"),
             model=_model_facts(model, f"{where}: model"),
             preprocessing=ImagePreprocessing.from_json(
                 require(where, values, "preprocessing", dict), f"{where}: preprocessing"
@@ -200,7 +213,6 @@ class Manifest:
                 _inside(name): FileEntry.from_json(of_kind(f"{where}: {name}", entry, dict), f"{where}: {name}")
                 for name, entry in files.items()
             },
-            tools=_strings(where, tools),
         )
 
 

@@ -76,7 +76,9 @@ class Model:
 
     def __repr__(self) -> str:
         facts, variant = self.facts, self._graphs["text"].variant
-        return f"<align_runtime.Model {self._bundle.manifest.source.name} {variant}, {facts.embedding_dim} dimensions>"
+        return (
+            f"<align_runtime.Model {self._bundle.manifest.provenance.name} {variant}, {facts.embedding_dim} dimensions>"
+        )
 
     @property
     def facts(self) -> ModelFacts:

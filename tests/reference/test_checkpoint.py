@@ -13,7 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from align_reference.checkpoint import CheckpointSource, fingerprint, load_model, resolve
+from align_reference.checkpoint import load_model
+from align_reference.files import fingerprint
+from align_reference.source import CheckpointSource, resolve
 from align_runtime.errors import CheckpointError, ConfigurationError
 from support.checkpoints import build_model, crops, small_config, token_batch, write_checkpoint
 from support.tokenizers import tokenizer
@@ -136,14 +138,15 @@ def test_folder_saved_by_transformers(original: Path, tmp_path: Path, limit: str
     assert (tmp_path / "model.safetensors.index.json").exists() == (limit == "50KB")
     model = load_model(tmp_path)
     assert_same(model, load_model(original).state_dict())
-    assert "config.json" in fingerprint(tmp_path)
-    assert len(fingerprint(tmp_path)) == (2 if limit == "10GB" else 2 + len(list(tmp_path.glob("model-*"))))
+    read = {path.name for path in tmp_path.iterdir()} - {"generation_config.json"}
+    assert fingerprint(tmp_path).keys() == read
+    assert "config.json" in read
 
 
 def test_pickle(folder: Path, original: Path) -> None:
     as_pickle(folder)
     assert_same(load_model(folder, allow_pickle=True), load_model(original).state_dict())
-    assert list(fingerprint(folder, allow_pickle=True)) == ["config.json", "pytorch_model.bin"]
+    assert "pytorch_model.bin" in fingerprint(folder, allow_pickle=True)
     with pytest.raises(CheckpointError, match=r"holds its weights only as pytorch_model\.bin, .* give --allow-pickle"):
         load_model(folder)
 

@@ -116,16 +116,19 @@ def test_pipes_are_not_opened(tmp_path: Path) -> None:
 
 def test_fingerprint_covers_what_is_read(tmp_path: Path) -> None:
     index(tmp_path, {"a": "model-1.safetensors"})
-    for name in ("config.json", "model-1.safetensors", "pytorch_model.bin", "vocab.txt"):
+    for name in ("config.json", "model-1.safetensors", "pytorch_model.bin", "vocab.txt", "README.md"):
         (tmp_path / name).write_text(name)
     digests = fingerprint(tmp_path)
-    assert list(digests) == ["config.json", "model-1.safetensors", "model.safetensors.index.json"]
+    assert list(digests) == ["config.json", "model-1.safetensors", "model.safetensors.index.json", "vocab.txt"]
     assert digests["model-1.safetensors"] == hashlib.sha256(b"model-1.safetensors").hexdigest()
-    (tmp_path / "vocab.txt").write_text("changed")
+    for name in ("pytorch_model.bin", "README.md"):
+        (tmp_path / name).write_text("changed")
     assert fingerprint(tmp_path) == digests
-    (tmp_path / "model-1.safetensors").write_text("changed")
-    changed = fingerprint(tmp_path)
-    assert {name for name in digests if changed[name] != digests[name]} == {"model-1.safetensors"}
+    for name in ("vocab.txt", "model-1.safetensors"):
+        before = fingerprint(tmp_path)
+        (tmp_path / name).write_text("changed")
+        changed = fingerprint(tmp_path)
+        assert {name for name in digests if changed[name] != before[name]} == {name}
 
 
 def test_fingerprint_without_a_file(tmp_path: Path) -> None:

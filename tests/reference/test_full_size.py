@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from align_reference.checkpoint import fingerprint, load_model
+from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel
 from support.checkpoints import pixel_values, small_config, token_batch, write_checkpoint
 from support.oracle import MAX_EMBEDDING_DIFFERENCE, distance, spread
@@ -91,7 +91,3 @@ def test_loading_takes_the_memory_of_the_weights_once(full_size_checkpoint: Path
     # Every page is read once, to look for NaN, so all of the file may be resident; as the file's own, not as a copy.
     assert measured["VmHWM"] < 1.05 * size  # measured 1.006
     assert measured["RssAnon"] < 0.02 * size  # measured 0.006
-
-
-def test_fingerprint(full_size_checkpoint: Path) -> None:
-    assert list(fingerprint(full_size_checkpoint)) == ["config.json", "model.safetensors"]

@@ -36,7 +36,8 @@ except CheckpointError as error:
 """
 RESOLVE = """
 import json, sys
-from align_reference.checkpoint import load_model, resolve
+from align_reference.checkpoint import load_model
+from align_reference.source import resolve
 source = resolve(sys.argv[1], sys.argv[2] or None, allow_pickle=sys.argv[3] == "pickle")
 load_model(source)
 print(json.dumps({"folder": str(source.folder), "commit": source.revision, "name": source.name}))

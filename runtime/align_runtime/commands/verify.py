@@ -81,7 +81,9 @@ def _print(bundle: Bundle, texts: int, pictures: int, checks: list[GraphCheck], 
         for check in checks
     ]
     headings = ["tower", "variant", "max abs", "allowed", "min cosine", "mean-centred", ""]
-    print(f"{bundle.folder}: {bundle.manifest.source.name}, {len(bundle.manifest.files)} files with the right hashes")
+    print(
+        f"{bundle.folder}: {bundle.manifest.provenance.name}, {len(bundle.manifest.files)} files with the right hashes"
+    )
     print(f"{texts} texts and {pictures} pictures against the embeddings of the PyTorch reference:\n")
     print(table(headings, rows, right=(2, 3, 4, 5)))
     for failure in failures:

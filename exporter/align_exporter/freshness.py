@@ -1,0 +1,59 @@
+"""Whether a bundle is still what an export would write: the same checkpoint, options and tools, undamaged."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from align_exporter.options import ExportOptions
+from align_reference.files import fingerprint
+from align_reference.source import CheckpointSource
+from align_runtime.bundle import Bundle
+from align_runtime.errors import BundleError
+from align_runtime.manifest import Provenance
+
+TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
+
+
+def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
+    """All that decides over the bundle of `source`: reads and hashes the checkpoint's files.
+
+    Raises:
+        CheckpointError: a file is missing or cannot be read.
+    """
+    return Provenance(
+        name=source.name,
+        revision=source.revision,
+        files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
+        options=json.loads(json.dumps(asdict(options))),  # as it will be read back
+        tools={"python": platform.python_version()} | {tool: version(tool) for tool in TOOLS},
+    )
+
+
+def staleness(output: Path, wanted: Provenance) -> str | None:
+    """Why the bundle at `output` has to be made anew; None when it is whole and was made of exactly `wanted`."""
+    if not output.exists():
+        return "there is no bundle yet"
+    try:
+        bundle = Bundle.open(output)
+        for name in bundle.manifest.files:
+            bundle.check_hash(name)
+    except BundleError as error:
+        return str(error)
+    found = bundle.manifest.provenance
+    if (found.name, found.revision) != (wanted.name, wanted.revision):
+        return f"it was made from {found.name}{f' at {found.revision}' if found.revision else ''}"
+    for kind in ("files", "options", "tools"):
+        changed = _differences(getattr(found, kind), getattr(wanted, kind))
+        if changed:
+            return f"other {kind}: {', '.join(changed)}"
+    return None
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))

@@ -1,0 +1,95 @@
+"""An export that would change nothing does nothing, and says why when it does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_exporter import freshness
+from align_exporter.command import main
+from align_exporter.freshness import provenance, staleness
+from align_exporter.options import ExportOptions
+from align_reference.source import resolve
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "align-tiny"))
+
+
+def why(checkpoint: Path, bundle: Path, **options: Any) -> str | None:
+    return staleness(bundle, provenance(resolve(str(checkpoint)), ExportOptions(**options)))
+
+
+def test_unchanged_is_up_to_date(checkpoint: Path, tiny_bundle: Path) -> None:
+    assert why(checkpoint, tiny_bundle) is None
+
+
+def test_no_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    assert why(checkpoint, tmp_path / "nowhere") == "there is no bundle yet"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json", "tokenizer.json"])
+def test_a_changed_file(checkpoint: Path, tiny_bundle: Path, name: str) -> None:
+    with (checkpoint / name).open("ab") as file:
+        file.write(b" ")
+    assert why(checkpoint, tiny_bundle) == f"other files: {name}"
+
+
+def test_a_file_that_came_or_went(checkpoint: Path, tiny_bundle: Path) -> None:
+    (checkpoint / "added_tokens.json").write_text("{}")
+    assert why(checkpoint, tiny_bundle) == "other files: added_tokens.json"
+
+
+def test_another_option(checkpoint: Path, tiny_bundle: Path) -> None:
+    assert why(checkpoint, tiny_bundle, opset=21) == "other options: opset"
+
+
+def test_another_tool(checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freshness, "version", lambda tool: "0.0" if tool == "torch" else freshness_version(tool))
+    assert why(checkpoint, tiny_bundle) == "other tools: torch"
+
+
+freshness_version = freshness.version
+
+
+def test_another_checkpoint(checkpoint: Path, tiny_bundle: Path) -> None:
+    renamed = checkpoint.rename(checkpoint.with_name("other"))
+    assert why(renamed, tiny_bundle) == "it was made from align-tiny"
+
+
+def test_a_damaged_bundle(checkpoint: Path, bundle_copy: Path) -> None:
+    graph = bundle_copy / "onnx" / "text_model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(content)
+    reason = why(checkpoint, bundle_copy)
+    assert reason is not None
+    assert "onnx/text_model.onnx has sha256" in reason
+
+
+def test_the_command_says_so_and_leaves_the_files(
+    tiny_checkpoint: Path, bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph, manifest = bundle_copy / "onnx" / "text_model.onnx", bundle_copy / "align.json"
+    times = graph.stat().st_mtime_ns, manifest.stat().st_mtime_ns
+    assert main([str(tiny_checkpoint), "-o", str(bundle_copy)]) == 0
+    assert "is up to date" in capsys.readouterr().out
+    assert graph.stat().st_mtime_ns == times[0]
+    assert manifest.stat().st_mtime_ns > times[1]  # so that make is content
+    assert main([str(tiny_checkpoint), "-o", str(bundle_copy), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["built"] is False
+
+
+def test_force_builds(tiny_checkpoint: Path, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = bundle_copy / "onnx" / "text_model.onnx"
+    before, content = graph.stat().st_mtime_ns, graph.read_bytes()
+    assert main([str(tiny_checkpoint), "-o", str(bundle_copy), "--force", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["built"], result["reason"]) == (True, "--force")
+    assert graph.stat().st_mtime_ns > before
+    assert graph.read_bytes() == content
