@@ -37,6 +37,9 @@ def run(name: str, body: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has gone: nothing is wrong with the result
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return AlignError.exit_code
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -337,6 +337,15 @@ def test_output_that_is_no_bundle(small_checkpoint: Path, tmp_path: Path, capsys
     assert [path.name for path in target.iterdir()] == ["cat.jpg"]
 
 
+def test_output_that_cannot_be_made(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert export(small_checkpoint, "-o", tmp_path / "file" / "bundle") == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("align-export: error: ")
+    assert "Not a directory" in printed or "File exists" in printed
+    assert printed.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [["--opset", "25"], ["--pixel-input", "float64"], ["--fp4"]])
 def test_unknown_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -25,6 +25,7 @@ def raising(error: BaseException) -> int:
         (BundleError("no such bundle"), 2, "align-x: error: no such bundle\n"),
         (ParityError("vision", "max_abs", 1e-5, 1e-3, "cat"), 1, "align-x: error: vision: max_abs is 0.001"),
         (KeyboardInterrupt(), 130, "align-x: interrupted\n"),
+        (OSError(28, "No space left on device", "x.onnx"), 2, "align-x: error: [Errno 28] No space left on device"),
     ],
 )
 def test_errors_are_one_line_and_a_code(
