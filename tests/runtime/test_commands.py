@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from align_runtime.bundle import inventory
-from align_runtime.commands import classify, verify
+from align_runtime.commands import classify, inspect, verify
 
 
 def reseal(bundle: Path) -> None:
@@ -96,6 +96,26 @@ def test_verify_notices_embeddings_of_another_model(bundle_copy: Path) -> None:
 def test_verify_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("align-verify: error: ")
+
+
+def test_inspect_prints_the_essence(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect.main([str(tiny_bundle)]) == 0
+    printed = capsys.readouterr().out
+    for word in ("align-tiny", "onnx/text_model.onnx", "fp32", "opset=20", "torch 2", "pictures 65×65"):
+        assert word in printed
+
+
+def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect.main([str(tiny_bundle), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    sizes = {graph["file"]: graph["bytes"] for graph in result["graphs"]}
+    assert sizes == {file: (tiny_bundle / file).stat().st_size for file in sizes}
+    assert result["provenance"]["options"]["pixel_input"] == "uint8"
+
+
+def test_inspect_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect.main([str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.startswith("align-inspect: error: ")
 
 
 def test_classify_prints_a_table(tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

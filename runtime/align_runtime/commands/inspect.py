@@ -1,0 +1,67 @@
+"""``align-inspect BUNDLE``: what a bundle holds, from what, and how far it is from the reference. Runs nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from align_runtime.bundle import Bundle
+from align_runtime.console import add_output_options, run, table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 2 a wrong call or a damaged bundle."""
+    parser = argparse.ArgumentParser(
+        prog="align-inspect",
+        description="Print what a bundle holds: where it came from, its graphs, their sizes and their parity as measured "
+        "when it was built. Nothing is run (align-verify runs the self-test).",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_output_options(parser)
+    options = parser.parse_args(arguments)
+    return run("align-inspect", lambda: _inspect(options))
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    bundle = Bundle.open(options.bundle)
+    print(json.dumps(_as_json(bundle), ensure_ascii=False) if options.json else _as_text(bundle))
+    return 0
+
+
+def _as_json(bundle: Bundle) -> dict[str, Any]:
+    values = bundle.manifest.to_json()
+    for graph in values["graphs"]:
+        graph["bytes"] = bundle.manifest.files[graph["file"]].bytes
+    return {"bundle": str(bundle.folder)} | values
+
+
+def _as_text(bundle: Bundle) -> str:
+    manifest, provenance = bundle.manifest, bundle.manifest.provenance
+    facts, (height, width) = manifest.model, manifest.preprocessing.output_size
+    total = sum(entry.bytes for entry in manifest.files.values())
+    options = " ".join(f"{key}={value}" for key, value in provenance.options.items())
+    tools = ", ".join(f"{tool} {version}" for tool, version in provenance.tools.items())
+    lines = [
+        f"{bundle.folder}: {provenance.name}{f' at {provenance.revision}' if provenance.revision else ''}, "
+        f"{len(manifest.files)} files, {total / 1e6:.1f} MB",
+        f"embeddings of {facts.embedding_dim} numbers, temperature {facts.temperature:.4g}; pictures {height}×{width}, "
+        f"texts of up to {facts.max_length} tokens",
+        f"options: {options}",
+        f"made with {tools}",
+        "",
+    ]
+    rows = [
+        [
+            graph.tower,
+            graph.variant,
+            graph.target,
+            graph.file,
+            f"{manifest.files[graph.file].bytes / 1e6:.1f} MB",
+            f"{graph.parity.max_abs:.1e}",
+            f"{graph.parity.min_cosine:.7f}",
+        ]
+        for graph in manifest.graphs
+    ]
+    headings = ["tower", "variant", "target", "graph", "size", "max abs error", "min cosine"]
+    return "\n".join(lines) + table(headings, rows, right=(4, 5, 6))
