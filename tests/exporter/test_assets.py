@@ -16,8 +16,8 @@ from align_exporter.assets import TokenizerAssets, check_vocabulary, read_prepro
 from align_runtime.errors import AlignError, CheckpointError, ConfigurationError
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.tokenizer import Tokenizer
-from checkpoint_folder import NEW, PLAIN, TOKEN, WORDS, Folder
-from text_samples import SPECIAL, fuzzed_texts, write_vocabulary
+from support.checkpoint_folder import NEW, PLAIN, TOKEN, WORDS, Folder
+from support.text_samples import SPECIAL, fuzzed_texts, write_vocabulary
 
 TEXTS = [
     *("a photo of a cat", "A Photo of a CAT.", "café CAFÉ cafe\u0301", "中文 photo中", "", "  \t\n", "x" * 101),

@@ -16,7 +16,7 @@ from transformers import BertTokenizer
 from align_exporter import tokenizer_files
 from align_exporter.assets import read_tokenizer
 from align_runtime.errors import CheckpointError, ConfigurationError
-from checkpoint_folder import NEW, PLAIN, TOKEN, WORDS, Edit, Folder
+from support.checkpoint_folder import NEW, PLAIN, TOKEN, WORDS, Edit, Folder
 
 
 @pytest.fixture

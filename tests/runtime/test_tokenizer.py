@@ -20,7 +20,7 @@ from align_exporter.assets import read_tokenizer
 from align_runtime import tokenizer as module
 from align_runtime.errors import BundleError, ConfigurationError, InputError
 from align_runtime.tokenizer import Tokenizer
-from text_samples import SPECIAL, code_point_texts, fuzzed_texts, vocabulary, write_vocabulary
+from support.text_samples import SPECIAL, code_point_texts, fuzzed_texts, vocabulary, write_vocabulary
 
 LENGTH = 64
 

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 2 a wrong call or a damaged bundle."""
     parser = argparse.ArgumentParser(
         prog="align-inspect",
-        description="Print what a bundle holds: where it came from, its graphs, their sizes and their parity as measured "
+        description="Print what a bundle holds: where it came from, its graphs, their sizes and their parity, measured "
         "when it was built. Nothing is run (align-verify runs the self-test).",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
@@ -64,4 +64,4 @@ def _as_text(bundle: Bundle) -> str:
         for graph in manifest.graphs
     ]
     headings = ["tower", "variant", "target", "graph", "size", "max abs error", "min cosine"]
-    return "\n".join(lines) + table(headings, rows, right=(4, 5, 6))
+    return "\n".join(lines) + "\n" + table(headings, rows, right=(4, 5, 6))

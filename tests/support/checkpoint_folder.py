@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import BertTokenizer
 
-from text_samples import SPECIAL
+from support.text_samples import SPECIAL
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [
