@@ -151,8 +151,8 @@ def _plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[_Plan
     texts, text_weights = text_contract(model.config), WeightFile(folder / TEXT_WEIGHTS)
     return [
         _Plan(images, vision.eval(), vision_steps(model.config)),
-        _Plan(texts, TextTower(model).eval(), text_steps(), weights=text_weights),
-        _Plan(texts, PackedTextTower(model).eval(), text_steps(), target="cpu", weights=text_weights),
+        _Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights),
+        _Plan(texts, PackedTextTower(model).eval(), text_steps(model.config), target="cpu", weights=text_weights),
     ]
 
 

@@ -17,7 +17,9 @@ Shapes: B batch, S sequence of the caller, T tokens of all rows, L tokens of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +43,7 @@ class PackedTextTower(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         packing = pack(attention_mask, self.text_model.config.num_attention_heads)
         hidden = _embed(self.text_model.embeddings, input_ids, packing)
-        *layers, last = self.text_model.encoder.layer
+        *layers, last = cast(Sequence[TextLayer], self.text_model.encoder.layer)
         for layer in layers:
             hidden = _layer(layer, hidden, _attend(layer.attention.self, hidden, packing))
         first = hidden.index_select(1, packing.starts)  # (1, B, H)
@@ -143,4 +145,3 @@ def _to_rectangle(tokens: Tensor, packing: Packing, head_size: int) -> Tensor:
 def _gather(rows: Tensor, indices: Tensor) -> Tensor:
     """`rows` (n, D) at `indices` (…): (…, D). `F.embedding` because it becomes one Gather."""
     return F.embedding(indices, rows)
-

@@ -45,7 +45,7 @@ class WeightFile:
                 offset=self._store(tensor.tobytes()),
                 length=tensor.nbytes,
                 dtype=tensor.dtype,
-                shape=tensor.shape,
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=value.name or "",
                 base_dir=self.path.parent,
             )

@@ -191,7 +191,7 @@ def test_the_graph_for_any_target_has_no_shape_that_depends_on_values(bundle: Pa
 def test_a_packed_graph_is_refused_for_any_target(model: AlignModel) -> None:
     contract = text_contract(model.config)
     graph = trace(PackedTextTower(model).eval(), contract, model.config.text.max_position_embeddings, 20)
-    run_steps(graph, text_steps())
+    run_steps(graph, text_steps(model.config))
     check_operators(graph, contract, model.config, "cpu")
     with pytest.raises(BuildError, match="the text graph holds 2 NonZero where 0 were expected"):
         check_operators(graph, contract, model.config)
