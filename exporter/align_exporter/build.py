@@ -15,10 +15,12 @@ from align_exporter.assets import TokenizerAssets, check_vocabulary, read_prepro
 from align_exporter.contract import GraphContract, text_contract, vision_contract
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.options import ExportOptions
+from align_exporter.packed_text import PackedTextTower
 from align_exporter.passes import Step, run_steps
 from align_exporter.passes.pipeline import text_steps, vision_steps
 from align_exporter.towers import NormalizedVisionTower, TextTower, VisionTower
 from align_exporter.trace import trace
+from align_exporter.weight_file import WeightFile
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel
 from align_reference.source import CheckpointSource
@@ -33,6 +35,7 @@ from align_runtime.selftest import check_graph, check_inputs
 from align_runtime.tokenizer import Tokenizer
 
 DEFAULT_MAX_LENGTH = 64  # what AlignProcessor pads to where the tokenizer names no limit of its own
+TEXT_WEIGHTS = "onnx/text_model.onnx_data"  # of both text graphs, under the Hub's name for external data
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def build(
         with progress.phase("reference embeddings of the samples"):
             answers = _answers(checkpoint, folder / "tokenizer.json")
         job = _Job(checkpoint, answers, folder, options, progress)
-        graphs = tuple(_build_graph(job, *tower) for tower in _towers(checkpoint, options.pixel_input))
+        graphs = tuple(_build_graph(job, plan) for plan in _plans(checkpoint, options.pixel_input, folder))
         with progress.phase("bundle and self-test"):
             golden.write(folder, answers)
             _write_configs(folder, source, checkpoint.preprocessing)
@@ -115,39 +118,62 @@ def _answers(checkpoint: Checkpoint, tokenizer_file: Path) -> Golden:
     )
 
 
-def _towers(checkpoint: Checkpoint, pixel_input: str) -> list[tuple[GraphContract, nn.Module, tuple[Step, ...]]]:
+@dataclass(frozen=True)
+class _Plan:
+    """A graph to build. `weights` is where its weights go; None: into the graph itself."""
+
+    contract: GraphContract
+    tower: nn.Module
+    steps: tuple[Step, ...]
+    target: str = "any"
+    weights: WeightFile | None = None
+
+    @property
+    def title(self) -> str:
+        return self.contract.tower if self.target == "any" else f"{self.contract.tower} for {self.target}"
+
+    @property
+    def file(self) -> str:
+        return f"onnx/{self.contract.tower}_model{'' if self.target == 'any' else f'_{self.target}'}.onnx"
+
+
+def _plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[_Plan]:
     model, preprocessing = checkpoint.model, checkpoint.preprocessing
     vision: nn.Module
     if pixel_input == "uint8":
         vision = VisionTower(model, *preprocessing.scale_and_offset())
     else:
         vision = NormalizedVisionTower(model)
-    contract = vision_contract(model.config, preprocessing.output_size, pixel_input)
+    images = vision_contract(model.config, preprocessing.output_size, pixel_input)
+    texts, text_weights = text_contract(model.config), WeightFile(folder / TEXT_WEIGHTS)
     return [
-        (contract, vision.eval(), vision_steps(model.config)),
-        (text_contract(model.config), TextTower(model).eval(), text_steps()),
+        _Plan(images, vision.eval(), vision_steps(model.config)),
+        _Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights),
+        _Plan(texts, PackedTextTower(model).eval(), text_steps(model.config), target="cpu", weights=text_weights),
     ]
 
 
-def _build_graph(job: _Job, contract: GraphContract, tower: nn.Module, steps: tuple[Step, ...]) -> Graph:
-    config = job.checkpoint.model.config
-    name = f"onnx/{contract.tower}_model.onnx"
-    with job.progress.phase(f"{contract.tower}: trace"):
-        traced = trace(tower, contract, config.text.max_position_embeddings, job.options.opset)
-    with job.progress.phase(f"{contract.tower}: passes and checks"):
-        run_steps(traced, steps)
-        check_operators(traced, contract, config)
-        write_graph(traced, contract, job.folder / name)
-        check_file(job.folder / name, contract, job.options.opset)
-    with job.progress.phase(f"{contract.tower}: parity with the reference"):
-        parity = gate.measure(job.folder / name, contract, job.checkpoint.preprocessing, job.answers)
-        parity.check(name, gate.LIMITS["fp32"])
+def _build_graph(job: _Job, plan: _Plan) -> Graph:
+    config, contract = job.checkpoint.model.config, plan.contract
+    with job.progress.phase(f"{plan.title}: trace"):
+        traced = trace(plan.tower, contract, config.text.max_position_embeddings, job.options.opset)
+    with job.progress.phase(f"{plan.title}: passes and checks"):
+        run_steps(traced, plan.steps)
+        check_operators(traced, contract, config, plan.target)
+        if plan.weights is not None:
+            plan.weights.move(traced)
+        write_graph(traced, contract, job.folder / plan.file)
+        check_file(job.folder / plan.file, contract, job.options.opset)
+    with job.progress.phase(f"{plan.title}: parity with the reference"):
+        parity = gate.measure(job.folder / plan.file, contract, job.checkpoint.preprocessing, job.answers)
+        parity.check(plan.file, gate.LIMITS["fp32"])
     return Graph(
         tower=contract.tower,
         variant="fp32",
         precision="fp32",
-        target="any",
-        file=name,
+        target=plan.target,
+        file=plan.file,
+        data=None if plan.weights is None else plan.weights.path.relative_to(job.folder).as_posix(),
         opset=job.options.opset,
         inputs=contract.inputs,
         outputs=(contract.output,),
@@ -157,7 +183,7 @@ def _build_graph(job: _Job, contract: GraphContract, tower: nn.Module, steps: tu
 
 
 def write_graph(model: ir.Model, contract: GraphContract, file: Path) -> None:
-    """Writes `model` as one file: the same model gives the same bytes."""
+    """Writes `model`: the same model gives the same bytes."""
     model.graph.name = f"align_{contract.tower}"
     model.producer_name, model.producer_version = "align-onnx", version("align-onnx")
     file.parent.mkdir(parents=True, exist_ok=True)

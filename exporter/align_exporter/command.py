@@ -95,8 +95,10 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
             {
                 "tower": graph.tower,
                 "variant": graph.variant,
+                "target": graph.target,
                 "file": graph.file,
-                "bytes": manifest.files[graph.file].bytes,
+                "data": graph.data,
+                "bytes": manifest.graph_bytes(graph),
                 "sha256": manifest.files[graph.file].sha256,
                 "parity": graph.parity.to_json(),
                 "limits": vars(graph.limits),
@@ -113,12 +115,13 @@ def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: floa
         [
             graph.tower,
             graph.variant,
+            graph.target,
             graph.file,
-            f"{manifest.files[graph.file].bytes / 1e6:.1f} MB",
+            f"{manifest.graph_bytes(graph) / 1e6:.1f} MB",
             f"{graph.parity.max_abs:.1e}",
             f"{graph.limits.max_abs:.0e}",
         ]
         for graph in manifest.graphs
     ]
-    headings = ["tower", "variant", "graph", "size", "max abs error", "allowed"]
-    return f"{output}: {manifest.provenance.name} in {seconds:.1f} s\n\n{table(headings, rows, right=(3, 4, 5))}"
+    headings = ["tower", "variant", "target", "graph", "size", "max abs error", "allowed"]
+    return f"{output}: {manifest.provenance.name} in {seconds:.1f} s\n\n{table(headings, rows, right=(4, 5, 6))}"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.json_files import read_object
-from align_runtime.manifest import MANIFEST_NAME, FileEntry, Graph, Manifest
+from align_runtime.manifest import ANY_TARGET, MANIFEST_NAME, FileEntry, Graph, Manifest
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,23 @@ class Bundle:
                 )
         return bundle
 
-    def graph(self, tower: str, variant: str) -> Graph:
-        """The graph of `tower` in `variant`.
+    def graph(self, tower: str, variant: str, device: str) -> Graph:
+        """The graph of `tower` in `variant` that was made for `device`, or else the one that runs everywhere.
 
         Raises:
-            ConfigurationError: the bundle has no such variant.
+            ConfigurationError: the bundle has no such variant for this device.
         """
-        variants = [graph.variant for graph in self.manifest.graphs if graph.tower == tower]
-        for graph in self.manifest.graphs:
-            if graph.tower == tower and graph.variant == variant:
-                return graph
+        usable = {
+            (graph.variant, graph.target): graph
+            for graph in self.manifest.graphs
+            if graph.tower == tower and graph.target in (device, ANY_TARGET)
+        }
+        for target in (device, ANY_TARGET):
+            if (variant, target) in usable:
+                return usable[variant, target]
         raise ConfigurationError(
-            f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower; it holds: "
-            f"{', '.join(variants) or 'nothing'}"
+            f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it holds: "
+            f"{', '.join(dict.fromkeys(held for held, _ in usable)) or 'nothing'}"
         )
 
     def path(self, name: str) -> Path:

@@ -16,6 +16,8 @@ from align_runtime.preprocessing import ImagePreprocessing
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "align.json"
 TOWERS = ("vision", "text")
+ANY_TARGET = "any"
+TARGETS = (ANY_TARGET, "cpu")
 DTYPES = ("uint8", "int64", "float32")
 
 
@@ -42,14 +44,16 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file: a tower in one variant.
+    """One ONNX file: a tower in one variant for one target.
 
     Attributes:
         tower: ``"vision"`` or ``"text"``.
         variant: the name that `load(precision=…)` takes, e.g. ``"fp32"``.
         precision: of the weights and the arithmetic, e.g. ``"fp32"``.
-        target: what the graph was made for; ``"any"`` runs everywhere.
+        target: the device that the graph was made for; ``"any"`` runs everywhere.
         file: path inside the bundle.
+        data: path of the file of external data that holds its weights, which other graphs may share; None where
+            the graph holds them itself.
         opset: of the default ONNX domain.
         parity: distance from the reference, measured when it was built.
         limits: what that distance had to keep within.
@@ -60,6 +64,7 @@ class Graph:
     precision: str
     target: str
     file: str
+    data: str | None
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -69,18 +74,28 @@ class Graph:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"parity": self.parity.to_json()}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of all its files: the graph, and its external data where it has any."""
+        return (self.file,) if self.data is None else (self.file, self.data)
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Graph:
         tower = require(where, values, "tower", str)
         if tower not in TOWERS:
             raise ConfigurationError(f"{where}: tower is {tower!r}; known: {', '.join(TOWERS)}")
+        target = require(where, values, "target", str)
+        if target not in TARGETS:
+            raise ConfigurationError(f"{where}: target is {target!r}; known: {', '.join(TARGETS)}")
+        data = require(where, values, "data", (str, type(None)))
         limits = require(where, values, "limits", dict)
         return cls(
             tower=tower,
             variant=require(where, values, "variant", str),
             precision=require(where, values, "precision", str),
-            target=require(where, values, "target", str),
+            target=target,
             file=_inside(require(where, values, "file", str)),
+            data=None if data is None else _inside(data),
             opset=require(where, values, "opset", int),
             inputs=_tensors(where, values, "inputs"),
             outputs=_tensors(where, values, "outputs"),
@@ -172,6 +187,10 @@ class Manifest:
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
 
+    def graph_bytes(self, graph: Graph) -> int:
+        """Size of `graph` with its external data."""
+        return sum(self.files[name].bytes for name in graph.files)
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Manifest:
         """Reads what `to_json` wrote.
@@ -191,8 +210,9 @@ class Manifest:
         except ConfigurationError as error:
             raise BundleError(f"{error} (align.json is damaged or was edited; export the checkpoint again)") from None
         for graph in manifest.graphs:
-            if graph.file not in manifest.files:
-                raise BundleError(f"{where}: the graph {graph.file} is not in the list of files")
+            for name in graph.files:
+                if name not in manifest.files:
+                    raise BundleError(f"{where}: {name} of a graph is not in the list of files")
         return manifest
 
     @classmethod

@@ -48,12 +48,13 @@ def load(
         BackendUnavailableError: the device's package or library is missing.
     """
     opened = Bundle.open(bundle)
-    graphs = {tower: opened.graph(tower, precision) for tower in ("vision", "text")}
+    graphs = {tower: opened.graph(tower, precision, device) for tower in ("vision", "text")}
     find = opened.check_hash if check_hashes else opened.path
     runners: dict[str, Runner] = {}
     try:
         for tower, graph in graphs.items():
-            runners[tower] = open_runner(find(graph.file), device, threads)
+            file, *_ = [find(name) for name in graph.files]
+            runners[tower] = open_runner(file, device, threads)
         facts = opened.manifest.model
         tokenizer = Tokenizer.from_file(opened.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
     except AlignError:

@@ -24,6 +24,7 @@ class GraphCheck:
 
     tower: str
     variant: str
+    target: str
     parity: Parity
     limits: Limits
     failure: str | None
@@ -47,7 +48,8 @@ def check_inputs(bundle: Bundle, expected: Golden) -> Iterator[str]:
 
 def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, threads: int | None) -> GraphCheck:
     """Runs `graph` on the golden inputs and compares with the golden embeddings."""
-    runner = open_runner(bundle.check_hash(graph.file), device, threads)
+    file, *_ = [bundle.check_hash(name) for name in graph.files]
+    runner = open_runner(file, device, threads)
     try:
         actual = runner.run(graph_inputs(graph, bundle.manifest, expected))
     finally:
@@ -58,9 +60,10 @@ def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, thr
         parity = compare(actual, expected.image_embeds, [picture.name for picture in expected.pictures])
     try:
         parity.check(graph.file, graph.limits)
+        failure = None
     except ParityError as error:
-        return GraphCheck(graph.tower, graph.variant, parity, graph.limits, str(error))
-    return GraphCheck(graph.tower, graph.variant, parity, graph.limits, None)
+        failure = str(error)
+    return GraphCheck(graph.tower, graph.variant, graph.target, parity, graph.limits, failure)
 
 
 def graph_inputs(graph: Graph, manifest: Manifest, expected: Golden) -> dict[str, NDArray[Any]]:

@@ -44,8 +44,11 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
-def graph(bundle: Path, tower: str) -> onnx.ModelProto:
-    return onnx.load(bundle / "onnx" / f"{tower}_model.onnx")
+GRAPHS = ("vision_model", "text_model", "text_model_cpu")
+
+
+def graph(bundle: Path, name: str) -> onnx.ModelProto:
+    return onnx.load(bundle / "onnx" / f"{name}.onnx")
 
 
 # ── what the graphs are ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -58,7 +61,7 @@ def test_graph_contract(tiny_bundle: Path) -> None:
 
     dim = Bundle.open(tiny_bundle).manifest.model.embedding_dim
     height, width = Bundle.open(tiny_bundle).manifest.preprocessing.output_size
-    vision, text = graph(tiny_bundle, "vision").graph, graph(tiny_bundle, "text").graph
+    vision, text, cpu = (graph(tiny_bundle, name).graph for name in GRAPHS)
     kind = onnx.TensorProto
     assert [describe(value) for value in vision.input] == [("pixels", kind.UINT8, ["batch", height, width, 3])]
     assert [describe(value) for value in vision.output] == [("image_embeds", kind.FLOAT, ["batch", dim])]
@@ -67,26 +70,30 @@ def test_graph_contract(tiny_bundle: Path) -> None:
         ("attention_mask", kind.INT64, ["batch", "sequence"]),
     ]
     assert [describe(value) for value in text.output] == [("text_embeds", kind.FLOAT, ["batch", dim])]
+    assert (cpu.input, cpu.output) == (text.input, text.output)
 
 
 def test_graphs_hold_nothing_that_was_to_be_folded(tiny_bundle: Path) -> None:
-    operators = Counter(node.op_type for node in graph(tiny_bundle, "vision").graph.node)
+    operators = Counter(node.op_type for node in graph(tiny_bundle, "vision_model").graph.node)
     for absent in ("BatchNormalization", "Pad", "AveragePool", "ReduceMean", "Identity", "Constant"):
         assert operators[absent] == 0
     assert operators["GlobalAveragePool"] >= 17
-    text = graph(tiny_bundle, "text").graph
-    assert not [tensor.name for tensor in text.initializer if "pooler" in tensor.name]
-    assert "Tanh" not in {node.op_type for node in text.node}
+    for name in ("text_model", "text_model_cpu"):
+        text = graph(tiny_bundle, name).graph
+        assert not [tensor.name for tensor in text.initializer if "pooler" in tensor.name]
+        assert not {"Tanh", "Expand", "Identity", "Constant"} & {node.op_type for node in text.node}
+        lookups = [node for node in text.node if "embeddings/Gather" in node.name]
+        assert len(lookups) == 2  # words and positions: the token type is in the positions
 
 
 def test_every_initializer_is_read(tiny_bundle: Path) -> None:
-    for tower in ("vision", "text"):
-        model = graph(tiny_bundle, tower).graph
+    for name in GRAPHS:
+        model = graph(tiny_bundle, name).graph
         assert {tensor.name for tensor in model.initializer} <= {name for node in model.node for name in node.input}
 
 
 def test_the_last_text_layer_computes_one_row(tiny_bundle: Path) -> None:
-    text = onnx.shape_inference.infer_shapes(graph(tiny_bundle, "text"), data_prop=True).graph
+    text = onnx.shape_inference.infer_shapes(graph(tiny_bundle, "text_model"), data_prop=True).graph
     shapes = {value.name: value.type.tensor_type.shape.dim for value in text.value_info}
     softmaxes = [node for node in text.node if node.op_type == "Softmax"]
     assert len(softmaxes) >= 4
@@ -96,23 +103,41 @@ def test_the_last_text_layer_computes_one_row(tiny_bundle: Path) -> None:
 
 def test_files_are_no_larger_than_their_weights(tiny_bundle: Path) -> None:
     """Plus 1 % and the description of the nodes, which only matters on a model this small."""
-    for tower in ("vision", "text"):
-        model = graph(tiny_bundle, tower)
+    for name in GRAPHS:
+        model = graph(tiny_bundle, name)
         weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
         nodes = len(model.SerializeToString()) - weights
         assert nodes < 0.01 * weights + 300 * (len(model.graph.node) + len(model.graph.initializer))
 
 
 def test_graphs_say_nothing_of_the_machine(tiny_bundle: Path) -> None:
-    for tower in ("vision", "text"):
-        content = (tiny_bundle / "onnx" / f"{tower}_model.onnx").read_bytes()
+    for name in GRAPHS:
+        content = (tiny_bundle / "onnx" / f"{name}.onnx").read_bytes()
         assert not re.search(rb"site-packages|/home/|\.py\b|Traceback", content)
         assert str(Path.cwd()).encode() not in content
 
 
-def test_any_batch_and_length_runs(tiny_bundle: Path) -> None:
+def test_text_graphs_share_one_file_of_weights(tiny_bundle: Path) -> None:
+    """Every weight of a kilobyte or more is in it, once: the file is no larger than what one graph refers to."""
+    data = "text_model.onnx_data"
+    needed = []
+    for name in ("text_model", "text_model_cpu"):
+        model = onnx.load(tiny_bundle / "onnx" / f"{name}.onnx", load_external_data=False).graph
+        external = [tensor for tensor in model.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in external]
+        assert {place["location"] for place in places} == {data}
+        assert all(len(tensor.raw_data) < 1024 for tensor in model.initializer)
+        needed.append({(int(place["offset"]), int(place["length"])) for place in places})
+    assert needed[0] == needed[1]
+    assert (tiny_bundle / "onnx" / data).stat().st_size == max(offset + length for offset, length in needed[0])
+    graphs = Bundle.open(tiny_bundle).manifest.graphs
+    assert [graph.data for graph in graphs] == [None, f"onnx/{data}", f"onnx/{data}"]
+
+
+@pytest.mark.parametrize("name", ["text_model", "text_model_cpu"])
+def test_any_batch_and_length_runs(tiny_bundle: Path, name: str) -> None:
     bundle = Bundle.open(tiny_bundle)
-    session = onnxruntime.InferenceSession(bundle.path("onnx/text_model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(bundle.path(f"onnx/{name}.onnx"), providers=["CPUExecutionProvider"])
     for batch in (1, 2, 5):
         for length in (2, 3, bundle.manifest.model.max_length):
             ids = np.full((batch, length), 5, dtype=np.int64)
@@ -126,8 +151,8 @@ def test_any_batch_and_length_runs(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
 def test_opset(small_checkpoint: Path, tmp_path: Path, opset: int) -> None:
     assert export(small_checkpoint, "-o", tmp_path / "bundle", "--opset", opset) == 0
-    for tower in ("vision", "text"):
-        imports = graph(tmp_path / "bundle", tower).opset_import
+    for name in GRAPHS:
+        imports = graph(tmp_path / "bundle", name).opset_import
         assert [(entry.domain, entry.version) for entry in imports] == [("", opset)]
 
 
@@ -139,6 +164,7 @@ def test_json_is_alone_on_stdout(small_checkpoint: Path, tmp_path: Path, capfd: 
     assert result["bundle"] == str(tmp_path / "bundle")
     for entry in result["graphs"]:
         file = tmp_path / "bundle" / entry["file"]
+        assert entry["bytes"] >= file.stat().st_size
         assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert entry["parity"]["max_abs"] <= entry["limits"]["max_abs"]
 
@@ -148,7 +174,13 @@ def test_progress_names_the_phases_and_the_table_the_result(
 ) -> None:
     assert main([str(small_checkpoint), "-o", str(tmp_path / "bundle")]) == 0
     printed = capfd.readouterr()
-    for phase in ("read small", "vision: trace", "text: parity with the reference", "bundle and self-test"):
+    for phase in (
+        "read small",
+        "vision: trace",
+        "text: parity with the reference",
+        "text for cpu: trace",
+        "bundle and self-test",
+    ):
         assert f"✓ {phase} (" in printed.err
     assert all(line.startswith("  ✓ ") for line in printed.err.splitlines())  # nothing of torch's own chatter
     assert "max abs error" in printed.out
@@ -237,17 +269,17 @@ def test_a_graph_that_is_no_valid_onnx_is_an_error(tiny_bundle: Path, tiny_check
     from align_exporter.contract import text_contract
 
     contract = text_contract(load_model(tiny_checkpoint).config)
-    model = graph(tiny_bundle, "text")
+    model = graph(tiny_bundle, "text_model")
     model.graph.node[-1].input[0] = "nothing"
     onnx.save(model, tmp_path / "text.onnx")
     with pytest.raises(BuildError, match=r"text\.onnx is not a valid graph"):
         check_file(tmp_path / "text.onnx", contract, 20)
-    model = graph(tiny_bundle, "text")
+    model = graph(tiny_bundle, "text_model")
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value += 1
     onnx.save(model, tmp_path / "text.onnx")
     with pytest.raises(BuildError, match=r"text\.onnx"):
         check_file(tmp_path / "text.onnx", contract, 20)
-    onnx.save(graph(tiny_bundle, "text"), tmp_path / "text.onnx")
+    onnx.save(graph(tiny_bundle, "text_model"), tmp_path / "text.onnx")
     with pytest.raises(BuildError, match="opset is 20, the contract says 21"):
         check_file(tmp_path / "text.onnx", contract, 21)
 

@@ -17,6 +17,7 @@ from align_runtime.parity import Parity
 from align_runtime.preprocessing import ImagePreprocessing
 
 LIMITS = gate.LIMITS["fp32"]
+TEXT_GRAPHS = ("text_model.onnx", "text_model_cpu.onnx")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,11 @@ class Subject:
     answers: golden.Golden
 
     def measure(self, contract: GraphContract, file: Path | None = None) -> Parity:
-        file = file or self.folder / "onnx" / f"{contract.tower}_model.onnx"
+        file = file or self.graph(f"{contract.tower}_model.onnx")
         return gate.measure(file, contract, self.preprocessing, self.answers)
+
+    def graph(self, name: str) -> Path:
+        return self.folder / "onnx" / name
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +65,9 @@ def disturbed(source: Path, target: Path, name: str, change: float) -> Path:
 
 
 def test_what_was_exported_passes(subject: Subject) -> None:
-    for contract in (subject.vision, subject.text):
-        parity = subject.measure(contract)
+    graphs = [(subject.vision, "vision_model.onnx"), *((subject.text, name) for name in TEXT_GRAPHS)]
+    for contract, name in graphs:
+        parity = subject.measure(contract, subject.graph(name))
         parity.check(contract.tower, LIMITS)
         assert parity.max_abs > 0  # another order of the sums: exactly nothing would mean that nothing was compared
 
@@ -80,9 +85,10 @@ def test_a_disturbed_vision_weight_fails(subject: Subject, tmp_path: Path, name:
         subject.measure(subject.vision, file).check("vision", LIMITS)
 
 
+@pytest.mark.parametrize("graph", TEXT_GRAPHS)
 @pytest.mark.parametrize("name", ["query/MatMul", "intermediate.dense/MatMul", "text_projection.weight"])
-def test_a_disturbed_text_weight_fails(subject: Subject, tmp_path: Path, name: str) -> None:
-    file = disturbed(subject.folder / "onnx" / "text_model.onnx", tmp_path / "text.onnx", name, 0.05)
+def test_a_disturbed_text_weight_fails(subject: Subject, tmp_path: Path, name: str, graph: str) -> None:
+    file = disturbed(subject.graph(graph), tmp_path / "text.onnx", name, 0.05)
     with pytest.raises(ParityError, match="max_abs"):
         subject.measure(subject.text, file).check("text", LIMITS)
 
@@ -94,24 +100,26 @@ def test_a_wrong_mean_fails(subject: Subject, tmp_path: Path) -> None:
         subject.measure(subject.vision, file).check("vision", LIMITS)
 
 
-def test_a_swapped_token_fails(subject: Subject) -> None:
+@pytest.mark.parametrize("graph", TEXT_GRAPHS)
+def test_a_swapped_token_fails(subject: Subject, graph: str) -> None:
     input_ids = subject.answers.input_ids.copy()
     row = int(np.argmax(subject.answers.attention_mask.sum(axis=1)))
     input_ids[row, [1, 2]] = input_ids[row, [2, 1]]
     assert (input_ids != subject.answers.input_ids).any()
     with pytest.raises(ParityError, match="max_abs") as caught:
-        replace(subject, answers=replace(subject.answers, input_ids=input_ids)).measure(subject.text).check(
-            "text", LIMITS
-        )
+        replace(subject, answers=replace(subject.answers, input_ids=input_ids)).measure(
+            subject.text, subject.graph(graph)
+        ).check("text", LIMITS)
     assert caught.value.sample == repr(subject.answers.texts[row])
 
 
-def test_padding_that_is_attended_to_fails(subject: Subject) -> None:
+@pytest.mark.parametrize("graph", TEXT_GRAPHS)
+def test_padding_that_is_attended_to_fails(subject: Subject, graph: str) -> None:
     mask = np.ones_like(subject.answers.attention_mask)
     with pytest.raises(ParityError, match="max_abs"):
-        replace(subject, answers=replace(subject.answers, attention_mask=mask)).measure(subject.text).check(
-            "text", LIMITS
-        )
+        replace(subject, answers=replace(subject.answers, attention_mask=mask)).measure(
+            subject.text, subject.graph(graph)
+        ).check("text", LIMITS)
 
 
 def test_pictures_in_another_order_fail(subject: Subject) -> None:

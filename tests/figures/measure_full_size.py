@@ -64,7 +64,10 @@ def main() -> None:
         manifest = json.loads((bundle / "align.json").read_text())
         loads = [run(LOAD, str(bundle)) for _ in range(options.rounds + 1)][1:]
     graphs = {
-        graph["tower"]: {"bytes": manifest["files"][graph["file"]]["bytes"], "parity": graph["parity"]}
+        graph["tower"] if graph["target"] == "any" else f"{graph['tower']} ({graph['target']})": {
+            "bytes": sum(manifest["files"][graph[key]]["bytes"] for key in ("file", "data") if graph[key]),
+            "parity": graph["parity"],
+        }
         for graph in manifest["graphs"]
     }
     result = {"machine": describe(), "export": export, "graphs": graphs, "loads": loads}

@@ -14,7 +14,7 @@ import pytest
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.bundle import inventory, staged
-from align_runtime.manifest import MANIFEST_NAME, Manifest
+from align_runtime.manifest import MANIFEST_NAME, TOWERS, Manifest
 
 
 def edit(bundle: Path, change: Any) -> None:
@@ -113,6 +113,10 @@ def test_a_changed_tokenizer_is_always_noticed(bundle_copy: Path) -> None:
         (lambda values: values["graphs"][0]["inputs"][0].update(dtype="object"), "dtype is 'object'"),
         (lambda values: values["files"]["config.json"].update(sha256="0"), "sha256 is '0'; 64 hexadecimal digits"),
         (lambda values: values["files"].pop("onnx/text_model.onnx"), "is not in the list of files"),
+        (lambda values: values["files"].pop("onnx/text_model.onnx_data"), "is not in the list of files"),
+        (lambda values: values["graphs"][1].pop("data"), "the key 'data' is missing"),
+        (lambda values: values["graphs"][1].update(data="../data"), "is not a plain path inside the bundle"),
+        (lambda values: values["graphs"][2].update(target="abacus"), "target is 'abacus'; known: any, cpu"),
         (lambda values: values["preprocessing"].update(colour="cmyk"), "colour"),
     ],
 )
@@ -126,6 +130,37 @@ def test_damaged_manifest(bundle_copy: Path, change: Any, message: str) -> None:
 def test_unknown_precision_names_those_that_are_there(tiny_bundle: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"precision 'fp8' is not in the bundle .* it holds: fp32"):
         align_runtime.load(tiny_bundle, precision="fp8")
+
+
+def test_the_graph_made_for_the_device_is_taken_else_the_one_for_any(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    files = {(tower, device): bundle.graph(tower, "fp32", device).file for tower in TOWERS for device in ("cpu", "gpu")}
+    assert files == {
+        ("vision", "cpu"): "onnx/vision_model.onnx",
+        ("vision", "gpu"): "onnx/vision_model.onnx",
+        ("text", "cpu"): "onnx/text_model_cpu.onnx",
+        ("text", "gpu"): "onnx/text_model.onnx",
+    }
+
+
+def test_a_variant_for_another_device_is_not_taken(bundle_copy: Path) -> None:
+    edit(bundle_copy, lambda values: values["graphs"].pop(1))
+    bundle = Bundle.open(bundle_copy)
+    assert bundle.graph("text", "fp32", "cpu").target == "cpu"
+    with pytest.raises(ConfigurationError, match=r"'fp32' is not in .* the text tower on gpu; it holds: nothing"):
+        bundle.graph("text", "fp32", "gpu")
+
+
+def test_shared_weights_that_are_missing_or_changed(bundle_copy: Path) -> None:
+    data = bundle_copy / "onnx" / "text_model.onnx_data"
+    content = bytearray(data.read_bytes())
+    content[0] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx_data has sha256 .*; the file is damaged"):
+        align_runtime.load(bundle_copy, check_hashes=True)
+    data.unlink()
+    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx_data is missing"):
+        Bundle.open(bundle_copy)
 
 
 def test_unknown_device(tiny_bundle: Path) -> None:

@@ -25,7 +25,7 @@ def test_verify_prints_tower_variant_and_distance(tiny_bundle: Path, capsys: pyt
     assert verify.main([str(tiny_bundle), "--quiet"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    for word in ("vision", "text", "fp32", "max abs", "min cosine", "all checks passed"):
+    for word in ("vision", "text", "fp32", "any", "cpu", "max abs", "min cosine", "all checks passed"):
         assert word in printed.out
 
 
@@ -35,7 +35,11 @@ def test_verify_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -
     result = json.loads(printed.out)
     assert printed.err == ""
     assert result["ok"] is True
-    assert [(check["tower"], check["ok"]) for check in result["checks"]] == [("vision", True), ("text", True)]
+    assert [(check["tower"], check["target"], check["ok"]) for check in result["checks"]] == [
+        ("vision", "any", True),
+        ("text", "any", True),
+        ("text", "cpu", True),
+    ]
     assert all(0 < check["parity"]["max_abs"] <= check["limits"]["max_abs"] for check in result["checks"])
 
 
@@ -46,6 +50,25 @@ def test_verify_notices_a_changed_byte(bundle_copy: Path, capsys: pytest.Capture
     graph.write_bytes(content)
     assert verify.main([str(bundle_copy), "--quiet"]) == 2
     assert "onnx/text_model.onnx has sha256" in capsys.readouterr().err
+
+
+def test_verify_notices_a_disturbed_weight_that_both_text_graphs_share(
+    bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(bundle_copy / "onnx" / "text_model.onnx", load_external_data=False)
+    weight = next(tensor for tensor in model.graph.initializer if "intermediate.dense/MatMul" in tensor.name)
+    offset = next(int(entry.value) for entry in weight.external_data if entry.key == "offset")
+    file = bundle_copy / "onnx" / "text_model.onnx_data"
+    content = bytearray(file.read_bytes())
+    content[offset : offset + 4] = np.float32(1.5).tobytes()
+    file.write_bytes(content)
+    assert verify.main([str(bundle_copy), "--quiet"]) == 2
+    assert "onnx/text_model.onnx_data has sha256" in capsys.readouterr().err
+    reseal(bundle_copy)
+    assert verify.main([str(bundle_copy), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert [check["target"] for check in result["checks"] if not check["ok"]] == ["any", "cpu"]
+    assert result["failures"][1].startswith("onnx/text_model_cpu.onnx: max_abs is")
 
 
 def test_verify_notices_a_disturbed_weight(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,8 +131,9 @@ def test_inspect_prints_the_essence(tiny_bundle: Path, capsys: pytest.CaptureFix
 def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect.main([str(tiny_bundle), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    sizes = {graph["file"]: graph["bytes"] for graph in result["graphs"]}
-    assert sizes == {file: (tiny_bundle / file).stat().st_size for file in sizes}
+    for graph in result["graphs"]:
+        files = [graph["file"]] + ([graph["data"]] if graph["data"] else [])
+        assert graph["bytes"] == sum((tiny_bundle / file).stat().st_size for file in files)
     assert result["provenance"]["options"]["pixel_input"] == "uint8"
 
 

@@ -117,7 +117,7 @@ def test_float32_pixel_input_gives_the_same(
 
     assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), "--pixel-input", "float32", "--quiet"]) == 0
     with align_runtime.load(tmp_path / "bundle") as other:
-        (tensor,) = align_runtime.Bundle.open(tmp_path / "bundle").graph("vision", "fp32").inputs
+        (tensor,) = align_runtime.Bundle.open(tmp_path / "bundle").graph("vision", "fp32", "cpu").inputs
         assert (tensor.name, tensor.dtype, tensor.shape[1]) == ("pixel_values", "float32", 3)
         other.warmup()
         np.testing.assert_allclose(

@@ -31,8 +31,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _as_json(bundle: Bundle) -> dict[str, Any]:
     values = bundle.manifest.to_json()
-    for graph in values["graphs"]:
-        graph["bytes"] = bundle.manifest.files[graph["file"]].bytes
+    for described, graph in zip(values["graphs"], bundle.manifest.graphs, strict=True):
+        described["bytes"] = bundle.manifest.graph_bytes(graph)
     return {"bundle": str(bundle.folder)} | values
 
 
@@ -57,7 +57,7 @@ def _as_text(bundle: Bundle) -> str:
             graph.variant,
             graph.target,
             graph.file,
-            f"{manifest.files[graph.file].bytes / 1e6:.1f} MB",
+            f"{manifest.graph_bytes(graph) / 1e6:.1f} MB",
             f"{graph.parity.max_abs:.1e}",
             f"{graph.parity.min_cosine:.7f}",
         ]

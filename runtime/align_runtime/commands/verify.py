@@ -38,7 +38,7 @@ def _verify(options: argparse.Namespace) -> int:
         differences = list(check_inputs(bundle, expected))
     checks = []
     for graph in bundle.manifest.graphs:
-        with progress.phase(f"{graph.tower} {graph.variant}"):
+        with progress.phase(f"{graph.tower} {graph.variant} ({graph.target})"):
             checks.append(check_graph(bundle, graph, expected, options.device, options.threads))
     failures = differences + [check.failure for check in checks if check.failure]
     if options.json:
@@ -57,6 +57,7 @@ def _as_json(bundle: Bundle, checks: list[GraphCheck], failures: list[str]) -> d
             {
                 "tower": check.tower,
                 "variant": check.variant,
+                "target": check.target,
                 "parity": check.parity.to_json(),
                 "limits": vars(check.limits),
                 "ok": check.failure is None,
@@ -72,6 +73,7 @@ def _print(bundle: Bundle, texts: int, pictures: int, checks: list[GraphCheck], 
         [
             check.tower,
             check.variant,
+            check.target,
             f"{check.parity.max_abs:.2e}",
             f"{check.limits.max_abs:.0e}",
             f"{check.parity.min_cosine:.7f}",
@@ -80,12 +82,12 @@ def _print(bundle: Bundle, texts: int, pictures: int, checks: list[GraphCheck], 
         ]
         for check in checks
     ]
-    headings = ["tower", "variant", "max abs", "allowed", "min cosine", "mean-centred", ""]
+    headings = ["tower", "variant", "target", "max abs", "allowed", "min cosine", "mean-centred", ""]
     print(
         f"{bundle.folder}: {bundle.manifest.provenance.name}, {len(bundle.manifest.files)} files with the right hashes"
     )
     print(f"{texts} texts and {pictures} pictures against the embeddings of the PyTorch reference:\n")
-    print(table(headings, rows, right=(2, 3, 4, 5)))
+    print(table(headings, rows, right=(3, 4, 5, 6)))
     for failure in failures:
         print(f"FAILED: {failure}")
     print(f"\n{'failed' if failures else 'all checks passed'}")
