@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from align_exporter.build import build
 from align_exporter.contract import text_contract
+from align_exporter.freshness import provenance
 from align_exporter.graph_check import check_operators
 from align_exporter.options import ExportOptions
 from align_exporter.packed_text import PackedTextTower, pack
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import text_steps
 from align_exporter.trace import trace
-from align_reference.checkpoint import load_model, resolve
+from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
+from align_reference.source import resolve
 from align_runtime import BuildError
 from align_runtime.console import Progress
 
@@ -46,7 +48,8 @@ MASKS: dict[str, list[list[int]]] = {
 @pytest.fixture(scope="module")
 def bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "bundle"
-    build(resolve(str(small_checkpoint)), folder, ExportOptions(), Progress(quiet=True))
+    source, options = resolve(str(small_checkpoint)), ExportOptions()
+    build(source, provenance(source, options), folder, options, Progress(quiet=True))
     return folder
 
 

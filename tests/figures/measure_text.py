@@ -28,9 +28,11 @@ from torch import Tensor, nn
 
 import align_runtime
 from align_exporter.build import build
+from align_exporter.freshness import provenance
 from align_exporter.options import ExportOptions
-from align_reference.checkpoint import load_model, resolve
+from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
+from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
@@ -123,7 +125,8 @@ def main() -> None:
     load_before = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, target = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
-        build(resolve(str(checkpoint)), target, ExportOptions(), Progress())
+        source, options = resolve(str(checkpoint)), ExportOptions()
+        build(source, provenance(source, options), target, options, Progress())
         plain = open_runner(export_plainly(load_model(checkpoint), Path(folder) / "plain.onnx"), "cpu", options.threads)
         bundle = Bundle.open(target)
         graph = open_runner(bundle.path(bundle.graph("text", "fp32", "cpu").file), "cpu", options.threads)
