@@ -20,7 +20,8 @@ def figures() -> str:
     """The generated section."""
     full_size = json.loads((ROOT / "tests/results/full_size.json").read_text())
     tiny = json.loads((ROOT / "reference/align-tiny/evaluation.json").read_text())
-    return "\n".join([*_full_size(full_size), "", *_tiny(tiny), ""])
+    text = json.loads((ROOT / "tests/results/text.json").read_text())
+    return "\n".join([*_full_size(full_size), "", *_text(text), "", *_tiny(tiny), ""])
 
 
 def renewed(readme: str) -> str:
@@ -48,6 +49,35 @@ def _full_size(result: dict[str, Any]) -> list[str]:
         f"{median(load['import_seconds'] for load in loads):.2f} s, "
         f"{median(load['load_seconds'] for load in loads):.2f} s |",
     ]
+
+
+def _text(result: dict[str, Any]) -> list[str]:
+    cases = {case["name"]: case for case in result["cases"]}
+    tokens, captions = result["caption_tokens"], cases.pop("captions")
+    rows = [
+        ("`embed_text`, which sorts them", captions, "embed_text"),
+        ("the CPU graph, the caller pads to 64", captions, "graph"),
+        *(
+            ("the CPU graph, batch {} of {} tokens, no padding".format(*name.split("x")), case, "graph")
+            for name, case in cases.items()
+        ),
+    ]
+    return [
+        f"Text on the CPU against the plain `torch.onnx.export` of the same tower, {result['threads']} threads, median "
+        f"of paired ratios; captions: {len(tokens)} of {sum(tokens) / len(tokens):.1f} tokens on average, in batches "
+        f"of 32, where the plain graph gets them padded to 64:",
+        "",
+        "| | times as fast | largest difference |",
+        "|---|---|---|",
+        *(
+            f"| {title} | {_speedup(case['seconds'], contestant):.2f} | {case['max_abs_from_plain'][contestant]:.1e} |"
+            for title, case, contestant in rows
+        ),
+    ]
+
+
+def _speedup(seconds: dict[str, list[float]], contestant: str) -> float:
+    return median(plain / other for plain, other in zip(seconds["plain"], seconds[contestant], strict=True))
 
 
 def _tiny(result: dict[str, Any]) -> list[str]:
