@@ -1,6 +1,6 @@
 """Puts the committed results into the README, between its two markers.
 
-python tests/figures/readme.py
+PYTHONPATH=tests python tests/figures/readme.py
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from figures.ratios import speedup
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -70,14 +72,11 @@ def _text(result: dict[str, Any]) -> list[str]:
         "| | times as fast | largest difference |",
         "|---|---|---|",
         *(
-            f"| {title} | {_speedup(case['seconds'], contestant):.2f} | {case['max_abs_from_plain'][contestant]:.1e} |"
-            for title, case, contestant in rows
+            f"| {title} | {speedup(case['seconds']['plain'], case['seconds'][name]):.2f} | "
+            f"{case['max_abs_from_plain'][name]:.1e} |"
+            for title, case, name in rows
         ),
     ]
-
-
-def _speedup(seconds: dict[str, list[float]], contestant: str) -> float:
-    return median(plain / other for plain, other in zip(seconds["plain"], seconds[contestant], strict=True))
 
 
 def _tiny(result: dict[str, Any]) -> list[str]:
