@@ -1,10 +1,10 @@
 """Measures the text graphs on the CPU in the published sizes; writes ``tests/results/text.json``.
 
-    python tests/figures/measure_text.py [--rounds 7] [--threads 2]
+    python tests/figures/measure_text.py [--rounds 8] [--threads 2]
 
 The baseline of every case is the plain text tower, all rows of all layers, as `torch.onnx.export` writes it, run by the
 same ONNX Runtime on inputs padded as the case says. Contestants take turns within a round and the order is reversed
-from round to round, so that the ratio of one round stands even where the machine's speed drifts. Raw seconds are kept;
+from round to round, so that the ratio of two rounds stands even where the machine's speed drifts. Raw seconds are kept;
 ratios are made from them. Random conditioned weights (see tests/support/checkpoints.py) and a small vocabulary, whose
 words are one token each: good for time and FP32 parity.
 """
@@ -38,6 +38,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
 from align_runtime.tokenizer import Tokenizer
 from figures.machine import describe
+from figures.ratios import speedup
 from support.checkpoints import full_size_checkpoint
 from support.tokenizers import VOCABULARY
 
@@ -74,7 +75,7 @@ def export_plainly(model: AlignModel, file: Path) -> Path:
 
 
 def captions() -> list[str]:
-    """128 captions of 11.5 tokens on average, [CLS] and [SEP] included, most of them short and a few long."""
+    """128 captions of 11 tokens on average, [CLS] and [SEP] included, most of them short and a few long."""
     generator = np.random.default_rng(0)
     words = [word for word in VOCABULARY if word.isalpha()]
     lengths = np.clip(np.round(3 + generator.gamma(shape=3.0, scale=2.83, size=CAPTIONS)), 3, PADDED).astype(int)
@@ -108,7 +109,7 @@ def race(name: str, contestants: Contestants, rounds: int) -> dict[str, Any]:
             contestants[contestant]()
             seconds[contestant].append(time.perf_counter() - start)
     for contestant, values in seconds.items():
-        ratio = median(before / after for before, after in zip(seconds[baseline], values, strict=True))
+        ratio = speedup(seconds[baseline], values)
         print(f"{name:>12}  {contestant:<24} {1000 * median(values):8.1f} ms  × {ratio:.3f}", flush=True)
     return {
         "name": name,
@@ -119,7 +120,9 @@ def race(name: str, contestants: Contestants, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="of the captions, after a warm-up (default: 7)")
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="of the captions, after a warm-up; an even number (default: 8)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default: 2)")
     options = parser.parse_args()
     load_before = os.getloadavg()

@@ -1,6 +1,6 @@
 """Puts the committed results into the README, between its two markers.
 
-python tests/figures/readme.py
+PYTHONPATH=tests python tests/figures/readme.py
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from figures.ratios import speedup
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -20,7 +22,8 @@ def figures() -> str:
     """The generated section."""
     full_size = json.loads((ROOT / "tests/results/full_size.json").read_text())
     tiny = json.loads((ROOT / "reference/align-tiny/evaluation.json").read_text())
-    return "\n".join([*_full_size(full_size), "", *_tiny(tiny), ""])
+    text = json.loads((ROOT / "tests/results/text.json").read_text())
+    return "\n".join([*_full_size(full_size), "", *_text(text), "", *_tiny(tiny), ""])
 
 
 def renewed(readme: str) -> str:
@@ -47,6 +50,32 @@ def _full_size(result: dict[str, Any]) -> list[str]:
         f"| `import align_runtime`, `load` (median of {len(loads)}) | "
         f"{median(load['import_seconds'] for load in loads):.2f} s, "
         f"{median(load['load_seconds'] for load in loads):.2f} s |",
+    ]
+
+
+def _text(result: dict[str, Any]) -> list[str]:
+    cases = {case["name"]: case for case in result["cases"]}
+    tokens, captions = result["caption_tokens"], cases.pop("captions")
+    rows = [
+        ("`embed_text`, which sorts them", captions, "embed_text"),
+        ("the CPU graph, the caller pads to 64", captions, "graph"),
+        *(
+            ("the CPU graph, batch {} of {} tokens, no padding".format(*name.split("x")), case, "graph")
+            for name, case in cases.items()
+        ),
+    ]
+    return [
+        f"Text on the CPU against the plain `torch.onnx.export` of the same tower, {result['threads']} threads, median "
+        f"of paired ratios; captions: {len(tokens)} of {sum(tokens) / len(tokens):.1f} tokens on average, in batches "
+        f"of 32, where the plain graph gets them padded to 64:",
+        "",
+        "| | times as fast | largest difference |",
+        "|---|---|---|",
+        *(
+            f"| {title} | {speedup(case['seconds']['plain'], case['seconds'][name]):.2f} | "
+            f"{case['max_abs_from_plain'][name]:.1e} |"
+            for title, case, name in rows
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ TEXT = README.read_text(encoding="utf-8")
 
 
 def test_figures_are_those_of_the_committed_results() -> None:
-    assert renewed(TEXT) == TEXT, "run `make figures`, or `python tests/figures/readme.py` after a new result"
+    assert renewed(TEXT) == TEXT, "run `make figures` after a new result"
     assert figures() in TEXT
 
 

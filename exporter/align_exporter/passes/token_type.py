@@ -3,7 +3,8 @@
 before: Add(Add(Gather(words, ids), Gather(types, Expand(0, …))), Gather(positions, p))
 after:  Add(Gather(words, ids), Gather(positions + types[0], p))
 algebra: (w + t) + p = w + (p + t), rounded once less per token. A text has one segment, so its types are constant.
-Saves a lookup, a sum over all tokens and the shape that the zeros are expanded to: 0.1 % of the tower's time.
+Saves a lookup, a sum over all tokens and the last shape computed from the ids, which TensorRT would have to follow. Of
+ONNX Runtime's time it is little: 0.09 % for one text of 12 tokens, 0.02 % for 32 of 64.
 does not apply: types that are not a constant 0, tables that are not constant, a sum that something else reads.
 """
 
