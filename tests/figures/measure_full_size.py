@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from align_runtime import Bundle
 from figures.machine import describe
 from support.checkpoints import full_size_checkpoint
 
@@ -61,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, bundle = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
         export = run(EXPORT, str(checkpoint), str(bundle))
-        manifest = json.loads((bundle / "align.json").read_text())
+        manifest = Bundle.open(bundle).manifest
         loads = [run(LOAD, str(bundle)) for _ in range(options.rounds + 1)][1:]
     graphs = {
         graph["tower"] if graph["target"] == "any" else f"{graph['tower']} ({graph['target']})": {

@@ -43,9 +43,9 @@ def _full_size(result: dict[str, Any]) -> list[str]:
         "|---|---|",
         f"| export, all checks included | {export['seconds']:.0f} s, {export['peak_bytes'] / 2**30:.1f} GiB at most |",
         *(
-            f"| {tower} graph | {graph['bytes'] / 1e6:.1f} MB, largest difference from the reference "
+            f"| {graph['file']} with its weights | {graph['bytes'] / 1e6:.1f} MB, largest difference from the reference "
             f"{graph['parity']['max_abs']:.1e} |"
-            for tower, graph in graphs.items()
+            for graph in graphs
         ),
         f"| `import align_runtime`, `load` (median of {len(loads)}) | "
         f"{median(load['import_seconds'] for load in loads):.2f} s, "
