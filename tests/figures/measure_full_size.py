@@ -64,13 +64,10 @@ def main() -> None:
         export = run(EXPORT, str(checkpoint), str(bundle))
         manifest = Bundle.open(bundle).manifest
         loads = [run(LOAD, str(bundle)) for _ in range(options.rounds + 1)][1:]
-    graphs = {
-        graph["tower"] if graph["target"] == "any" else f"{graph['tower']} ({graph['target']})": {
-            "bytes": sum(manifest["files"][graph[key]]["bytes"] for key in ("file", "data") if graph[key]),
-            "parity": graph["parity"],
-        }
-        for graph in manifest["graphs"]
-    }
+    graphs = [
+        {"file": graph.file, "bytes": manifest.graph_bytes(graph), "parity": graph.parity.to_json()}
+        for graph in manifest.graphs
+    ]
     result = {"machine": describe(), "export": export, "graphs": graphs, "loads": loads}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {RESULT.relative_to(ROOT)}")

@@ -43,8 +43,8 @@ def _full_size(result: dict[str, Any]) -> list[str]:
         "|---|---|",
         f"| export, all checks included | {export['seconds']:.0f} s, {export['peak_bytes'] / 2**30:.1f} GiB at most |",
         *(
-            f"| {graph['file']} with its weights | {graph['bytes'] / 1e6:.1f} MB, largest difference from the reference "
-            f"{graph['parity']['max_abs']:.1e} |"
+            f"| {graph['file']}, weights included | {graph['bytes'] / 1e6:.1f} MB, at most "
+            f"{graph['parity']['max_abs']:.1e} from the reference |"
             for graph in graphs
         ),
         f"| `import align_runtime`, `load` (median of {len(loads)}) | "
