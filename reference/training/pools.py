@@ -18,8 +18,6 @@ from training.drawing import draw
 from training.presets import PictureSize
 from training.scenes import COLOURS, DIGITS, SHAPES, Scene, random_scene
 
-DIGIT_SHARE = 0.35  # of the training pictures
-
 
 @dataclass(frozen=True)
 class Pool:
@@ -34,14 +32,14 @@ class Pool:
     scenes: tuple[Scene, ...]
 
 
-def training_pool(seed: int, count: int, size: PictureSize, workers: int) -> Pool:
-    """`count` random scenes, digits from the training part only. The result does not depend on `workers`."""
-    picture = partial(_training_picture, seed, size)
+def training_pool(seed: int, indices: range, digit_share: float, size: PictureSize, workers: int) -> Pool:
+    """Random scenes, one per index, digits from the training part only. The result does not depend on `workers`."""
+    picture = partial(_training_picture, seed, digit_share, size)
     if workers > 1:
         with get_context("spawn").Pool(workers) as processes:
-            drawn = processes.map(picture, range(count), chunksize=256)
+            drawn = processes.map(picture, indices, chunksize=256)
     else:
-        drawn = [picture(index) for index in range(count)]
+        drawn = [picture(index) for index in indices]
     return Pool(np.stack([pixels for pixels, _ in drawn]), tuple(scene for _, scene in drawn))
 
 
@@ -89,9 +87,9 @@ def batches(pixels: NDArray[np.uint8], size: int) -> Iterator[Tensor]:
         yield pixel_values(pixels[start : start + size])
 
 
-def _training_picture(seed: int, size: PictureSize, index: int) -> tuple[NDArray[np.uint8], Scene]:
+def _training_picture(seed: int, digit_share: float, size: PictureSize, index: int) -> tuple[NDArray[np.uint8], Scene]:
     rng = np.random.default_rng([seed, index])
-    subjects = DIGITS if rng.random() < DIGIT_SHARE else SHAPES
+    subjects = DIGITS if rng.random() < digit_share else SHAPES
     picture, scene = random_picture(rng, subjects[int(rng.integers(len(subjects)))], "train")
     return _prepared(picture, size), scene
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from training.captions import random_caption
 from training.folder import encode, write_folder
 from training.objective import describes, shared_contrastive_loss
 from training.pools import Pool, pixel_values, training_pool
-from training.presets import PRESETS, Preset
+from training.presets import PRESETS, Phase, Preset
 from training.vocabulary import build_tokenizer
 
 WARM_UP = 0.06  # of the steps
@@ -79,46 +80,55 @@ def schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def train(preset: Preset, steps: int, seed: int, workers: int) -> tuple[AlignModel, Tokenizer]:
+def train(preset: Preset, seed: int, workers: int) -> tuple[AlignModel, Tokenizer]:
     """The trained model in evaluation mode, and its tokenizer."""
     started = time.monotonic()
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    pool = training_pool(seed, preset.pool_size, preset.picture, workers)
-    print(f"{len(pool.scenes)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
     model = AlignModel(preset.config(tokenizer.get_vocab_size()))
     initialise(model)
-    fuse_swish(model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
     print(f"{sum(parameter.numel() for parameter in model.parameters())} parameters", flush=True)
-    _run(model, tokenizer, pool, preset, steps, np.random.default_rng([seed, 2]))
-    recalibrate(model, pool, preset.batch_size)
+    for number in range(len(preset.phases)):
+        run_phase(model, tokenizer, preset, number, seed, workers)
     print(f"trained in {time.monotonic() - started:.0f} s", flush=True)
     return model.eval(), tokenizer
 
 
-def _run(
-    model: AlignModel, tokenizer: Tokenizer, pool: Pool, preset: Preset, steps: int, rng: np.random.Generator
+def run_phase(model: AlignModel, tokenizer: Tokenizer, preset: Preset, number: int, seed: int, workers: int) -> None:
+    """Draws the pictures of phase `number`, trains `model` on them and sets its batch-norm statistics from them."""
+    started, phase = time.monotonic(), preset.phases[number]
+    first = sum(earlier.pool_size for earlier in preset.phases[:number])  # no picture comes twice
+    indices = range(first, first + phase.pool_size)
+    pool = training_pool(seed, indices, phase.digit_share, preset.picture, workers)
+    print(f"phase {number + 1}: {len(pool.scenes)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
+    fuse_swish(model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+    _take_steps(model, tokenizer, pool, preset.batch_size, phase, np.random.default_rng([seed, 2 + number]))
+    recalibrate(model, pool, preset.batch_size)
+
+
+def _take_steps(
+    model: AlignModel, tokenizer: Tokenizer, pool: Pool, batch_size: int, phase: Phase, rng: np.random.Generator
 ) -> None:
     shown = torch.tensor([scene.codes() for scene in pool.scenes])
-    adam = optimiser(model, preset.learning_rate)
+    adam = optimiser(model, phase.learning_rate)
     order = np.empty(0, dtype=np.int64)
     started, progress = time.monotonic(), []
     model.train()
-    for step in range(steps):
-        if len(order) < preset.batch_size:
+    for step in range(phase.steps):
+        if len(order) < batch_size:
             order = rng.permutation(len(pool.scenes))
-        rows, order = order[: preset.batch_size], order[preset.batch_size :]
+        rows, order = order[:batch_size], order[batch_size:]
         captions = [random_caption(pool.scenes[row], rng) for row in rows]
         matches = describes(torch.tensor([caption.codes for caption in captions]), shown[rows])
         for group in adam.param_groups:
-            group["lr"] = preset.learning_rate * schedule(step, steps)
+            group["lr"] = phase.learning_rate * schedule(step, phase.steps)
         input_ids, attention_mask = encode(tokenizer, [caption.text for caption in captions])
         progress.append(_step(model, adam, (input_ids, attention_mask, pixel_values(pool.pixels[rows])), matches))
-        if (step + 1) % PROGRESS_EVERY == 0 or step + 1 == steps:
+        if (step + 1) % PROGRESS_EVERY == 0 or step + 1 == phase.steps:
             loss, hits = np.mean(progress, axis=0)
             print(
-                f"step {step + 1}/{steps}  loss {loss:.4f}  captions that find a picture {hits:.3f}  "
+                f"step {step + 1}/{phase.steps}  loss {loss:.4f}  captions that find a picture {hits:.3f}  "
                 f"temperature {model.temperature.item():.4f}  {time.monotonic() - started:.0f} s",
                 flush=True,
             )
@@ -157,7 +167,7 @@ def recalibrate(model: AlignModel, pool: Pool, batch_size: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains an ALIGN on drawn scenes and handwritten digits.")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
-    parser.add_argument("--steps", type=int, help="instead of the preset's number")
+    parser.add_argument("--steps", type=int, help="of every phase, instead of the preset's numbers")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of torch, and processes that draw")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -167,8 +177,9 @@ def main() -> None:
     # A debugging aid of that mode, and slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     preset = PRESETS[arguments.preset]
-    steps = arguments.steps if arguments.steps is not None else preset.steps
-    model, tokenizer = train(preset, steps, arguments.seed, workers=arguments.threads)
+    if arguments.steps is not None:
+        preset = replace(preset, phases=tuple(replace(phase, steps=arguments.steps) for phase in preset.phases))
+    model, tokenizer = train(preset, arguments.seed, workers=arguments.threads)
     write_folder(arguments.output, model, tokenizer, preset.picture)
 
 

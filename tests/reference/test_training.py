@@ -17,12 +17,17 @@ from training.drawing import draw
 from training.folder import encode, read_folder, write_folder
 from training.objective import describes, shared_contrastive_loss
 from training.pools import held_out_shapes, pixel_values, prepare, training_pool
-from training.presets import MAX_TOKENS, PRESETS, TINY, PictureSize
+from training.presets import MAX_TOKENS, PRESETS, TINY, Phase, PictureSize
 from training.scenes import COLOURS, FIELDS, SUBJECTS, random_scene
 from training.train import fuse_swish, schedule, train
 from training.vocabulary import build_tokenizer
 
-MINUTE = replace(TINY, pool_size=24, batch_size=8, picture=PictureSize(resize=40, crop=33))
+MINUTE = replace(
+    TINY,
+    batch_size=8,
+    picture=PictureSize(resize=40, crop=33),
+    phases=tuple(Phase(steps=2, pool_size=24, digit_share=share, learning_rate=1e-3) for share in (0.0, 1.0)),
+)
 
 
 def test_captions_say_what_their_codes_say() -> None:
@@ -92,7 +97,7 @@ def test_schedule_rises_and_falls_to_nothing() -> None:
 
 
 def test_pool_does_not_depend_on_the_workers() -> None:
-    alone, together = (training_pool(1, 6, TINY.picture, workers) for workers in (1, 2))
+    alone, together = (training_pool(1, range(6), 0.5, TINY.picture, workers) for workers in (1, 2))
     assert alone.scenes == together.scenes
     np.testing.assert_array_equal(alone.pixels, together.pixels)
 
@@ -108,15 +113,15 @@ def test_preparation_is_a_resize_a_crop_and_a_range() -> None:
 
 
 def test_held_out_pictures_are_not_those_of_training() -> None:
-    pool, held_out = training_pool(1, 40, TINY.picture, 1), held_out_shapes(1, 1, TINY.picture)
+    pool, held_out = training_pool(1, range(40), 0.5, TINY.picture, 1), held_out_shapes(1, 1, TINY.picture)
     assert len(held_out.scenes) == 64
     assert not {row.tobytes() for row in pool.pixels} & {row.tobytes() for row in held_out.pixels}
 
 
 def test_training_is_repeatable_and_what_it_writes_can_be_read(tmp_path: Path) -> None:
-    first, tokenizer = train(MINUTE, steps=2, seed=1, workers=1)
-    second, _ = train(MINUTE, steps=2, seed=1, workers=1)
-    other, _ = train(MINUTE, steps=2, seed=2, workers=1)
+    first, tokenizer = train(MINUTE, seed=1, workers=1)
+    second, _ = train(MINUTE, seed=1, workers=1)
+    other, _ = train(MINUTE, seed=2, workers=1)
     weights = first.state_dict()
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
