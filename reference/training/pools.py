@@ -50,12 +50,15 @@ def held_out_shapes(seed: int, per_class: int, size: PictureSize) -> Pool:
     return _pool(scenes, [_prepared(draw(scene, rng), size) for scene in scenes])
 
 
-def held_out_digits(seed: int, size: PictureSize) -> Pool:
-    """Every digit of the test part once, each in a scene of its own."""
+def held_out_digits(seed: int, renderings: int, size: PictureSize) -> Pool:
+    """Every digit of the test part, in the order of the data set, `renderings` times over, each in its own scene."""
     rng = np.random.default_rng([seed, 1])
     test = digits("test")
-    scenes = [random_scene(rng, DIGITS[value]) for value in test.values]
-    pictures = [draw(scene, rng, strokes) for scene, strokes in zip(scenes, test.strokes, strict=True)]
+    scenes, pictures = [], []
+    for _ in range(renderings):
+        drawn = [random_scene(rng, DIGITS[value]) for value in test.values]
+        pictures += [draw(scene, rng, strokes) for scene, strokes in zip(drawn, test.strokes, strict=True)]
+        scenes += drawn
     return _pool(scenes, [_prepared(picture, size) for picture in pictures])
 
 
