@@ -1,0 +1,40 @@
+"""The contrastive loss, with every true caption of a picture counted as one.
+
+Drawn data repeats itself: "a photo of a red circle" is true of many pictures of a batch. ALIGN's loss takes all pairs
+off the diagonal for wrong ones; here the target is shared evenly among the pairs that are right, which is the same loss
+where only the diagonal is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from align_reference.model import LABEL_SMOOTHING
+from training.captions import UNSAID
+
+
+def describes(said: Tensor, shown: Tensor) -> Tensor:
+    """Which captions are true of which pictures, bool (captions, pictures).
+
+    Args:
+        said: int (captions, fields), `UNSAID` where a caption is silent.
+        shown: int (pictures, fields).
+    """
+    said, shown = said[:, None], shown[None]  # (captions, 1, fields), (1, pictures, fields)
+    return ((said == shown) | (said == UNSAID)).all(dim=-1)
+
+
+def shared_contrastive_loss(logits_per_text: Tensor, matches: Tensor) -> Tensor:
+    """Mean of both directions' cross entropy, label smoothing as in `align_reference.model.contrastive_loss`.
+
+    Args:
+        logits_per_text: float (n, n).
+        matches: bool (n, n), true at least on the diagonal.
+    """
+    losses = [
+        F.cross_entropy(logits, right / right.sum(dim=1, keepdim=True), label_smoothing=LABEL_SMOOTHING)
+        for logits, right in ((logits_per_text, matches.float()), (logits_per_text.T, matches.T.float()))
+    ]
+    return torch.stack(losses).mean()
