@@ -21,7 +21,9 @@ demo: install
 	@echo; echo "── verifying the bundle: its golden inputs against the PyTorch reference's answers, without PyTorch"
 	@$(BIN)/align-verify build/align-tiny --quiet
 	@echo; echo "── which label fits each picture of reference/align-tiny/demo? (the model never saw them in training)"
-	@$(BIN)/align-classify build/align-tiny reference/align-tiny/demo/*.png --labels-file reference/align-tiny/demo/labels.txt --top 2
+	@cd reference/align-tiny/demo && $(abspath $(BIN))/align-classify $(CURDIR)/build/align-tiny *.png *.jpg --top 2 \
+		--labels "green heart" "red heart" "white circle" "white ring" "white crescent" "white star" "white triangle" \
+		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
 test: install
 	$(BIN)/python -m pytest -q
