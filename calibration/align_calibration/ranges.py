@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_runtime.backends import open_runner
+
+OUTPUT = "statistics"
+INPUT = "input"  # the operator of a tensor that no node computes
+FP16_MAX = 65504.0  # the largest finite number
 
 
 @dataclass(frozen=True)
@@ -11,11 +24,11 @@ class TensorRange:
 
     Attributes:
         tensor: its name in the graph, which is also its node's.
-        operator: of the node that computes it, e.g. ``"Conv"``.
+        operator: of the node that computes it, e.g. ``"Conv"``; ``"input"`` for an input of the graph.
         max_abs: largest absolute value.
-        rms: root of the mean square.
-        rounding_error: norm of what rounding to FP16 would change, divided by the tensor's norm; 2⁻¹² or so for
-            values in FP16's normal range, up to 1 where all fall below its subnormals, NaN where it overflows.
+        rms: root of the mean square; infinite where the squares leave float32, as those of an attention mask do.
+        rounding_error: norm of what rounding to FP16 would change, divided by the tensor's norm; about 2⁻¹² for
+            values in FP16's normal range, up to 1 where all fall below its subnormals, infinite where one overflows.
     """
 
     tensor: str
@@ -23,3 +36,84 @@ class TensorRange:
     max_abs: float
     rms: float
     rounding_error: float
+
+
+def measure_ranges(
+    model: ir.Model, batches: Iterable[Mapping[str, NDArray[Any]]], folder: Path
+) -> tuple[TensorRange, ...]:
+    """Runs `model` on `batches` and returns the range of each of its float32 tensors, in the order of the graph.
+
+    The statistics are computed inside the graph, so the memory needed is that of an ordinary run and not that of all
+    activations.
+
+    Args:
+        model: float32; left as it is.
+        batches: inputs by name, at least one batch.
+        folder: where a temporary graph may be written; external data of `model` must lie in it.
+
+    Raises:
+        ValueError: no batches: a mistake of the caller.
+    """
+    watching = model.clone()
+    watched = watch(watching)
+    file = folder / ".ranges.onnx"
+    try:
+        ir.save(watching, file)
+        runner = open_runner(file, "cpu", None)
+    finally:
+        file.unlink(missing_ok=True)
+    try:
+        parts = [runner.run(batch).astype(np.float64) for batch in batches]
+    finally:
+        runner.close()
+    if not parts:
+        raise ValueError("no samples to measure ranges on")
+    statistics = np.stack(parts)  # (batches, tensors, 4)
+    largest, (energy, error, count) = statistics[..., 0].max(0), statistics[..., 1:].sum(0).T
+    return tuple(
+        TensorRange(
+            tensor=value.name or "",
+            operator=INPUT if (node := value.producer()) is None else node.op_type,
+            max_abs=float(largest[row]),
+            rms=float(np.sqrt(energy[row] / count[row])),
+            rounding_error=_rounding_error(largest[row], energy[row], error[row]),
+        )
+        for row, value in enumerate(watched)
+    )
+
+
+def watch(model: ir.Model) -> tuple[ir.Value, ...]:
+    """Replaces the outputs of `model` by one, float32 (tensors, 4): largest absolute value, sum of squares, sum of the
+    squares of what rounding to FP16 changes, number of elements. Returns the tensors, in the order of its rows."""
+    graph = model.graph
+    watched = tuple(
+        value
+        for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]
+        if value.dtype == ir.DataType.FLOAT
+    )
+    tape = ir.tape.Tape(graph)
+    axis = tape.initializer(ir.tensor(np.array([0], dtype=np.int64), name=f"{OUTPUT}.axis"))
+    rows = []
+    for value in watched:
+        rounded = tape.op("Cast", [tape.op("Cast", [value], {"to": ir.DataType.FLOAT16})], {"to": ir.DataType.FLOAT})
+        change = tape.op("Sub", [value, rounded])
+        count = tape.op("Cast", [tape.op("Size", [value])], {"to": ir.DataType.FLOAT})
+        cells = [
+            tape.op("ReduceMax", [tape.op("Abs", [value])], {"keepdims": 0}),
+            tape.op("ReduceSumSquare", [value], {"keepdims": 0}),
+            tape.op("ReduceSumSquare", [change], {"keepdims": 0}),
+            count,
+        ]
+        row = tape.op("Concat", [tape.op("Unsqueeze", [cell, axis]) for cell in cells], {"axis": 0})
+        rows.append(tape.op("Unsqueeze", [row, axis]))
+    output = tape.op("Concat", rows, {"axis": 0}, name=OUTPUT)
+    output.name, output.dtype, output.shape = OUTPUT, ir.DataType.FLOAT, ir.Shape([len(watched), 4])
+    graph.outputs.clear()
+    graph.outputs.append(output)
+    return watched
+
+
+def _rounding_error(largest: float, energy: float, error: float) -> float:
+    if not largest <= FP16_MAX:
+        return float("inf")
+    return float(np.sqrt(error / energy)) if energy > 0 else 0.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 PIXEL_INPUTS = ("uint8", "float32")
 OPSETS = range(18, 25)  # 18: ReduceL2 takes its axes as an input; from 25 on Sigmoid·Mul would become Swish
 DEFAULT_OPSET = 20  # the first with Gelu
+# How far below FP16's end, 65504, the samples' largest value has to stay: other inputs go further than a few samples.
+FP16_HEADROOM = 8.0
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,22 @@ class ExportOptions:
         pixel_input: ``"uint8"``, bytes in and normalisation in the graph, or ``"float32"``, normalised by the caller.
         opset: of the default ONNX domain, one of `OPSETS`.
         allow_pickle: whether ``pytorch_model.bin`` may be read.
+        fp16: whether FP16 graphs are written beside the FP32 ones.
+        fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in them.
+        fp16_headroom: tensors whose largest value on the samples times this exceeds 65504 stay FP32.
+        max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 
     pixel_input: str = "uint8"
     opset: int = DEFAULT_OPSET
     allow_pickle: bool = False
+    fp16: bool = False
+    fp16_keep: tuple[str, ...] = ()
+    fp16_headroom: float = FP16_HEADROOM
+    max_abs: Mapping[str, float] = field(default_factory=dict)
+    min_cosine: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that the bundle will hold."""
+        return ("fp32", "fp16") if self.fp16 else ("fp32",)

@@ -71,6 +71,31 @@ def reference_answers(
     return answers
 
 
+def pixel_batches(answers: Golden) -> list[NDArray[np.uint8]]:
+    """What activation ranges are measured on: the sample pictures and five extremes, uint8 (n, height, width, 3)."""
+    _, height, width, _ = answers.pixels.shape
+    rows, columns = np.indices((height, width))
+    extremes = np.zeros((5, height, width, 3), dtype=np.uint8)
+    extremes[1] = 255
+    extremes[2] = 255 * ((rows + columns) % 2)[..., None]  # the highest frequency
+    extremes[3] = (255, 0, 255)
+    extremes[4] = np.random.default_rng(0).integers(0, 256, (height, width, 3))
+    pixels = np.concatenate([answers.pixels, extremes])
+    return [pixels[rows] for rows in _blocks(len(pixels))]
+
+
+def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.int64]]]:
+    """What activation ranges are measured on: the sample captions, and rows of random tokens without padding."""
+    count, length = answers.input_ids.shape
+    tokens = np.random.default_rng(0).integers(0, vocab_size, (count, length))
+    inputs = [(answers.input_ids, answers.attention_mask), (tokens, np.ones_like(tokens))]
+    return [
+        {"input_ids": input_ids[rows], "attention_mask": attention_mask[rows]}
+        for input_ids, attention_mask in inputs
+        for rows in _blocks(count)
+    ]
+
+
 def _blocks(count: int) -> Iterator[slice]:
     for start in range(0, count, REFERENCE_BATCH):
         yield slice(start, start + REFERENCE_BATCH)

@@ -88,7 +88,6 @@ class Graph:
         if target not in TARGETS:
             raise ConfigurationError(f"{where}: target is {target!r}; known: {', '.join(TARGETS)}")
         data = require(where, values, "data", (str, type(None)))
-        limits = require(where, values, "limits", dict)
         return cls(
             tower=tower,
             variant=require(where, values, "variant", str),
@@ -100,7 +99,7 @@ class Graph:
             inputs=_tensors(where, values, "inputs"),
             outputs=_tensors(where, values, "outputs"),
             parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
-            limits=Limits(require(where, limits, "max_abs", float), require(where, limits, "min_cosine", float)),
+            limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,16 @@ from align_runtime.json_files import require
 
 @dataclass(frozen=True)
 class Limits:
-    """What is allowed: `max_abs` difference of any component at most, `min_cosine` of any row at least."""
+    """What is allowed: `max_abs` difference of any component at most, `min_cosine` of any row at least, and
+    `min_centred_cosine` at least where it can be told."""
 
     max_abs: float
     min_cosine: float
+    min_centred_cosine: float
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Limits:
+        return cls(**{field.name: require(where, values, field.name, float) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Parity:
             raise ParityError(subject, "max_abs", limits.max_abs, self.max_abs, self.worst)
         if not self.min_cosine >= limits.min_cosine:
             raise ParityError(subject, "min_cosine", limits.min_cosine, self.min_cosine, self.worst)
+        if self.min_centred_cosine < limits.min_centred_cosine:  # a NaN here only means too few rows
+            raise ParityError(
+                subject, "min_centred_cosine", limits.min_centred_cosine, self.min_centred_cosine, self.worst
+            )
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
@@ -85,19 +95,6 @@ def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels
         min_cosine=float(_cosines(left, right).min()),
         min_centred_cosine=float(centred),
         worst=labels[worst],
-    )
-
-
-def merge(parts: Sequence[Parity]) -> Parity:
-    """The worst of `parts`, as if their rows had been compared at once (the centre stays each part's own)."""
-    worst = max(parts, key=lambda part: np.inf if np.isnan(part.max_abs) else part.max_abs)
-    centred = [part.min_centred_cosine for part in parts if not np.isnan(part.min_centred_cosine)]
-    return Parity(
-        rows=sum(part.rows for part in parts),
-        max_abs=worst.max_abs,
-        min_cosine=float(np.min([part.min_cosine for part in parts])),
-        min_centred_cosine=min(centred, default=float("nan")),
-        worst=worst.worst,
     )
 
 

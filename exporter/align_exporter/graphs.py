@@ -1,0 +1,148 @@
+"""From a plan to proven ONNX files: trace, passes, checks, the parity gate; then the same graph in FP16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_calibration.ranges import TensorRange, measure_ranges
+from align_exporter import gate, samples
+from align_exporter.checkpoint import Checkpoint
+from align_exporter.contract import GraphContract
+from align_exporter.fp16.convert import convert
+from align_exporter.fp16.islands import Island, assign
+from align_exporter.fp16.rounding import rounded
+from align_exporter.graph_check import check_file, check_operators
+from align_exporter.options import ExportOptions
+from align_exporter.passes import run_steps
+from align_exporter.passes.pipeline import CLEAN_UP
+from align_exporter.plans import Plan
+from align_exporter.strong_types import check_types
+from align_exporter.trace import trace
+from align_runtime.console import Progress
+from align_runtime.golden import Golden
+from align_runtime.manifest import ANY_TARGET, Graph
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph in the bundle and how it came about.
+
+    Attributes:
+        measurement: its answers to the samples.
+        casts: number of casts that FP16 needed.
+        islands: what FP16 left in FP32 because of this checkpoint's values or by request.
+        ranges: of its FP32 tensors, measured for FP16.
+    """
+
+    graph: Graph
+    measurement: gate.Measurement
+    casts: int = 0
+    islands: tuple[Island, ...] = ()
+    ranges: tuple[TensorRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class GraphBuilder:
+    """Builds the graphs of one bundle in `folder`.
+
+    Attributes:
+        answers: the samples and what the reference makes of them.
+        operators: names of the operators that ``--fp16-keep`` could have meant, filled while FP16 graphs are built.
+    """
+
+    checkpoint: Checkpoint
+    answers: Golden
+    folder: Path
+    options: ExportOptions
+    progress: Progress
+    operators: set[str]
+
+    def build(self, plan: Plan) -> Iterator[BuiltGraph]:
+        """The FP32 graph of `plan` and, where it is asked for and one graph serves every device, its FP16 twin.
+
+        Raises:
+            BuildError, ParityError: a check or the gate failed.
+        """
+        config = self.checkpoint.model.config
+        with self.progress.phase(f"{plan.title}: trace"):
+            traced = trace(plan.tower, plan.contract, config.text.max_position_embeddings, self.options.opset)
+        with self.progress.phase(f"{plan.title}: passes and checks"):
+            run_steps(traced, plan.steps)
+            check_operators(traced, plan.contract, config, plan.target)
+            if plan.weights is not None:
+                plan.weights.move(traced)
+            self._write(traced, plan.contract, plan.file)
+        data = None if plan.weights is None else plan.weights.path.relative_to(self.folder).as_posix()
+        graph, measurement = self._prove(plan, "fp32", plan.file, data)
+        yield BuiltGraph(graph, measurement)
+        if self.options.fp16 and plan.target == ANY_TARGET:
+            yield self._build_fp16(plan, traced)
+
+    def _build_fp16(self, plan: Plan, model: ir.Model) -> BuiltGraph:
+        """`model`, the FP32 graph, is converted in place."""
+        file, title = f"onnx/{plan.contract.tower}_model_fp16.onnx", f"{plan.title} fp16"
+        batches = self._range_batches(plan.contract)
+        bar = self.progress.bar(f"{title}: activation ranges", batches, len(batches))
+        ranges = measure_ranges(model, bar, (self.folder / file).parent)
+        with self.progress.phase(f"{title}: conversion and checks"):
+            self.operators.update(node.name or "" for node in model.graph)
+            assignment = assign(model, ranges, self.options.fp16_keep, self.options.fp16_headroom)
+            casts = convert(model, assignment.float32)
+            run_steps(model, CLEAN_UP)
+            self._write(model, plan.contract, file)
+        graph, measurement = self._prove(plan, "fp16", file, None)
+        return BuiltGraph(graph, measurement, casts, assignment.islands, ranges)
+
+    def _range_batches(self, contract: GraphContract) -> Sequence[Mapping[str, NDArray[Any]]]:
+        if contract.tower == "text":
+            return samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
+        pixels = samples.pixel_batches(self.answers)
+        name = contract.inputs[0].name
+        if name == "pixels":
+            return [{name: batch} for batch in pixels]
+        return [{name: self.checkpoint.preprocessing.normalize(batch)} for batch in pixels]
+
+    def _write(self, model: ir.Model, contract: GraphContract, name: str) -> None:
+        """Writes and checks `model`: the same model gives the same bytes."""
+        file = self.folder / name
+        model.graph.name = f"align_{contract.tower}"
+        model.producer_name, model.producer_version = "align-onnx", version("align-onnx")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        ir.save(model, file)
+        check_file(file, contract, self.options.opset)
+        check_types(file)
+
+    def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
+        """The gate: the graph as it is run here and, for FP16, as hardware rounds."""
+        limits = gate.limits(variant, self.options)
+        files = [self.folder / file]
+        title = plan.title if variant == "fp32" else f"{plan.title} {variant}"
+        with self.progress.phase(f"{title}: parity with the reference"):
+            if variant == "fp16":
+                files.append(files[0].with_name(".rounded.onnx"))
+                ir.save(rounded(ir.load(files[0])), files[1])
+            measurement = gate.measure(files, plan.contract, self.checkpoint.preprocessing, self.answers)
+            for extra in files[1:]:
+                extra.unlink()
+            measurement.parity.check(file, limits)
+        graph = Graph(
+            tower=plan.contract.tower,
+            variant=variant,
+            precision=variant,
+            target=plan.target,
+            file=file,
+            data=data,
+            opset=self.options.opset,
+            inputs=plan.contract.inputs,
+            outputs=(plan.contract.output,),
+            parity=measurement.parity,
+            limits=limits,
+        )
+        return graph, measurement
