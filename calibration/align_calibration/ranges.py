@@ -107,7 +107,7 @@ def watch(model: ir.Model) -> tuple[ir.Value, ...]:
         row = tape.op("Concat", [tape.op("Unsqueeze", [cell, axis]) for cell in cells], {"axis": 0})
         rows.append(tape.op("Unsqueeze", [row, axis]))
     output = tape.op("Concat", rows, {"axis": 0}, name=OUTPUT)
-    output.name, output.dtype, output.shape = OUTPUT, ir.DataType.FLOAT, ir.Shape([len(watched), 4])
+    output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape([len(watched), 4])
     graph.outputs.clear()
     graph.outputs.append(output)
     return watched

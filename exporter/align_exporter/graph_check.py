@@ -42,8 +42,11 @@ def check_operators(model: ir.Model, contract: GraphContract, config: AlignConfi
 def check_file(file: Path, contract: GraphContract, opset: int) -> None:
     """The written graph: ONNX's checker with full type and shape inference, then the contract.
 
+    The full check is strict about types: operands that a schema gives one type must have one, as under TensorRT's
+    strong typing, and the types that the file notes must be those that follow.
+
     Raises:
-        BuildError: the file is not valid ONNX, or its inputs, outputs or opset are not those asked for.
+        BuildError: the file is not valid ONNX, mixes types, or its inputs, outputs or opset are not those asked for.
     """
     try:
         onnx.checker.check_model(str(file), full_check=True)

@@ -23,7 +23,6 @@ from align_exporter.options import ExportOptions
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import CLEAN_UP
 from align_exporter.plans import Plan
-from align_exporter.strong_types import check_types
 from align_exporter.trace import trace
 from align_runtime.console import Progress
 from align_runtime.golden import Golden
@@ -117,7 +116,6 @@ class GraphBuilder:
         file.parent.mkdir(parents=True, exist_ok=True)
         ir.save(model, file)
         check_file(file, contract, self.options.opset)
-        check_types(file)
 
     def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
         """The gate: the graph as it is run here and, for FP16, as hardware rounds."""

@@ -31,7 +31,7 @@ def convert(model: ir.Model, float32: Collection[ir.Node]) -> int:
     for value in results:
         producer = value.producer()
         assert producer is not None
-        value.dtype = types[producer]
+        value.type = ir.TensorType(types[producer])  # a new one: values may share theirs
         if producer.op_type == "Cast":
             producer.attributes.add(ir.AttrInt64("to", types[producer]))
     return sum(_cast_for_readers(graph, value, types) for value in [*inputs, *results])
@@ -45,7 +45,7 @@ def _store_weight(graph: ir.Graph, value: ir.Value, types: Types) -> None:
     assert constant is not None
     values = constant.numpy().astype(np.float16)
     if not _readers(value, SINGLE, types):
-        value.const_value, value.dtype = ir.tensor(values, name=value.name), HALF
+        value.const_value, value.type = ir.tensor(values, name=value.name), ir.TensorType(HALF)
         return
     name = f"{value.name}/{NAMES[HALF]}"
     twin = ir.val(name, dtype=HALF, shape=value.shape, const_value=ir.tensor(values, name=name))

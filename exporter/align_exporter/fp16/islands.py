@@ -24,6 +24,8 @@ MAX_ISLANDS = 12
 MAC_OPERATORS = ("Conv", "MatMul", "Gemm")
 # Sums of squares and of exponentials: FP16 overflows at 256², and TensorRT computes what is written.
 FLOAT32_OPERATORS = ("LayerNormalization", "Softmax", "ReduceL2")
+# Between the last product and the L2 norm.
+POOLING_OPERATORS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Reshape", "Flatten", "Squeeze")
 SHAPE_OPERATORS = ("Shape", "Size")  # read no values
 
 
@@ -94,7 +96,7 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
     for norm in [node for node in graph if node.op_type == "ReduceL2"]:
         ruled |= {reader for reader in _readers(norm) if is_float(reader)}
         (producer,) = _producers(norm)
-        while producer.op_type not in MAC_OPERATORS and len(_producers(producer)) == 1:
+        while producer.op_type in POOLING_OPERATORS:
             ruled.add(producer)
             (producer,) = _producers(producer)
     return ruled

@@ -24,11 +24,11 @@ def rounded(model: ir.Model) -> ir.Model:
         constant = value.const_value
         if constant is not None and constant.dtype == HALF:
             value.const_value = ir.tensor(constant.numpy().astype(np.float32), name=value.name)
-            value.dtype = SINGLE
+            value.type = ir.TensorType(SINGLE)
     for node in list(graph):
         halves = [value for value in node.outputs if value.dtype == HALF]
         for value in halves:
-            value.dtype = SINGLE
+            value.type = ir.TensorType(SINGLE)  # a new one: the clone shares types with its original
             if node.op_type not in EXACT_OPERATORS:
                 _round(graph, node, value)
         if node.op_type == "Cast" and halves:

@@ -1,0 +1,118 @@
+"""What stays FP32: by rule, by range, by request."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from align_calibration.ranges import TensorRange
+from align_exporter.fp16 import islands
+from align_exporter.fp16.islands import assign, rules
+from align_exporter.options import FP16_HEADROOM
+from align_runtime import BuildError
+from support.graphs import CHAIN, typed
+
+ATTENTION = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (int64[b, s] mask, float[b, 4, s] q, float[b, s, 4] k) => (float[b, s] y)
+<float one = {1}, float lowest = {-3.4e38}, int64[1] axis = {1}, int64[1] last = {-1}, float[4] w, float[4] bias>
+{
+  [unsqueeze] mask3 = Unsqueeze (mask, axis)
+  [cast] real = Cast <to = 1> (mask3)
+  [sub] hidden = Sub (one, real)
+  [mul] addend = Mul (hidden, lowest)
+  [norm] q1 = LayerNormalization <axis = 1> (q, w, bias)
+  [scores] scores = MatMul (k, q1)
+  [masked] masked = Add (scores, addend)
+  [softmax] weights = Softmax (masked)
+  [values] context = MatMul (weights, k)
+  [gelu] active = Gelu (context)
+  [pool] pooled = ReduceMax <keepdims = 0> (active, last)
+  [shape] size = Shape (pooled)
+  [reshape] flat = Reshape (pooled, size)
+  [length] length = ReduceL2 (flat, last)
+  [div] y = Div (flat, length)
+}
+""".replace("float[4] w, float[4] bias", "float[4] w = {1, 1, 1, 1}, float[4] bias = {0, 0, 0, 0}")
+
+
+def ranges(model: ir.Model, **large: float) -> list[TensorRange]:
+    names = [value.name or "" for value in islands._values(model.graph) if not value.is_initializer()]
+    return [TensorRange(name, "?", large.get(name, 1.0), large.get(name, 1.0), 2.0**-12) for name in names]
+
+
+def kept(model: ir.Model, keep: tuple[str, ...] = (), headroom: float = FP16_HEADROOM, **large: float) -> set[str]:
+    return {node.name or "" for node in assign(model, ranges(model, **large), keep, headroom).float32}
+
+
+def test_the_rules_keep_norms_masks_and_softmax() -> None:
+    model = typed(ATTENTION)
+    assert {node.name for node in rules(model.graph)} == {
+        *("cast", "sub", "mul", "masked", "softmax"),  # the mask, up to the softmax
+        "norm",
+        *("pool", "reshape", "length", "div"),  # the L2 norm and what pools before it
+    }
+    assert assign(model, ranges(model), (), FP16_HEADROOM).islands == ()
+
+
+def test_nothing_else_stays_where_all_values_fit() -> None:
+    assert kept(typed(CHAIN)) == set()
+
+
+def test_a_large_value_keeps_its_writer_and_all_its_readers() -> None:
+    model = typed(CHAIN)
+    found = assign(model, ranges(model, c=70000.0), (), FP16_HEADROOM)
+    assert {node.name for node in found.float32} == {"second", "third", "sum"}
+    (island,) = found.islands
+    assert island.nodes == ("second", "third", "sum")
+    assert island.reasons == ("c reaches 7e+04",)
+
+
+@pytest.mark.parametrize(("largest", "headroom", "stays"), [(9000, 8, True), (8000, 8, False), (9000, 7, False)])
+def test_headroom(largest: float, headroom: float, stays: bool) -> None:
+    assert bool(kept(typed(CHAIN), headroom=headroom, c=largest)) == stays
+
+
+def test_not_a_number_never_fits() -> None:
+    assert kept(typed(CHAIN), c=float("nan")) == {"second", "third", "sum"}
+
+
+def test_values_lost_to_subnormals_stay() -> None:
+    model = typed(CHAIN)
+    found = [entry if entry.tensor != "e" else TensorRange("e", "Add", 1e-7, 1e-8, 0.25) for entry in ranges(model)]
+    (island,) = assign(model, found, (), FP16_HEADROOM).islands
+    assert island.nodes == ("sum", "last")
+    assert island.reasons == ("e is as small as 1e-08 and loses 25.0%",)
+
+
+def test_a_weight_that_fp16_cannot_hold_keeps_its_reader() -> None:
+    large = (
+        CHAIN.replace("(c, w)", "(c, v)")
+        .replace("> \n{", ">\n{")
+        .replace("<float[4, 4] w", "<float[4, 4] v = {70000" + ", 1" * 15 + "}, float[4, 4] w")
+    )
+    model = typed(large)
+    (island,) = assign(model, ranges(model), (), FP16_HEADROOM).islands
+    assert island.nodes == ("third",)
+    assert island.reasons == ("v reaches 7e+04",)
+    assert kept(typed(large.replace("{70000", "{60000"))) == set()  # known, not sampled: no headroom
+
+
+def test_a_cheap_gap_between_islands_is_closed() -> None:
+    """x and b leave FP16; the Sigmoid between has FP32 on both sides anyway."""
+    model = typed(CHAIN)
+    found = assign(model, ranges(model), ("first", "second"), FP16_HEADROOM)
+    assert {node.name for node in found.float32} == {"first", "act", "second"}
+    assert found.islands[0].reasons == ("first was asked for", "second was asked for")
+
+
+def test_patterns() -> None:
+    assert kept(typed(CHAIN), keep=("[st]*",)) == {"second", "third", "sum"}
+    assert kept(typed(CHAIN), keep=("nothing*",)) == set()
+
+
+def test_a_patchwork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(islands, "MAX_ISLANDS", 1)
+    kept(typed(CHAIN), keep=("first",))
+    with pytest.raises(BuildError, match=r"2 separate FP32 islands \(at most 1\), the first at first was asked for"):
+        kept(typed(CHAIN), keep=("first", "last"))
