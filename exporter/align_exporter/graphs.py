@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from align_exporter import gate, samples
 from align_exporter.checkpoint import Checkpoint
 from align_exporter.contract import GraphContract
 from align_exporter.fp16.convert import convert
-from align_exporter.fp16.islands import Island, assign
+from align_exporter.fp16.islands import assign
 from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.options import ExportOptions
@@ -36,14 +36,12 @@ class BuiltGraph:
     Attributes:
         measurement: its answers to the samples.
         casts: number of casts that FP16 needed.
-        islands: what FP16 left in FP32 because of this checkpoint's values or by request.
         ranges: of its FP32 tensors, measured for FP16.
     """
 
     graph: Graph
     measurement: gate.Measurement
     casts: int = 0
-    islands: tuple[Island, ...] = ()
     ranges: tuple[TensorRange, ...] = ()
 
 
@@ -97,7 +95,7 @@ class GraphBuilder:
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file)
         graph, measurement = self._prove(plan, "fp16", file, None)
-        return BuiltGraph(graph, measurement, casts, assignment.islands, ranges)
+        return BuiltGraph(replace(graph, islands=assignment.islands), measurement, casts, ranges)
 
     def _range_batches(self, contract: GraphContract) -> Sequence[Mapping[str, NDArray[Any]]]:
         if contract.tower == "text":

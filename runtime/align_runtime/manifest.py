@@ -43,6 +43,26 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Island:
+    """Operators side by side that an FP16 graph keeps in FP32 because of their values, or because it was asked for.
+
+    Attributes:
+        nodes: their names, in the order of the graph.
+        reasons: what was found, one sentence each, e.g. ``"vision_model…/Conv reaches 1.2e+05"``.
+    """
+
+    nodes: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Island:
+        return cls(
+            nodes=_texts(f"{where}: nodes", require(where, values, "nodes", list)),
+            reasons=_texts(f"{where}: reasons", require(where, values, "reasons", list)),
+        )
+
+
+@dataclass(frozen=True)
 class Graph:
     """One ONNX file: a tower in one variant for one target.
 
@@ -57,6 +77,7 @@ class Graph:
         opset: of the default ONNX domain.
         parity: distance from the reference, measured when it was built.
         limits: what that distance had to keep within.
+        islands: what a graph of lower precision keeps in FP32 beyond the rules of its precision.
     """
 
     tower: str
@@ -70,6 +91,7 @@ class Graph:
     outputs: tuple[TensorSpec, ...]
     parity: Parity
     limits: Limits
+    islands: tuple[Island, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"parity": self.parity.to_json()}
@@ -100,6 +122,10 @@ class Graph:
             outputs=_tensors(where, values, "outputs"),
             parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
             limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
+            islands=tuple(
+                Island.from_json(of_kind(f"{where}: islands", island, dict), f"{where}: islands")
+                for island in require(where, values, "islands", list)
+            ),
         )
 
 
@@ -253,6 +279,10 @@ def _tensors(where: str, values: Mapping[str, Any], key: str) -> tuple[TensorSpe
         TensorSpec.from_json(of_kind(f"{where}: {key}", tensor, dict), f"{where}: {key}")
         for tensor in require(where, values, key, list)
     )
+
+
+def _texts(where: str, values: list[Any]) -> tuple[str, ...]:
+    return tuple(of_kind(where, value, str) for value in values)
 
 
 def _strings(where: str, values: Mapping[str, Any]) -> dict[str, str]:

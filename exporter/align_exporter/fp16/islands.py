@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from align_calibration.ranges import FP16_MAX, TensorRange
 from align_runtime.errors import BuildError
+from align_runtime.manifest import Island
 
 # Rounding a tensor to FP16 changes it by 2⁻¹² of its norm; four times as much means that subnormals weigh in.
 MAX_ROUNDING_ERROR = 2.0**-10
@@ -27,19 +28,6 @@ FLOAT32_OPERATORS = ("LayerNormalization", "Softmax", "ReduceL2")
 # Between the last product and the L2 norm.
 POOLING_OPERATORS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Reshape", "Flatten", "Squeeze")
 SHAPE_OPERATORS = ("Shape", "Size")  # read no values
-
-
-@dataclass(frozen=True)
-class Island:
-    """Operators side by side that were kept in FP32 because of their values, or because it was asked for.
-
-    Attributes:
-        nodes: their names, in the order of the graph.
-        reasons: what was found, one sentence each, e.g. ``"vision_model…/Conv reaches 1.2e+05"``.
-    """
-
-    nodes: tuple[str, ...]
-    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""``align-export --fp16``: what it writes, that it is right where FP16 alone is not, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from safetensors.torch import load_file
+
+import align_runtime
+from align_exporter import gate
+from align_exporter.command import main
+from align_exporter.fp16.convert import convert
+from align_exporter.fp16.islands import rules
+from align_exporter.fp16.rounding import rounded
+from align_runtime import Bundle, golden
+from align_runtime.manifest import Graph
+from align_runtime.parity import compare
+from support.overflowing import overflowing
+
+HALF, SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+TOWERS = ("vision", "text")
+
+
+def export(checkpoint: Path, bundle: Path, *arguments: str) -> int:
+    return main([str(checkpoint), "-o", str(bundle), "--quiet", "--fp16", *arguments])
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("fp16") / "bundle"
+    assert export(tiny_checkpoint, folder) == 0
+    return Bundle.open(folder)
+
+
+@pytest.fixture(scope="module")
+def overflowing_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return overflowing(tiny_checkpoint, tmp_path_factory.mktemp("checkpoints") / "overflowing")
+
+
+@pytest.fixture(scope="module")
+def overflowing_bundle(overflowing_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("overflowing") / "bundle"
+    assert export(overflowing_checkpoint, folder) == 0
+    return Bundle.open(folder)
+
+
+def graphs(bundle: Bundle, variant: str) -> dict[str, Graph]:
+    return {graph.tower: graph for graph in bundle.manifest.graphs if (graph.variant, graph.target) == (variant, "any")}
+
+
+def rounded_parity(bundle: Bundle, tower: str, model: ir.Model) -> align_runtime.parity.Parity:
+    """How far `model` is from the reference when every FP16 value is rounded."""
+    expected = golden.read(bundle)
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(rounded(model)).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    if tower == "text":
+        actual = session.run(None, {"input_ids": expected.input_ids, "attention_mask": expected.attention_mask})[0]
+        return compare(actual, expected.text_embeds, expected.texts)
+    actual = session.run(None, {"pixels": expected.pixels})[0]
+    return compare(actual, expected.image_embeds, [picture.name for picture in expected.pictures])
+
+
+# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_both_towers_have_an_fp16_graph_with_the_same_contract(bundle: Bundle) -> None:
+    half, single = graphs(bundle, "fp16"), graphs(bundle, "fp32")
+    assert sorted(half) == ["text", "vision"]
+    for tower in TOWERS:
+        assert (half[tower].inputs, half[tower].outputs) == (single[tower].inputs, single[tower].outputs)
+        assert half[tower].precision == "fp16"
+        assert half[tower].file == f"onnx/{tower}_model_fp16.onnx"
+    assert {path.name for path in (bundle.folder / "onnx").iterdir() if "fp16" in path.name or path.name[0] == "."} == {
+        "text_model_fp16.onnx",
+        "vision_model_fp16.onnx",
+    }
+
+
+def test_all_products_are_fp16_and_the_norms_fp32(bundle: Bundle) -> None:
+    for tower in TOWERS:
+        model = onnx.load(bundle.folder / "onnx" / f"{tower}_model_fp16.onnx").graph
+        types = {value.name: value.type.tensor_type.elem_type for value in [*model.value_info, *model.output]}
+        for node in model.node:
+            if node.op_type in ("Conv", "MatMul", "Gemm"):
+                assert types[node.output[0]] == HALF
+            if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2"):
+                assert types[node.output[0]] == SINGLE
+        weights = Counter[int]()
+        for tensor in model.initializer:
+            weights[tensor.data_type] += int(np.prod(tensor.dims))
+        assert weights[HALF] > 0.99 * (weights[HALF] + weights[SINGLE])
+
+
+def test_casts_are_those_of_the_rules_and_no_more(bundle: Bundle, tiny_checkpoint: Path) -> None:
+    layers = json.loads((tiny_checkpoint / "config.json").read_text())["text_config"]["num_hidden_layers"]
+    # Into and out of each layer norm and each softmax; the mask; the embedding at the end.
+    expected = {"text": 2 * (2 * layers + 1) + 2 * layers + 1 + 1, "vision": 3}
+    for tower, count in expected.items():
+        nodes = onnx.load(bundle.folder / "onnx" / f"{tower}_model_fp16.onnx").graph.node
+        casts = {node.output[0]: node for node in nodes if node.op_type == "Cast"}
+        assert len(casts) == count
+        assert not [node.name for node in casts.values() if node.input[0] in casts], "a cast of a cast"
+
+
+def test_files_are_half_as_large(bundle: Bundle) -> None:
+    """Their weights are; the description of the nodes, 5 % of a model this small, is not."""
+    half, single = graphs(bundle, "fp16"), graphs(bundle, "fp32")
+    for tower in TOWERS:
+        share = bundle.manifest.graph_bytes(half[tower]) / bundle.manifest.graph_bytes(single[tower])
+        assert 0.5 < share < 0.53
+
+
+def test_the_gate_saw_the_rounding(bundle: Bundle) -> None:
+    """Run as it is, ONNX Runtime on a CPU shows less than half of the error that the manifest records."""
+    expected = golden.read(bundle)
+    with align_runtime.load(bundle.folder, precision="fp16") as model:
+        shown = compare(model.embed_pixels(expected.pixels), expected.image_embeds, ["?"] * len(expected.pixels))
+    recorded = graphs(bundle, "fp16")["vision"].parity
+    assert 0 < shown.max_abs < recorded.max_abs < gate.LIMITS["fp16"].max_abs
+    assert recorded.min_centred_cosine > 0.9999
+
+
+def test_fp16_graphs_are_deterministic_and_leave_the_fp32_graphs_alone(
+    bundle: Bundle, tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert export(tiny_checkpoint, tmp_path / "again") == 0
+    for file in (bundle.folder / "onnx").iterdir():
+        content = file.read_bytes()
+        assert content == (tmp_path / "again" / "onnx" / file.name).read_bytes()
+        if "fp16" not in file.name:
+            assert content == (tiny_bundle / "onnx" / file.name).read_bytes()
+
+
+# ── values that leave FP16 ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_overflowing_checkpoint_is_the_same_model(overflowing_bundle: Bundle, bundle: Bundle) -> None:
+    for field in ("image_embeds", "text_embeds"):
+        np.testing.assert_array_equal(
+            getattr(golden.read(overflowing_bundle), field), getattr(golden.read(bundle), field)
+        )
+
+
+def test_it_comes_out_right_with_one_island_a_tower(overflowing_bundle: Bundle) -> None:
+    for tower, graph in graphs(overflowing_bundle, "fp16").items():
+        assert graph.parity.min_centred_cosine > 0.9999
+        (island,) = graph.islands
+        assert any("reaches" in reason for reason in island.reasons)
+        part = "text_model.encoder.layer.0.attention" if tower == "text" else "vision_model.encoder.blocks.1"
+        assert all(node.startswith(part) for node in island.nodes)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_without_islands_it_would_be_nan(overflowing_bundle: Bundle, bundle: Bundle, tower: str) -> None:
+    for subject, fails in ((overflowing_bundle, True), (bundle, False)):
+        model = ir.load(subject.folder / "onnx" / f"{tower}_model.onnx")
+        convert(model, rules(model.graph))
+        parity = rounded_parity(subject, tower, model)
+        if fails:
+            with pytest.raises(align_runtime.ParityError, match="max_abs is nan"):
+                parity.check(tower, gate.LIMITS["fp16"])
+        else:
+            parity.check(tower, gate.LIMITS["fp16"])
+
+
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_disturbed_fp16_weight_fails(bundle: Bundle) -> None:
+    for tower, name in (("vision", "blocks.3.projection.project_conv"), ("text", "layer.1.intermediate.dense")):
+        model = ir.load(bundle.folder / "onnx" / f"{tower}_model_fp16.onnx")
+        (weight,) = [v for k, v in model.graph.initializers.items() if name in k and v.shape and len(v.shape) > 1]
+        assert weight.const_value is not None
+        values = weight.const_value.numpy().copy()
+        values[0] *= -1
+        weight.const_value = ir.tensor(values, name=weight.name)
+        with pytest.raises(align_runtime.ParityError, match="max_abs|cosine"):
+            rounded_parity(bundle, tower, model).check(tower, gate.LIMITS["fp16"])
+
+
+def test_a_missed_gate_leaves_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(tiny_checkpoint, tmp_path / "bundle", "--max-abs", "fp16=1e-5") == 1
+    assert "vision_model_fp16.onnx: max_abs is" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overrides_are_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("--max-abs", "fp16=0.01", "--min-cosine", "0.99", "--fp16-keep", "*blocks.0.*")
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 0
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    assert manifest.provenance.options["max_abs"] == {"fp16": 0.01}
+    assert manifest.provenance.options["min_cosine"] == {"fp32": 0.99, "fp16": 0.99}
+    for graph in manifest.graphs:
+        assert (graph.limits.min_cosine, graph.limits.min_centred_cosine) == (0.99, 0.99)
+        assert graph.limits.max_abs == (0.01 if graph.variant == "fp16" else gate.LIMITS["fp32"].max_abs)
+    (island,) = graphs(Bundle.open(tmp_path / "bundle"), "fp16")["vision"].islands
+    assert all(".blocks.0." in node for node in island.nodes)
+    assert all("was asked for" in reason for reason in island.reasons)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fp16", "--fp16-keep", "no such operator"], "'no such operator' names no operator of any graph"),
+        (["--fp16-keep", "*"], "do nothing without --fp16"),
+        (["--fp16-headroom", "4"], "do nothing without --fp16"),
+        (["--fp16", "--fp16-headroom", "0.5"], "--fp16-headroom is 0.5; a number of at least 1 is needed"),
+        (["--fp16", "--fp16-headroom", "nan"], "--fp16-headroom is nan"),
+        (["--max-abs", "fp16=1"], "--max-abs is 'fp16=1'; .* built: fp32$"),
+        (["--fp16", "--min-cosine", "int8=1"], "--min-cosine is 'int8=1'; .* built: fp32, fp16$"),
+        (["--max-abs", "much"], "--max-abs is 'much'; a number is needed"),
+        (["--max-abs", "inf"], "--max-abs is 'inf'; a number is needed"),
+    ],
+)
+def test_wrong_calls(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[Any], message: str
+) -> None:
+    assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), "--quiet", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error.strip())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scaled_weights_differ(overflowing_checkpoint: Path, tiny_checkpoint: Path) -> None:
+    scaled, plain = (load_file(path / "model.safetensors") for path in (overflowing_checkpoint, tiny_checkpoint))
+    assert sum(not scaled[name].equal(plain[name]) for name in plain) >= 6
