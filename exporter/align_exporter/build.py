@@ -12,6 +12,7 @@ from torch import nn
 
 from align_exporter import gate, samples
 from align_exporter.assets import TokenizerAssets, check_vocabulary, read_preprocessing, read_tokenizer
+from align_exporter.content import proven_content
 from align_exporter.contract import GraphContract, text_contract, vision_contract
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.options import ExportOptions
@@ -177,6 +178,7 @@ def _build_graph(job: _Job, plan: _Plan) -> Graph:
         opset=job.options.opset,
         inputs=contract.inputs,
         outputs=(contract.output,),
+        content=proven_content(job.folder, plan.file, "fp32", job.checkpoint.facts.max_length),
         parity=parity,
         limits=gate.LIMITS["fp32"],
     )
@@ -203,7 +205,7 @@ def _self_test(folder: Path) -> Manifest:
     expected = golden.read(bundle)
     failures = list(check_inputs(bundle, expected))
     checks = [check_graph(bundle, graph, expected, "cpu", None) for graph in bundle.manifest.graphs]
-    failures += [check.failure for check in checks if check.failure]
+    failures += [failure for check in checks for failure in check.failures]
     if failures:
         raise BuildError(f"the finished bundle fails its own test: {'; '.join(failures)}")
     return bundle.manifest

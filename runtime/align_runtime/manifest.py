@@ -11,9 +11,10 @@ from typing import Any
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.json_files import of_kind, require
 from align_runtime.parity import Limits, Parity
+from align_runtime.precision import GraphContent
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "align.json"
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
@@ -55,6 +56,7 @@ class Graph:
         data: path of the file of external data that holds its weights, which other graphs may share; None where
             the graph holds them itself.
         opset: of the default ONNX domain.
+        content: what it computes and holds in which types, counted in the written file.
         parity: distance from the reference, measured when it was built.
         limits: what that distance had to keep within.
     """
@@ -68,6 +70,7 @@ class Graph:
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    content: GraphContent
     parity: Parity
     limits: Limits
 
@@ -99,6 +102,7 @@ class Graph:
             opset=require(where, values, "opset", int),
             inputs=_tensors(where, values, "inputs"),
             outputs=_tensors(where, values, "outputs"),
+            content=GraphContent.from_json(require(where, values, "content", dict), f"{where}: content"),
             parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
             limits=Limits(require(where, limits, "max_abs", float), require(where, limits, "min_cosine", float)),
         )
