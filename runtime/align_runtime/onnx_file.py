@@ -152,8 +152,8 @@ def _node(node: Message) -> Node:
             texts[number] = message(value).text()
         elif number == 5:
             _attribute(message(value), numbers, tensors)
-    if not texts[4]:
-        raise WireError(f"the node {texts[3]!r} names no operator")
+    if not texts[4].isidentifier():
+        raise WireError(f"the node {texts[3]!r} has the operator {texts[4][:100]!r}")
     return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), numbers, tuple(tensors))
 
 

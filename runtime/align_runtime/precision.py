@@ -72,7 +72,7 @@ def check_precision(subject: str, precision: str, content: GraphContent) -> None
     if total == 0 or computed < least * total:
         raise PrecisionError(
             f"{subject} calls itself {precision} but computes {percentage(computed, total)} of its MACs in {dtype}; "
-            f"at least {least:.0%} must be. Export it again in the precision that it is named for"
+            f"at least {100 * least:.0f} % must be. Export it again in the precision that it is named for"
         )
 
 

@@ -1,0 +1,33 @@
+"""A graph goes into a bundle only under the precision that it computes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from align_exporter.content import proven_content
+from align_runtime import BuildError, PrecisionError
+from align_runtime.precision import content_of
+from support import graphs
+
+
+def test_content_of_what_was_written(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.half_model())
+    assert proven_content(tmp_path, file.name, "fp16", 16) == content_of(file, 16)
+
+
+def test_a_graph_in_another_precision_is_not_built(tmp_path: Path) -> None:
+    graphs.write(tmp_path, graphs.half_model())
+    with pytest.raises(
+        PrecisionError, match=r"graph\.onnx calls itself fp32 but computes 0\.6 % of its MACs in float32"
+    ):
+        proven_content(tmp_path, "graph.onnx", "fp32", 16)
+
+
+def test_a_graph_without_shapes_is_not_built(tmp_path: Path) -> None:
+    made = graphs.half_model()
+    del made.graph.value_info[:]
+    graphs.write(tmp_path, made)
+    with pytest.raises(BuildError, match=r"graph\.onnx cannot be checked: the type of 'x' is missing in the file"):
+        proven_content(tmp_path, "graph.onnx", "fp16", 16)
