@@ -10,16 +10,16 @@ from align_exporter.command import main
 from align_exporter.content import proven_content
 from align_runtime import BuildError, PrecisionError
 from align_runtime.precision import RULES, content_of
-from support import graphs
+from support import onnx_models
 
 
 def test_content_of_what_was_written(tmp_path: Path) -> None:
-    file = graphs.write(tmp_path, graphs.half_model())
+    file = onnx_models.write(tmp_path, onnx_models.half_model())
     assert proven_content(tmp_path, file.name, "fp16", 16) == content_of(file, 16)
 
 
 def test_a_graph_in_another_precision_is_not_built(tmp_path: Path) -> None:
-    graphs.write(tmp_path, graphs.half_model())
+    onnx_models.write(tmp_path, onnx_models.half_model())
     with pytest.raises(
         PrecisionError, match=r"graph\.onnx calls itself fp32 but computes 0\.6 % of its MACs in float32"
     ):
@@ -27,9 +27,9 @@ def test_a_graph_in_another_precision_is_not_built(tmp_path: Path) -> None:
 
 
 def test_a_graph_without_shapes_is_not_built(tmp_path: Path) -> None:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     del made.graph.value_info[:]
-    graphs.write(tmp_path, made)
+    onnx_models.write(tmp_path, made)
     with pytest.raises(BuildError, match=r"graph\.onnx cannot be checked: the type of 'x' is missing in the file"):
         proven_content(tmp_path, "graph.onnx", "fp16", 16)
 

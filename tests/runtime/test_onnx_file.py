@@ -16,7 +16,7 @@ from align_runtime import BundleError
 from align_runtime.onnx_file import ELEMENT_TYPES, MAX_RANK, Node, OnnxGraph, TensorType, read_graph
 from align_runtime.precision import content_of
 from align_runtime.protobuf import MAX_FIELDS, MAX_TEXT_BYTES
-from support import graphs
+from support import onnx_models
 
 
 def described(model: onnx.ModelProto) -> OnnxGraph:
@@ -63,15 +63,15 @@ def test_reads_an_exported_graph_as_onnx_does(tiny_bundle: Path, name: str) -> N
 
 
 def test_reads_a_graph_made_by_hand_as_onnx_does(tmp_path: Path) -> None:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     made.graph.node[0].attribute.append(helper.make_attribute("axis", -1))
     made.graph.node[0].attribute.append(helper.make_attribute("pads", [0, 1, -1]))
     made.graph.node[0].doc_string = "not needed"
-    made.graph.input.append(graphs.value("input", ["batch", 7, None]))
+    made.graph.input.append(onnx_models.value("input", ["batch", 7, None]))
     made.graph.input.append(helper.make_tensor_value_info("shapeless", TensorProto.INT64, None))
-    made.graph.output.append(graphs.value("scalar", []))
+    made.graph.output.append(onnx_models.value("scalar", []))
     made.metadata_props.add(key="key", value="value")
-    assert read_graph(graphs.write(tmp_path, made)) == described(made)
+    assert read_graph(onnx_models.write(tmp_path, made)) == described(made)
 
 
 def test_numbers_of_element_types_are_those_of_onnx() -> None:
@@ -81,7 +81,7 @@ def test_numbers_of_element_types_are_those_of_onnx() -> None:
 
 def test_a_graph_in_two_pieces_is_joined_as_protobuf_joins_it(tmp_path: Path) -> None:
     """Else a second piece could hide what the graph computes."""
-    first, second = graphs.half_model(), onnx.ModelProto()
+    first, second = onnx_models.half_model(), onnx.ModelProto()
     second.graph.node.append(helper.make_node("Relu", ["out"], ["last"]))
     file = tmp_path / "graph.onnx"
     file.write_bytes(first.SerializeToString() + second.SerializeToString())
@@ -93,7 +93,7 @@ def test_packed_and_plain_dimensions(tmp_path: Path) -> None:
     """onnx writes one field for each dimension; other writers pack them."""
     tensor = varint_field(2, 1) + bytes_field(1, bytes([2, 0x80, 1])) + varint_field(1, 5) + bytes_field(8, b"w")
     file = tmp_path / "graph.onnx"
-    file.write_bytes(graphs.half_model().SerializeToString() + bytes_field(7, bytes_field(5, tensor)))
+    file.write_bytes(onnx_models.half_model().SerializeToString() + bytes_field(7, bytes_field(5, tensor)))
     assert read_graph(file).initializers["w"] == TensorType("float32", (2, 128, 5))
 
 
@@ -117,44 +117,44 @@ def bytes_field(number: int, content: bytes) -> bytes:
 
 
 def in_graph(content: bytes) -> bytes:
-    return graphs.half_model().SerializeToString() + bytes_field(7, content)
+    return onnx_models.half_model().SerializeToString() + bytes_field(7, content)
 
 
 def with_subgraph() -> bytes:
-    made = graphs.half_model()
-    made.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=graphs.half_model().graph))
+    made = onnx_models.half_model()
+    made.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=onnx_models.half_model().graph))
     return made.SerializeToString()
 
 
 def with_functions() -> bytes:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     made.functions.add(name="hidden", domain="local")
     return made.SerializeToString()
 
 
 def with_sparse_weights() -> bytes:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     made.graph.sparse_initializer.add(dims=[4, 4])
     return made.SerializeToString()
 
 
 def with_two(part: str) -> bytes:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     if part == "initializer":
-        made.graph.initializer.append(graphs.weight("dense", [1]))
+        made.graph.initializer.append(onnx_models.weight("dense", [1]))
     else:
-        made.graph.value_info.append(graphs.value("x", ["batch", 4, "sequence", 8]))
+        made.graph.value_info.append(onnx_models.value("x", ["batch", 4, "sequence", 8]))
     return made.SerializeToString()
 
 
 def with_rank(rank: int) -> bytes:
-    made = graphs.half_model()
-    made.graph.initializer.append(graphs.weight("many", [1] * rank))
+    made = onnx_models.half_model()
+    made.graph.initializer.append(onnx_models.weight("many", [1] * rank))
     return made.SerializeToString()
 
 
 def with_size(size: int) -> bytes:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     made.graph.initializer.add(name="odd", data_type=1, dims=[size])
     return made.SerializeToString()
 
@@ -215,7 +215,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_file_truncated_anywhere_is_refused_or_a_whole_prefix(tmp_path: Path) -> None:
-    content = graphs.half_model().SerializeToString()
+    content = onnx_models.half_model().SerializeToString()
     file = tmp_path / "graph.onnx"
     refused = 0
     for length in range(1, len(content)):
@@ -230,7 +230,7 @@ def test_a_file_truncated_anywhere_is_refused_or_a_whole_prefix(tmp_path: Path) 
 
 def test_mutated_bytes_give_a_graph_or_a_bundle_error(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    original = graphs.half_model().SerializeToString()
+    original = onnx_models.half_model().SerializeToString()
     file = tmp_path / "graph.onnx"
     outcomes = {"counted": 0, "refused": 0}
     for _ in range(1500):
@@ -256,9 +256,9 @@ def test_mutated_bytes_give_a_graph_or_a_bundle_error(tmp_path: Path) -> None:
 
 
 def test_weights_are_not_read_into_memory(tmp_path: Path) -> None:
-    made = graphs.half_model()
-    made.graph.initializer.append(graphs.weight("large", [4 << 20]))
-    file = graphs.write(tmp_path, made)
+    made = onnx_models.half_model()
+    made.graph.initializer.append(onnx_models.weight("large", [4 << 20]))
+    file = onnx_models.write(tmp_path, made)
     tracemalloc.start()
     assert read_graph(file).initializers["large"].shape == (4 << 20,)
     peak = tracemalloc.get_traced_memory()[1]

@@ -29,7 +29,7 @@ from align_runtime.precision import (
     describe,
     percentage,
 )
-from support import checkpoints, graphs
+from support import checkpoints, onnx_models
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,8 +92,8 @@ def test_published_size_has_the_macs_of_its_architecture(tmp_path: Path) -> None
     for index, (module, before, after) in enumerate(convolutions(tower, pictures)):
         names = f"in{index}", f"weight{index}", f"out{index}"
         nodes.append(helper.make_node("Conv", names[:2], names[2:], group=module.groups))
-        values.append(graphs.value(names[0], ["batch", *before[1:]]))
-        values.append(graphs.value(names[2], ["batch", *after[1:]]))
+        values.append(onnx_models.value(names[0], ["batch", *before[1:]]))
+        values.append(onnx_models.value(names[2], ["batch", *after[1:]]))
         external = TensorProto(name=names[1], data_type=TensorProto.FLOAT, dims=module.weight.shape)
         external.data_location = TensorProto.EXTERNAL
         external.external_data.add(key="location", value="nowhere")
@@ -101,7 +101,7 @@ def test_published_size_has_the_macs_of_its_architecture(tmp_path: Path) -> None
 
     def counted(keep: Callable[[onnx.NodeProto, onnx.TensorProto], bool]) -> int:
         kept = [node for node, held in zip(nodes, weights, strict=True) if keep(node, held)]
-        return content_of(graphs.write(tmp_path, graphs.model(kept, values, weights)), 64).macs["float32"]
+        return content_of(onnx_models.write(tmp_path, onnx_models.model(kept, values, weights)), 64).macs["float32"]
 
     assert len(nodes) == 1 + 4 * 55 + 51  # four blocks at the beginning do not expand
     assert counted(lambda *_: True) == macs_of(tower, pictures) == pytest.approx(8.40e9, rel=1e-3)
@@ -111,14 +111,14 @@ def test_published_size_has_the_macs_of_its_architecture(tmp_path: Path) -> None
 
 
 def test_types_are_counted_apart(tmp_path: Path) -> None:
-    content = content_of(graphs.write(tmp_path, graphs.half_model()), 7)
+    content = content_of(onnx_models.write(tmp_path, onnx_models.half_model()), 7)
     assert content.macs == {"float16": 4 * 7 * 8 * 6 + 7 * 7 * 6, "float32": 6 * 5}
     assert content.weights == {"float16": 8 * 6 + 3, "float32": 5 * 6 + 5}
     assert list(content.macs) == sorted(content.macs)
 
 
 def changed(change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
-    made = graphs.half_model()
+    made = onnx_models.half_model()
     change(made)
     return made
 
@@ -159,7 +159,7 @@ def add_node(*arguments: Any, **attributes: Any) -> Callable[[onnx.ModelProto], 
     [
         (retype("x", TensorProto.FLOAT), "MatMul 'dense' has operands of different types, float16 and float32"),
         (
-            lambda made: made.graph.initializer[2].CopyFrom(graphs.weight("bias", [5], TensorProto.FLOAT16)),
+            lambda made: made.graph.initializer[2].CopyFrom(onnx_models.weight("bias", [5], TensorProto.FLOAT16)),
             "Gemm 'projection' has operands of different types, float16 and float32",
         ),
         (add_node("MatMul", ["axes", "axes"], ["scores"], name="ints"), "MatMul 'ints' computes in int64"),
@@ -182,7 +182,7 @@ def add_node(*arguments: Any, **attributes: Any) -> Callable[[onnx.ModelProto], 
 )
 def test_what_cannot_be_counted_is_an_error(change: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"graph\.onnx cannot be checked: ") as caught:
-        content_of(graphs.write(tmp_path, changed(change)), 7)
+        content_of(onnx_models.write(tmp_path, changed(change)), 7)
     assert message in str(caught.value)
 
 
