@@ -87,7 +87,7 @@ def _self_test(folder: Path) -> Manifest:
     expected = golden.read(bundle)
     failures = list(check_inputs(bundle, expected))
     checks = [check_graph(bundle, graph, expected, "cpu", None) for graph in bundle.manifest.graphs]
-    failures += [check.failure for check in checks if check.failure]
+    failures += [failure for check in checks for failure in check.failures]
     if failures:
         raise BuildError(f"the finished bundle fails its own test: {'; '.join(failures)}")
     return bundle.manifest

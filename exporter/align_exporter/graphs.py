@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from align_calibration.ranges import TensorRange, measure_ranges
 from align_exporter import gate, samples
 from align_exporter.checkpoint import Checkpoint
+from align_exporter.content import proven_content
 from align_exporter.contract import GraphContract
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.islands import assign
@@ -140,5 +141,6 @@ class GraphBuilder:
             outputs=(plan.contract.output,),
             parity=measurement.parity,
             limits=limits,
+            content=proven_content(self.folder, file, variant, self.checkpoint.facts.max_length),
         )
         return graph, measurement

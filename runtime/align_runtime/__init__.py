@@ -21,6 +21,7 @@ from align_runtime.errors import (
     ConfigurationError,
     InputError,
     ParityError,
+    PrecisionError,
 )
 from align_runtime.images import ImageInput
 from align_runtime.model import Model, load
@@ -37,5 +38,6 @@ __all__ = [
     "InputError",
     "Model",
     "ParityError",
+    "PrecisionError",
     "load",
 ]

@@ -9,6 +9,7 @@
     ├── BundleError                 a bundle that is missing, damaged, or of another schema
     ├── BackendUnavailableError     a package, library or device that was asked for and is not there
     ├── BuildError                  an export that could not be finished
+    ├── PrecisionError              a graph that does not compute in the precision that it is named for
     └── ParityError                 results further from the reference than allowed
 
 A message says what happened, the value seen and the fix, on one line: commands print it as it is.
@@ -54,6 +55,12 @@ class BackendUnavailableError(AlignError):
 
 class BuildError(AlignError):
     """An export that could not be finished."""
+
+    exit_code = 1
+
+
+class PrecisionError(AlignError):
+    """A graph that does not compute in the precision that it is named for."""
 
     exit_code = 1
 

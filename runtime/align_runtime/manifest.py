@@ -11,9 +11,10 @@ from typing import Any
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.json_files import of_kind, require
 from align_runtime.parity import Limits, Parity
+from align_runtime.precision import GraphContent
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "align.json"
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
@@ -75,6 +76,7 @@ class Graph:
         data: path of the file of external data that holds its weights, which other graphs may share; None where
             the graph holds them itself.
         opset: of the default ONNX domain.
+        content: what it computes and holds in which types, counted in the written file.
         parity: distance from the reference, measured when it was built.
         limits: what that distance had to keep within.
         islands: what a graph of lower precision keeps in FP32 beyond the rules of its precision.
@@ -89,6 +91,7 @@ class Graph:
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    content: GraphContent
     parity: Parity
     limits: Limits
     islands: tuple[Island, ...] = ()
@@ -120,6 +123,7 @@ class Graph:
             opset=require(where, values, "opset", int),
             inputs=_tensors(where, values, "inputs"),
             outputs=_tensors(where, values, "outputs"),
+            content=GraphContent.from_json(require(where, values, "content", dict), f"{where}: content"),
             parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
             limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
             islands=tuple(

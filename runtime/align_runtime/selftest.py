@@ -1,4 +1,6 @@
-"""A bundle tests itself: golden inputs through its own preprocessing, tokenizer and graphs, against the reference."""
+"""A bundle tests itself: golden inputs through its own preprocessing, tokenizer and graphs, against the reference;
+and what its graphs compute in, against what the manifest says.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,32 @@ from numpy.typing import NDArray
 
 from align_runtime.backends import open_runner
 from align_runtime.bundle import Bundle
-from align_runtime.errors import ParityError
+from align_runtime.errors import ParityError, PrecisionError
 from align_runtime.golden import Golden
 from align_runtime.images import preprocess
 from align_runtime.manifest import Graph, Manifest
 from align_runtime.parity import Limits, Parity, compare
+from align_runtime.precision import GraphContent, check_precision, content_of
 from align_runtime.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class GraphCheck:
-    """One graph against the reference's embeddings. `failure` says what is wrong, None when all is well."""
+    """One graph against the reference's embeddings and its own description.
+
+    Attributes:
+        parity, limits: distance from the reference, measured here, and what is allowed.
+        content: counted here, in the file.
+        failures: what is wrong; empty when all is well.
+    """
 
     tower: str
     variant: str
     target: str
     parity: Parity
     limits: Limits
-    failure: str | None
+    content: GraphContent
+    failures: tuple[str, ...]
 
 
 def check_inputs(bundle: Bundle, expected: Golden) -> Iterator[str]:
@@ -47,8 +57,13 @@ def check_inputs(bundle: Bundle, expected: Golden) -> Iterator[str]:
 
 
 def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, threads: int | None) -> GraphCheck:
-    """Runs `graph` on the golden inputs and compares with the golden embeddings."""
+    """Counts what `graph` computes in, runs it on the golden inputs and compares with the golden embeddings.
+
+    Raises:
+        BundleError: a file with another hash, or a graph that cannot be counted or loaded.
+    """
     file, *_ = [bundle.check_hash(name) for name in graph.files]
+    content = content_of(file, bundle.manifest.model.max_length)
     runner = open_runner(file, device, threads)
     try:
         actual = runner.run(graph_inputs(graph, bundle.manifest, expected))
@@ -58,12 +73,27 @@ def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, thr
         parity = compare(actual, expected.text_embeds, [repr(text) for text in expected.texts])
     else:
         parity = compare(actual, expected.image_embeds, [picture.name for picture in expected.pictures])
+    failures = tuple(_failures(graph, parity, content))
+    return GraphCheck(graph.tower, graph.variant, graph.target, parity, graph.limits, content, failures)
+
+
+def _failures(graph: Graph, parity: Parity, content: GraphContent) -> Iterator[str]:
     try:
         parity.check(graph.file, graph.limits)
-        failure = None
     except ParityError as error:
-        failure = str(error)
-    return GraphCheck(graph.tower, graph.variant, graph.target, parity, graph.limits, failure)
+        yield str(error)
+    for kind in ("macs", "weights"):
+        found, said = getattr(content, kind), getattr(graph.content, kind)
+        if found != said:
+            yield (
+                f"{graph.file} has {kind} {dict(found)}, the manifest says {dict(said)}; "
+                "one of them was changed after the export"
+            )
+    for name in dict.fromkeys((graph.precision, graph.variant)):  # `load` asks for the variant
+        try:
+            check_precision(graph.file, name, content)
+        except PrecisionError as error:
+            yield str(error)
 
 
 def graph_inputs(graph: Graph, manifest: Manifest, expected: Golden) -> dict[str, NDArray[Any]]:

@@ -63,6 +63,14 @@ def test_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> Non
         assert graph.parity.min_centred_cosine > 0.999999, graph
 
 
+def test_graphs_compute_in_float32_alone(exported: tuple[Path, int]) -> None:
+    """Known counts: EfficientNet-B7 on 289×289, BERT on 64 tokens, of which the last layer computes one."""
+    macs = {"vision": 8.40e9, "text": 5.134e9}
+    for graph in Bundle.open(exported[0]).manifest.graphs:
+        assert list(graph.content.macs) == list(graph.content.weights) == ["float32"]
+        assert graph.content.macs["float32"] == pytest.approx(macs[graph.tower], rel=1e-3)
+
+
 def test_graphs_are_no_larger_than_the_weights_they_hold(
     exported: tuple[Path, int], full_size_checkpoint: Path
 ) -> None:

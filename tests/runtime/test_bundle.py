@@ -49,8 +49,8 @@ def test_manifest_that_is_no_json(bundle_copy: Path) -> None:
 
 
 def test_another_schema_version(bundle_copy: Path) -> None:
-    edit(bundle_copy, lambda values: values.update(schema_version=2))
-    with pytest.raises(BundleError, match="schema version 2; this runtime reads version 1"):
+    edit(bundle_copy, lambda values: values.update(schema_version=1))
+    with pytest.raises(BundleError, match="schema version 1; this runtime reads version 2"):
         Bundle.open(bundle_copy)
 
 
@@ -117,6 +117,9 @@ def test_a_changed_tokenizer_is_always_noticed(bundle_copy: Path) -> None:
         (lambda values: values["graphs"][1].pop("data"), "the key 'data' is missing"),
         (lambda values: values["graphs"][1].update(data="../data"), "is not a plain path inside the bundle"),
         (lambda values: values["graphs"][2].update(target="abacus"), "target is 'abacus'; known: any, cpu"),
+        (lambda values: values["graphs"][2].pop("content"), "graph 2: the key 'content' is missing"),
+        (lambda values: values["graphs"][0]["content"]["macs"].update(float99=1), "the type 'float99' is not known"),
+        (lambda values: values["graphs"][1]["content"]["weights"].update(float32=-1), "float32 is -1; a count"),
         (lambda values: values["preprocessing"].update(colour="cmyk"), "colour"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +27,7 @@ def test_verify_prints_tower_variant_and_distance(tiny_bundle: Path, capsys: pyt
     assert verify.main([str(tiny_bundle), "--quiet"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    for word in ("vision", "text", "fp32", "any", "cpu", "max abs", "min cosine", "all checks passed"):
+    for word in ("vision", "fp32", "any", "cpu", "float32 100 %", "max abs", "min cosine", "all checks passed"):
         assert word in printed.out
 
 
@@ -41,6 +43,8 @@ def test_verify_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -
         ("text", "cpu", True),
     ]
     assert all(0 < check["parity"]["max_abs"] <= check["limits"]["max_abs"] for check in result["checks"])
+    graphs = json.loads((tiny_bundle / "align.json").read_text())["graphs"]
+    assert [check["content"] for check in result["checks"]] == [graph["content"] for graph in graphs]
 
 
 def test_verify_notices_a_changed_byte(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +120,89 @@ def test_verify_notices_embeddings_of_another_model(bundle_copy: Path) -> None:
     assert verify.main([str(bundle_copy), "--quiet"]) == 1
 
 
+def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the first graph's entry; the manifest itself has no hash that could tell."""
+    file = bundle / "align.json"
+    values = json.loads(file.read_text())
+    change(values["graphs"][0])
+    file.write_text(json.dumps(values))
+
+
+def failures_of(bundle: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What align-verify says of the first graph, which alone fails."""
+    assert verify.main([str(bundle), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert [check["ok"] for check in result["checks"]] == [False, True, True]
+    assert not result["ok"]
+    return result["failures"]
+
+
+def test_verify_notices_fp32_that_is_called_fp16(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name and counts are forged alike, so that only the file itself tells."""
+
+    def forge(graph: dict[str, Any]) -> None:
+        graph.update(variant="fp16", precision="fp16")
+        graph["content"] = {kind: {"float16": counts["float32"]} for kind, counts in graph["content"].items()}
+
+    change_manifest(bundle_copy, forge)
+    macs, weights, rule = failures_of(bundle_copy, capsys)
+    assert macs.startswith("onnx/vision_model.onnx has macs {'float32': ")
+    assert "the manifest says {'float16': " in macs
+    assert weights.startswith("onnx/vision_model.onnx has weights {'float32': ")
+    assert rule.startswith("onnx/vision_model.onnx calls itself fp16 but computes 0 % of its MACs in float16; ")
+    assert verify.main([str(bundle_copy), "--quiet"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("FAILED: onnx/vision_model.onnx") == 3
+    assert [line.endswith("FAILED") for line in printed.splitlines() if line.startswith(("vision", "text"))] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("key", ["variant", "precision"])
+def test_verify_notices_a_false_name_alone(bundle_copy: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    change_manifest(bundle_copy, lambda graph: graph.update({key: "fp16"}))
+    (failure,) = failures_of(bundle_copy, capsys)
+    assert failure.startswith("onnx/vision_model.onnx calls itself fp16")
+
+
+@pytest.mark.parametrize("kind", ["macs", "weights"])
+def test_verify_notices_a_count_of_one_more(bundle_copy: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def count(graph: dict[str, Any]) -> None:
+        graph["content"][kind]["float32"] += 1
+
+    change_manifest(bundle_copy, count)
+    (failure,) = failures_of(bundle_copy, capsys)
+    assert failure.startswith(f"onnx/vision_model.onnx has {kind} ")
+
+
+def test_verify_notices_weights_stored_in_another_type(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As FP16 and cast back: the same arithmetic, within limits that were forged to allow it."""
+    file = bundle_copy / "onnx" / "vision_model.onnx"
+    model = onnx.load(file)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("project_conv.weight"))
+    name, values = weight.name, onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), "half"))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["half"], [name], to=onnx.TensorProto.FLOAT))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape))
+    onnx.save(model, file)
+    reseal(bundle_copy)
+    change_manifest(bundle_copy, lambda graph: graph["limits"].update(max_abs=1.0))
+    (failure,) = failures_of(bundle_copy, capsys)
+    assert f"has weights {{'float16': {values.size}, 'float32': " in failure
+
+
+def test_verify_of_a_graph_that_cannot_be_counted(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bundle_copy / "onnx" / "vision_model.onnx"
+    model = onnx.load(file)
+    del model.graph.value_info[:]
+    onnx.save(model, file)
+    reseal(bundle_copy)
+    assert verify.main([str(bundle_copy), "--quiet"]) == 2
+    assert "vision_model.onnx cannot be checked: the type of " in capsys.readouterr().err
+
+
 def test_verify_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("align-verify: error: ")
@@ -126,6 +213,8 @@ def test_inspect_prints_the_essence(tiny_bundle: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     for word in ("align-tiny", "onnx/text_model.onnx", "fp32", "opset=20", "torch 2", "pictures 65×65"):
         assert word in printed
+    counts = printed[printed.index("MACs of one") :].splitlines()
+    assert [line.count("float32 100 %") for line in counts[2:]] == [2, 2, 2]
 
 
 def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +223,7 @@ def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) 
     for graph in result["graphs"]:
         files = [graph["file"]] + ([graph["data"]] if graph["data"] else [])
         assert graph["bytes"] == sum((tiny_bundle / file).stat().st_size for file in files)
+        assert sum(graph["content"]["macs"].values()) > sum(graph["content"]["weights"].values()) > 0
     assert result["provenance"]["options"]["pixel_input"] == "uint8"
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import add_output_options, run, table
+from align_runtime.manifest import Manifest
+from align_runtime.precision import describe
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 2 a wrong call or a damaged bundle."""
     parser = argparse.ArgumentParser(
         prog="align-inspect",
-        description="Print what a bundle holds: where it came from, its graphs, their sizes and their parity, measured "
-        "when it was built. Nothing is run (align-verify runs the self-test).",
+        description="Print what a bundle holds: where it came from, its graphs, their sizes, the types that they "
+        "compute in and their parity, measured when it was built. Nothing is run (align-verify runs the self-test).",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     add_output_options(parser)
@@ -64,4 +66,20 @@ def _as_text(bundle: Bundle) -> str:
         for graph in manifest.graphs
     ]
     headings = ["tower", "variant", "target", "graph", "size", "max abs error", "min cosine"]
-    return "\n".join(lines) + "\n" + table(headings, rows, right=(4, 5, 6))
+    graphs = table(headings, rows, right=(4, 5, 6))
+    return "\n".join([*lines, graphs, "", _contents(manifest)])
+
+
+def _contents(manifest: Manifest) -> str:
+    """Which types the graphs compute and store in, as a table."""
+    rows = [
+        [
+            graph.file,
+            f"{sum(graph.content.macs.values()) / 1e6:,.1f} M",
+            describe(graph.content.macs),
+            f"{sum(graph.content.weights.values()) / 1e6:,.2f} M",
+            describe(graph.content.weights),
+        ]
+        for graph in manifest.graphs
+    ]
+    return table(["graph", "MACs of one", "computed in", "weights", "stored in"], rows, right=(1, 3))

@@ -10,6 +10,7 @@ from typing import Any
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress, add_device_options, add_output_options, run, table
+from align_runtime.precision import describe
 from align_runtime.selftest import GraphCheck, check_graph, check_inputs
 
 
@@ -17,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 all well, 1 a check failed, 2 a wrong call or a damaged bundle."""
     parser = argparse.ArgumentParser(
         prog="align-verify",
-        description="Check a bundle: every file's hash, then its golden inputs through its own preprocessing, "
-        "tokenizer and graphs against the embeddings of the PyTorch reference.",
+        description="Check a bundle: every file's hash, the types that its graphs compute in, and its golden inputs "
+        "through its own preprocessing, tokenizer and graphs against the embeddings of the PyTorch reference.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     add_device_options(parser)
@@ -40,7 +41,7 @@ def _verify(options: argparse.Namespace) -> int:
     for graph in bundle.manifest.graphs:
         with progress.phase(f"{graph.tower} {graph.variant} ({graph.target})"):
             checks.append(check_graph(bundle, graph, expected, options.device, options.threads))
-    failures = differences + [check.failure for check in checks if check.failure]
+    failures = differences + [failure for check in checks for failure in check.failures]
     if options.json:
         print(json.dumps(_as_json(bundle, checks, failures), ensure_ascii=False))
     else:
@@ -60,7 +61,8 @@ def _as_json(bundle: Bundle, checks: list[GraphCheck], failures: list[str]) -> d
                 "target": check.target,
                 "parity": check.parity.to_json(),
                 "limits": vars(check.limits),
-                "ok": check.failure is None,
+                "content": vars(check.content),
+                "ok": not check.failures,
             }
             for check in checks
         ],
@@ -74,20 +76,21 @@ def _print(bundle: Bundle, texts: int, pictures: int, checks: list[GraphCheck], 
             check.tower,
             check.variant,
             check.target,
+            describe(check.content.macs),
             f"{check.parity.max_abs:.2e}",
             f"{check.limits.max_abs:.0e}",
             f"{check.parity.min_cosine:.7f}",
             "—" if math.isnan(check.parity.min_centred_cosine) else f"{check.parity.min_centred_cosine:.7f}",
-            "ok" if check.failure is None else "FAILED",
+            "FAILED" if check.failures else "ok",
         ]
         for check in checks
     ]
-    headings = ["tower", "variant", "target", "max abs", "allowed", "min cosine", "mean-centred", ""]
+    headings = ["tower", "variant", "target", "computes in", "max abs", "allowed", "min cosine", "mean-centred", ""]
     print(
         f"{bundle.folder}: {bundle.manifest.provenance.name}, {len(bundle.manifest.files)} files with the right hashes"
     )
     print(f"{texts} texts and {pictures} pictures against the embeddings of the PyTorch reference:\n")
-    print(table(headings, rows, right=(3, 4, 5, 6)))
+    print(table(headings, rows, right=(4, 5, 6, 7)))
     for failure in failures:
         print(f"FAILED: {failure}")
     print(f"\n{'failed' if failures else 'all checks passed'}")
