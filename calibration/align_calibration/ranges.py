@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from align_runtime.backends import open_runner
+from align_calibration.observe import Batch, float_values, run_batches, set_output
 
-OUTPUT = "statistics"
 INPUT = "input"  # the operator of a tensor that no node computes
 FP16_MAX = 65504.0  # the largest finite number
 
@@ -38,37 +35,17 @@ class TensorRange:
     rounding_error: float
 
 
-def measure_ranges(
-    model: ir.Model, batches: Iterable[Mapping[str, NDArray[Any]]], folder: Path
-) -> tuple[TensorRange, ...]:
+def measure_ranges(model: ir.Model, batches: Iterable[Batch], folder: Path) -> tuple[TensorRange, ...]:
     """Runs `model` on `batches` and returns the range of each of its float32 tensors, in the order of the graph.
-
-    The statistics are computed inside the graph, so the memory needed is that of an ordinary run and not that of all
-    activations.
 
     Args:
         model: float32; left as it is.
-        batches: inputs by name, at least one batch.
-        folder: where a temporary graph may be written; external data of `model` must lie in it.
-
-    Raises:
-        ValueError: no batches: a mistake of the caller.
+        batches: inputs by name.
+        folder: as in `run_batches`.
     """
     watching = model.clone()
-    watched = watch(watching)
-    file = folder / ".ranges.onnx"
-    try:
-        ir.save(watching, file)
-        runner = open_runner(file, "cpu", None)
-    finally:
-        file.unlink(missing_ok=True)
-    try:
-        parts = [runner.run(batch).astype(np.float64) for batch in batches]
-    finally:
-        runner.close()
-    if not parts:
-        raise ValueError("no samples to measure ranges on")
-    statistics = np.stack(parts)  # (batches, tensors, 4)
+    watched = _watch(watching.graph)
+    statistics = run_batches(watching, batches, folder)  # (batches, tensors, 4)
     largest, (energy, error, count) = statistics[..., 0].max(0), statistics[..., 1:].sum(0).T
     return tuple(
         TensorRange(
@@ -82,17 +59,12 @@ def measure_ranges(
     )
 
 
-def watch(model: ir.Model) -> tuple[ir.Value, ...]:
-    """Replaces the outputs of `model` by one, float32 (tensors, 4): largest absolute value, sum of squares, sum of the
-    squares of what rounding to FP16 changes, number of elements. Returns the tensors, in the order of its rows."""
-    graph = model.graph
-    watched = tuple(
-        value
-        for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]
-        if value.dtype == ir.DataType.FLOAT
-    )
+def _watch(graph: ir.Graph) -> tuple[ir.Value, ...]:
+    """Gives `graph` the output (tensors, 4): largest absolute value, sum of squares, sum of the squares of what
+    rounding to FP16 changes, number of elements. Returns the tensors, in the order of its rows."""
+    watched = float_values(graph)
     tape = ir.tape.Tape(graph)
-    axis = tape.initializer(ir.tensor(np.array([0], dtype=np.int64), name=f"{OUTPUT}.axis"))
+    axis = tape.initializer(ir.tensor(np.array([0], dtype=np.int64), name="ranges.axis"))
     rows = []
     for value in watched:
         rounded = tape.op("Cast", [tape.op("Cast", [value], {"to": ir.DataType.FLOAT16})], {"to": ir.DataType.FLOAT})
@@ -106,10 +78,7 @@ def watch(model: ir.Model) -> tuple[ir.Value, ...]:
         ]
         row = tape.op("Concat", [tape.op("Unsqueeze", [cell, axis]) for cell in cells], {"axis": 0})
         rows.append(tape.op("Unsqueeze", [row, axis]))
-    output = tape.op("Concat", rows, {"axis": 0}, name=OUTPUT)
-    output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape([len(watched), 4])
-    graph.outputs.clear()
-    graph.outputs.append(output)
+    set_output(graph, tape, rows, [len(watched), 4])
     return watched
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from align_calibration.channel_means import measure_channel_means
+from align_calibration.observe import Batch
 from align_calibration.ranges import TensorRange, measure_ranges
 from align_exporter import gate, samples
 from align_exporter.checkpoint import Checkpoint
@@ -18,6 +20,7 @@ from align_exporter.content import proven_content
 from align_exporter.contract import GraphContract
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.islands import assign
+from align_exporter.fp16.mean_rounding import round_weights
 from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.options import ExportOptions
@@ -92,16 +95,23 @@ class GraphBuilder:
         with self.progress.phase(f"{title}: conversion and checks"):
             self.operators.update(node.name or "" for node in model.graph)
             assignment = assign(model, ranges, self.options.fp16_keep, self.options.fp16_headroom)
+            if plan.contract.tower == "vision":
+                pictures = self._feeds(plan.contract, samples.blocks(self.answers.pixels))
+                means = measure_channel_means(model, pictures, (self.folder / file).parent)
+                round_weights(model, means, assignment.float32)
             casts = convert(model, assignment.float32)
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file)
         graph, measurement = self._prove(plan, "fp16", file, None)
         return BuiltGraph(replace(graph, islands=assignment.islands), measurement, casts, ranges)
 
-    def _range_batches(self, contract: GraphContract) -> Sequence[Mapping[str, NDArray[Any]]]:
+    def _range_batches(self, contract: GraphContract) -> Sequence[Batch]:
         if contract.tower == "text":
             return samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
-        pixels = samples.pixel_batches(self.answers)
+        return self._feeds(contract, samples.pixel_batches(self.answers))
+
+    def _feeds(self, contract: GraphContract, pixels: Sequence[NDArray[np.uint8]]) -> list[Batch]:
+        """Batches of `pixels` as the vision graph takes them."""
         name = contract.inputs[0].name
         if name == "pixels":
             return [{name: batch} for batch in pixels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def pixel_batches(answers: Golden) -> list[NDArray[np.uint8]]:
     extremes[3] = (255, 0, 255)
     extremes[4] = np.random.default_rng(0).integers(0, 256, (height, width, 3))
     pixels = np.concatenate([answers.pixels, extremes])
-    return [pixels[rows] for rows in _blocks(len(pixels))]
+    return blocks(pixels)
 
 
 def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.int64]]]:
@@ -94,6 +95,11 @@ def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.
         for input_ids, attention_mask in inputs
         for rows in _blocks(count)
     ]
+
+
+def blocks(rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """`rows` in batches that bound the memory of a run."""
+    return [rows[part] for part in _blocks(len(rows))]
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -70,6 +70,9 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
     """The nodes that stay FP32 in every FP16 graph.
 
     - layer norm, softmax, and the L2 norm with the pooling before it;
+    - squeeze-excite in blocks without a residual: a gate is rounded once for a whole channel, which no later mean
+      averages out, and such a block is all that its followers see. On conditioned full-size weights the worst
+      mean-centred cosine is 0.9994 without and 0.9997 with these seven blocks in FP32;
     - what is made of integers, up to the first product: the normalisation of bytes, which cancels, and the attention
       mask with its addition to the scores, which ends in the lowest float32.
     """
@@ -81,6 +84,7 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
         )
         if is_float(node) and (made_of_integers or follows):
             ruled.add(node)
+    ruled |= {node for pool in graph for node in _undiluted_gates(pool)}
     for norm in [node for node in graph if node.op_type == "ReduceL2"]:
         ruled |= {reader for reader in _readers(norm) if is_float(reader)}
         (producer,) = _producers(norm)
@@ -88,6 +92,27 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
             ruled.add(producer)
             (producer,) = _producers(producer)
     return ruled
+
+
+def _undiluted_gates(pool: ir.Node) -> set[ir.Node]:
+    """From the global mean `pool` to the product of its gates and its input, where no residual is added to what the
+    next product makes of that; nothing elsewhere."""
+    if pool.op_type != "GlobalAveragePool":
+        return set()
+    (features,) = pool.inputs
+    chain, border = {pool}, [pool]
+    while border:
+        for reader in _readers(border.pop()):
+            if reader not in chain:
+                chain.add(reader)
+                if features not in reader.inputs:
+                    border.append(reader)
+    products = [node for node in chain if node is not pool and features in node.inputs]
+    if len(products) != 1:  # the pool at the end has none
+        return set()
+    (projection,) = _readers(products[0])
+    diluted = [reader.op_type for reader in _readers(projection)] == ["Add"]
+    return set() if diluted else chain
 
 
 def is_float(node: ir.Node) -> bool:

@@ -116,3 +116,25 @@ def test_a_patchwork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     kept(typed(CHAIN), keep=("first",))
     with pytest.raises(BuildError, match=r"2 separate FP32 islands \(at most 1\), the first at first was asked for"):
         kept(typed(CHAIN), keep=("first", "last"))
+
+
+SQUEEZE = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 4, 2, 2] x) => (float[n, 4, 2, 2] y)
+<float[4, 4, 1, 1] w = {WEIGHT}>
+{
+  [pool] pooled = GlobalAveragePool (x)
+  [reduce] z = Conv (pooled, w)
+  [gate] gate = Sigmoid (z)
+  [excite] excited = Mul (x, gate)
+  [project] projected = Conv (excited, w)
+  [next] n = Conv (projected, w)
+  [sum] y = Add (n, projected)
+}
+""".replace("{WEIGHT}", "{" + ", ".join(["1"] * 16) + "}")
+
+
+def test_squeeze_excite_stays_where_no_residual_follows() -> None:
+    assert {node.name for node in rules(typed(SQUEEZE).graph)} == {"pool", "reduce", "gate", "excite"}
+    residual = SQUEEZE.replace("(n, projected)", "(projected, x)").replace("[next] n = Conv (projected, w)", "")
+    assert rules(typed(residual).graph) == set()

@@ -1,0 +1,54 @@
+"""Statistics of a graph's tensors, computed inside the graph: memory stays that of an ordinary run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_runtime.backends import open_runner
+
+OUTPUT = "statistics"
+Batch = Mapping[str, NDArray[Any]]
+
+
+def float_values(graph: ir.Graph) -> tuple[ir.Value, ...]:
+    """The float32 tensors of `graph` that depend on its inputs, in order."""
+    results = (output for node in graph for output in node.outputs)
+    return tuple(value for value in [*graph.inputs, *results] if value.dtype == ir.DataType.FLOAT)
+
+
+def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int]) -> None:
+    """Makes the concatenation of `parts` along axis 0, float32 of `shape`, the one output of `graph`."""
+    output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
+    output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
+    graph.outputs.clear()
+    graph.outputs.append(output)
+
+
+def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> NDArray[np.float64]:
+    """The one output of `model` for each of `batches`, (batches, …).
+
+    Args:
+        folder: where a temporary graph may be written; external data of `model` must lie in it.
+
+    Raises:
+        ValueError: no batches: a mistake of the caller.
+    """
+    file = folder / f".{OUTPUT}.onnx"
+    try:
+        ir.save(model, file)
+        runner = open_runner(file, "cpu", None)
+    finally:
+        file.unlink(missing_ok=True)
+    try:
+        parts = [runner.run(batch).astype(np.float64) for batch in batches]
+    finally:
+        runner.close()
+    if not parts:
+        raise ValueError("no samples to observe the graph on")
+    return np.stack(parts)
