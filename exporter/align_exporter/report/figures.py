@@ -28,8 +28,8 @@ def number(value: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Seven decimals, rounded down; `UNKNOWN` for NaN."""
-    return UNKNOWN if math.isnan(value) else f"{math.floor(value * 1e7) / 1e7:.7f}"
+    """Seven decimals, rounded down."""
+    return f"{math.floor(value * 1e7) / 1e7:.7f}" if math.isfinite(value) else scientific(value)
 
 
 def size(count: int) -> str:

@@ -52,8 +52,8 @@ def _parity(record: GraphRecord) -> list[Markup]:
     parity, limits = record.graph.parity, record.graph.limits
     drawing = error_histogram(record.errors, parity.max_abs, limits.max_abs)
     caption = (
-        f"How many components of {parity.rows} embeddings are how far from the reference. The largest difference is in "
-        f"the embedding of {parity.worst}."
+        f"How many components of {len(record.cosines)} compared embeddings are how far from the reference. The "
+        f"largest difference is in the embedding of {parity.worst}."
     )
     return [element("h4", "Distance from the reference"), figure(drawing, caption), _worst_samples(record)]
 
@@ -73,13 +73,13 @@ def _islands(record: GraphRecord) -> list[Markup]:
     if not record.islands:
         return []
     rows = [
-        (str(number), str(len(island.nodes)), _names(island), _reasons(island))
+        (str(number), _reasons(island), str(len(island.nodes)), _names(island))
         for number, island in enumerate(record.islands, 1)
     ]
     caption = "Operators side by side that were kept in FP32, and why"
     return [
         element("h4", "FP32 islands"),
-        table(caption, ["Island", "Operators", "Which", "Why"], rows, numbers=(1,)),
+        table(caption, ["Island", "Why", "Operators", "Which"], rows, numbers=(2,)),
     ]
 
 

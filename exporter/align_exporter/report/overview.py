@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from align_exporter.report.charts import bar, stacked_bar
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, section, table, title_of, verdict_of
 from align_exporter.report.record import BuildRecord, GraphRecord
-from align_runtime.parity import merge
+from align_runtime.parity import Parity, merge
 
 
 def verdict(record: BuildRecord) -> Markup:
@@ -64,13 +65,18 @@ def _parity_table(graphs: Sequence[GraphRecord]) -> Markup:
             figures.scientific(record.graph.limits.max_abs),
             figures.cosine(record.graph.parity.min_cosine),
             f"{record.graph.limits.min_cosine:g}",
-            figures.cosine(record.graph.parity.min_centred_cosine),
+            _centred(record.graph.parity),
         )
         for index, record in enumerate(graphs)
     ]
     headings = ["Graph", "Gate", "Max abs", "Allowed", "Min cosine", "At least", "Mean-centred"]
     caption = "Distance of every graph from the reference; mean-centred: the cosine without what all embeddings share"
     return table(caption, headings, rows, numbers=(2, 3, 4, 5, 6))
+
+
+def _centred(parity: Parity) -> str:
+    """NaN stands for too few rows to tell."""
+    return figures.UNKNOWN if math.isnan(parity.min_centred_cosine) else figures.cosine(parity.min_centred_cosine)
 
 
 def sizes_and_precision(record: BuildRecord) -> Markup:

@@ -16,7 +16,7 @@ from align_exporter.report.markup import Markup, element
 
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
 FP16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2⁻¹⁴; below it digits are lost
-LOWEST_DECADE = -10  # of the axis: what is smaller is drawn at its foot
+LOWEST_DECADE, HIGHEST_DECADE = -10, 8  # of the axis; an attention mask of -3e38 must not squeeze all others
 TOP, BOTTOM, HEIGHT = 14, 286, 326  # pixels
 FEW = 150  # tensors, which leave room for larger dots
 MOST_TICKS = 9
@@ -35,11 +35,12 @@ class _Axis:
         values = [tensor.max_abs for tensor in tensors] + [tensor.rms for tensor in tensors]
         logarithms = [math.log10(value) for value in values if 0 < value < math.inf]
         low = math.floor(min([*logarithms, math.log10(FP16_SMALLEST_NORMAL)]))
-        return cls(max(low, LOWEST_DECADE), math.ceil(max([*logarithms, math.log10(FP16_MAX)])))
+        high = math.ceil(max([*logarithms, math.log10(FP16_MAX)]))
+        return cls(max(low, LOWEST_DECADE), min(high, HIGHEST_DECADE))
 
     def y(self, value: float) -> float:
-        """Pixels from the top; what is infinite or not a number stands at the top, zero at the foot."""
-        if not math.isfinite(value):
+        """Pixels from the top; what is above the axis or not a number stands at its top, what is below at its foot."""
+        if not value <= 10.0**self.high:
             return TOP
         decade = math.log10(value) if value > 0 else self.low
         return BOTTOM - (BOTTOM - TOP) * (max(decade, self.low) - self.low) / (self.high - self.low)
@@ -47,7 +48,7 @@ class _Axis:
 
 def range_chart(tower: str, tensors: Sequence[TensorRange], kept: Collection[str], headroom: float) -> Markup:
     """Per tensor a stem from its RMS to its largest absolute value, with a dot there, or a diamond where its operator
-    is one of `kept`, which stayed FP32."""
+    is one of `kept`, which stayed FP32. What exceeds the axis, see `beyond`, stands at its upper end."""
     axis = _Axis.over(tensors)
     marks = [*_grid(axis), *_ticks(tensors)]
     order = sorted(range(len(tensors)), key=lambda index: tensors[index].tensor in kept)  # their marks lie on top
@@ -127,6 +128,11 @@ def _mark(axis: _Axis, index: int, count: int, tensor: TensorRange, kept: bool) 
 def _diamond(x: str, y: float) -> Markup:
     """A percentage cannot stand in a path, so the diamond is drawn around the origin of an SVG that stands at x, y."""
     return element("svg", element("path", d="M0 -6 L6 0 L0 6 L-6 0 Z"), x=x, y=y, overflow="visible")
+
+
+def beyond(tensors: Sequence[TensorRange]) -> int:
+    """How many of `tensors` exceed the highest axis, 10⁸, or are not finite."""
+    return sum(not tensor.max_abs <= 10.0**HIGHEST_DECADE for tensor in tensors)
 
 
 def key(kept: bool) -> Markup:

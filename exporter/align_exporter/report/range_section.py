@@ -9,7 +9,7 @@ from align_calibration.ranges import TensorRange
 from align_exporter.report import figures
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, figure, section, table
-from align_exporter.report.range_chart import FP16_MAX, key, range_chart, rounding
+from align_exporter.report.range_chart import FP16_MAX, beyond, key, range_chart, rounding
 from align_exporter.report.record import BuildRecord
 
 WORST_TENSORS = 20
@@ -34,6 +34,8 @@ def _tower(tower: str, tensors: Sequence[TensorRange], record: BuildRecord) -> M
     kept, name = record.kept(tower), f"ranges-{tower}"
     caption = [key(kept=False), " largest absolute value, its line reaches down to the RMS; "]
     caption += [key(kept=True), " the same of an operator that was kept in FP32"]
+    if beyond(tensors):
+        caption.append(f"; at the upper end: {beyond(tensors)} beyond the axis")
     return element(
         "section",
         element("h3", f"{tower.capitalize()} tower", id=name),
@@ -55,7 +57,9 @@ def _summary(tensors: Sequence[TensorRange], kept: Collection[str]) -> Markup:
         "p",
         f"{text} Of the others, the one that rounding to FP16 changes most, in relation to its norm, is ",
         code(worst.tensor),
-        f" ({rounding(worst)}).",
+        " (",
+        element("span", rounding(worst), class_="short"),
+        ").",
     )
 
 
