@@ -14,6 +14,6 @@ JSON_NAME = "report.json"
 
 def write_report(folder: Path, record: BuildRecord) -> None:
     """Writes `record` as ``report.html`` and ``report.json`` into `folder`: the same record gives the same bytes."""
-    text = json.dumps(record.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
     (folder / JSON_NAME).write_text(text, encoding="utf-8")
     (folder / HTML_NAME).write_text(page(record), encoding="utf-8")
