@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from align_exporter.report import figures
 from align_exporter.report.charts import bar, stacked_bar
@@ -116,27 +116,17 @@ def _of_fp32(record: GraphRecord, graphs: Sequence[GraphRecord]) -> str:
 
 
 def _share_tables(graphs: Sequence[GraphRecord]) -> list[Markup]:
-    macs = [
-        (
-            title_of(record.graph),
-            stacked_bar(record.macs),
-            figures.shares(record.macs),
-            figures.amount(sum(record.macs.values())),
-        )
-        for record in graphs
-    ]
-    weights = [
-        (
-            title_of(record.graph),
-            stacked_bar(record.weights),
-            figures.shares(record.weights),
-            figures.amount(sum(record.weights.values())),
-        )
-        for record in graphs
-    ]
     of_macs = "Multiply-accumulates of one item by the element type they are computed in; float32 is hatched"
     of_weights = "Weights by element type; float32 is hatched"
     return [
-        table(of_macs, ["Graph", "Split", "Shares", "In all"], macs, numbers=(3,)),
-        table(of_weights, ["Graph", "Split", "Shares", "In all"], weights, numbers=(3,)),
+        _share_table(of_macs, [(record, record.macs) for record in graphs]),
+        _share_table(of_weights, [(record, record.weights) for record in graphs]),
     ]
+
+
+def _share_table(caption: str, parts: Sequence[tuple[GraphRecord, Mapping[str, int]]]) -> Markup:
+    rows = [
+        (title_of(record.graph), stacked_bar(counts), figures.shares(counts), figures.amount(sum(counts.values())))
+        for record, counts in parts
+    ]
+    return table(caption, ["Graph", "Split", "Shares", "In all"], rows, numbers=(3,))
