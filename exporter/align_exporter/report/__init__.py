@@ -1,0 +1,19 @@
+"""The report of a build: ``report.html`` for people and ``report.json`` for machines, from one record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from align_exporter.report.html import page
+from align_exporter.report.record import BuildRecord
+
+HTML_NAME = "report.html"
+JSON_NAME = "report.json"
+
+
+def write_report(folder: Path, record: BuildRecord) -> None:
+    """Writes `record` as ``report.html`` and ``report.json`` into `folder`: the same record gives the same bytes."""
+    text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
+    (folder / JSON_NAME).write_text(text, encoding="utf-8")
+    (folder / HTML_NAME).write_text(page(record), encoding="utf-8")

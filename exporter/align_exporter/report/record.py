@@ -1,0 +1,160 @@
+"""What a build knows about itself: the record that a report is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_calibration.ranges import TensorRange
+from align_exporter.fp16.islands import Island
+from align_runtime.errors import ParityError
+from align_runtime.manifest import Graph, ModelFacts, Provenance
+from align_runtime.preprocessing import ImagePreprocessing
+
+SCHEMA_VERSION = 1
+EDGES = tuple(quarter / 4 for quarter in range(-40, 1))  # 1e-10 to 1e0 in quarters of a decade
+
+
+@dataclass(frozen=True)
+class ErrorHistogram:
+    """How often components of embeddings are how far from the reference.
+
+    Attributes:
+        edges: n increasing values of log10 |difference|.
+        counts: n + 1 numbers of components. ``counts[i]`` lie from ``edges[i - 1]`` on and below ``edges[i]``; the
+            first are below every edge, exact zeros with them; the last are at or above every edge, or not a number, so
+            that nothing is left out.
+
+    Raises:
+        ValueError: another number of counts: a mistake of the caller.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.counts)} counts for {len(self.edges)} edges; one more than edges was expected")
+
+    @classmethod
+    def of(cls, differences: NDArray[np.floating]) -> ErrorHistogram:
+        """The histogram of `differences`, any shape, with or without signs, over `EDGES`."""
+        with np.errstate(divide="ignore"):
+            logarithms = np.log10(np.abs(differences.astype(np.float64).ravel()))
+        bins = np.digitize(logarithms, EDGES)  # a NaN goes behind the last edge
+        return cls(EDGES, tuple(np.bincount(bins, minlength=len(EDGES) + 1).tolist()))
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """A graph of the bundle and all that was measured of it.
+
+    Attributes:
+        graph: as it stands in the manifest.
+        bytes: size of the graph with its external data, also where another graph shares that.
+        errors: of all components of all rows.
+        cosines: of every compared row with the reference.
+        labels: of the same rows; a sample that was compared in several batches occurs as often.
+        casts: number of Cast nodes between float types.
+        islands: what stayed FP32 in an FP16 graph.
+        macs: multiply-accumulates of one item, by the element type that they are computed in.
+        weights: number of weights by element type.
+
+    Raises:
+        ValueError: as many labels as cosines are needed: a mistake of the caller.
+    """
+
+    graph: Graph
+    bytes: int
+    errors: ErrorHistogram
+    cosines: tuple[float, ...]
+    labels: tuple[str, ...]
+    casts: int
+    islands: tuple[Island, ...]
+    macs: Mapping[str, int]
+    weights: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if len(self.cosines) != len(self.labels):
+            raise ValueError(f"{len(self.cosines)} cosines under {len(self.labels)} labels")
+
+    @property
+    def failure(self) -> str | None:
+        """What the parity gate says against the graph; None where it is within its limits."""
+        try:
+            self.graph.parity.check(self.graph.file, self.graph.limits)
+        except ParityError as error:
+            return str(error)
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"graph": self.graph.to_json(), "passed": self.failure is None}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A step of the build and how many seconds it took."""
+
+    title: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """Everything in the report.
+
+    Attributes:
+        provenance, model, preprocessing: as they stand in the manifest.
+        graphs: in the order of the manifest.
+        ranges: tower → its tensors in the order of the graph; empty where nothing was measured, because no FP16 graph
+            was built.
+        headroom: a tensor whose ``max_abs · headroom`` exceeds 65504, the largest FP16 number, stays FP32.
+        phases: in the order in which they ran.
+        built: UTC, ISO 8601.
+        machine: what the build ran on, e.g. ``{"cpu": …, "cores": …}``.
+    """
+
+    provenance: Provenance
+    model: ModelFacts
+    preprocessing: ImagePreprocessing
+    graphs: tuple[GraphRecord, ...]
+    ranges: Mapping[str, tuple[TensorRange, ...]]
+    headroom: float
+    phases: tuple[Phase, ...]
+    built: str
+    machine: Mapping[str, str]
+
+    def kept(self, tower: str) -> frozenset[str]:
+        """Names of the operators of `tower` that stayed FP32 in any of its graphs."""
+        records = [record for record in self.graphs if record.graph.tower == tower]
+        return frozenset(node for record in records for island in record.islands for node in island.nodes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``report.json``. What is infinite or not a number is null, for JSON has no word for it."""
+        values = {
+            "schema_version": SCHEMA_VERSION,
+            "built": self.built,
+            "machine": dict(self.machine),
+            "provenance": asdict(self.provenance),
+            "model": asdict(self.model),
+            "preprocessing": self.preprocessing.to_json(),
+            "graphs": [record.to_json() for record in self.graphs],
+            "headroom": self.headroom,
+            "ranges": {tower: [asdict(tensor) for tensor in tensors] for tower, tensors in self.ranges.items()},
+            "phases": [asdict(phase) for phase in self.phases],
+        }
+        return {key: _finite(value) for key, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """`value` in JSON's own types, every float in it finite or None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

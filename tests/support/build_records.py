@@ -1,0 +1,207 @@
+"""Records of builds for the report's tests.
+
+`tiny_record` is measured on an exported bundle. No FP16 graph is there to be measured: its FP16 graphs are the FP32
+ones with embeddings rounded to FP16, and their shares and islands are made up. `large_record` has as many tensors as
+the published model, with values that are made up as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from align_calibration.ranges import TensorRange
+from align_exporter.fp16.islands import Island
+from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
+from align_runtime import golden
+from align_runtime.bundle import Bundle
+from align_runtime.golden import Golden
+from align_runtime.manifest import Graph
+from align_runtime.parity import Limits, compare
+
+HEADROOM = 8.0
+FP16_LIMITS = Limits(max_abs=5e-3, min_cosine=0.9995)
+MACHINE = {"cpu": "a processor", "cores": "2", "system": "Linux"}
+PHASES = (
+    Phase("read align-tiny", 1.4),
+    Phase("vision: trace", 15.9),
+    Phase("vision: passes and checks", 0.1),
+    Phase("vision: parity with the reference", 0.4),
+    Phase("text: trace", 148.2),
+    Phase("bundle and self-test", 0.5),
+)
+
+
+def tiny_record(folder: Path) -> BuildRecord:
+    """The record of the bundle in `folder`, with an FP16 variant of two of its graphs."""
+    bundle = Bundle.open(folder)
+    manifest, answers = bundle.manifest, golden.read(bundle)
+    outputs = [_run(folder / graph.file, _inputs(graph, answers)) for graph in manifest.graphs]
+    graphs = [
+        _graph_record(bundle, graph, output, answers) for graph, output in zip(manifest.graphs, outputs, strict=True)
+    ]
+    ranges = {
+        graph.tower: _ranges(folder / graph.file, _inputs(graph, answers))
+        for graph in manifest.graphs
+        if graph.target == "any"
+    }
+    for record, output in list(zip(graphs, outputs, strict=True))[:2]:
+        graphs.append(_as_fp16(record, output, answers, ranges[record.graph.tower]))
+    return BuildRecord(
+        provenance=manifest.provenance,
+        model=manifest.model,
+        preprocessing=manifest.preprocessing,
+        graphs=tuple(graphs),
+        ranges=ranges,
+        headroom=HEADROOM,
+        phases=PHASES,
+        built="2026-11-25T15:00:00Z",
+        machine=MACHINE,
+    )
+
+
+def large_record(tiny: BuildRecord) -> BuildRecord:
+    """`tiny` with the published model's numbers of tensors: 700 and 400, of which twelve and four stay FP32."""
+    ranges = {
+        "vision": _made_up("vision_model.encoder.blocks", 700, 55, seed=1),
+        "text": _made_up("text_model.encoder.layer", 400, 12, seed=2),
+    }
+    islands = {tower: _islands(tensors) for tower, tensors in ranges.items()}
+    graphs = [
+        replace(record, islands=islands[record.graph.tower]) if record.graph.variant == "fp16" else record
+        for record in tiny.graphs
+    ]
+    return replace(tiny, graphs=tuple(graphs), ranges=ranges)
+
+
+def _inputs(graph: Graph, answers: Golden) -> dict[str, NDArray[np.generic]]:
+    return {spec.name: getattr(answers, spec.name) for spec in graph.inputs}
+
+
+def _expected(graph: Graph, answers: Golden) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    if graph.tower == "vision":
+        return answers.image_embeds, tuple(picture.name for picture in answers.pictures)
+    return answers.text_embeds, tuple(map(repr, answers.texts))
+
+
+def _run(file: Path, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(None, dict(inputs))[0]
+
+
+def _graph_record(bundle: Bundle, graph: Graph, output: NDArray[np.float32], answers: Golden) -> GraphRecord:
+    expected, labels = _expected(graph, answers)
+    weights = onnx.load(bundle.folder / graph.file, load_external_data=False).graph.initializer
+    numbers = sum(int(np.prod(weight.dims)) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT)
+    return GraphRecord(
+        graph=graph,
+        bytes=bundle.manifest.graph_bytes(graph),
+        errors=ErrorHistogram.of(output - expected),
+        cosines=_cosines(output, expected),
+        labels=labels,
+        casts=0,
+        islands=(),
+        macs={"float32": 12_345_678},
+        weights={"float32": numbers},
+    )
+
+
+def _as_fp16(
+    record: GraphRecord, output: NDArray[np.float32], answers: Golden, ranges: tuple[TensorRange, ...]
+) -> GraphRecord:
+    expected, labels = _expected(record.graph, answers)
+    rounded = output.astype(np.float16).astype(np.float32)
+    graph = replace(
+        record.graph,
+        variant="fp16",
+        precision="fp16",
+        file=record.graph.file.replace(".onnx", "_fp16.onnx"),
+        data=None,
+        parity=compare(rounded, expected, labels),
+        limits=FP16_LIMITS,
+    )
+    numbers = record.weights["float32"]
+    return replace(
+        record,
+        graph=graph,
+        bytes=record.bytes // 2,
+        errors=ErrorHistogram.of(rounded - expected),
+        cosines=_cosines(rounded, expected),
+        casts=4,
+        islands=_islands(ranges),
+        macs={"float16": 12_340_000, "float32": 5_678},
+        weights={"float16": numbers - 120, "float32": 120},
+    )
+
+
+def _cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> tuple[float, ...]:
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    return tuple(((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).tolist())
+
+
+def _islands(ranges: tuple[TensorRange, ...]) -> tuple[Island, ...]:
+    """Two islands: the largest tensor with its neighbours, and the smallest."""
+    largest = max(range(len(ranges)), key=lambda index: ranges[index].max_abs)
+    smallest = min(ranges, key=lambda tensor: tensor.max_abs)
+    around = ranges[max(largest - 3, 0) : largest + 3]
+    return (
+        Island(
+            tuple(tensor.tensor for tensor in around),
+            tuple(f"{tensor.tensor} reaches {tensor.max_abs:.2g}" for tensor in around[:4]),
+        ),
+        Island((smallest.tensor,), (f"{smallest.tensor} falls to {smallest.max_abs:.2g}",)),
+    )
+
+
+def _ranges(file: Path, inputs: Mapping[str, NDArray[np.generic]]) -> tuple[TensorRange, ...]:
+    """Of every float tensor that a node of the graph in `file` computes."""
+    model = onnx.load(file)
+    nodes = {output: node for node in model.graph.node for output in node.output}
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in nodes)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = session.run(list(nodes), dict(inputs))
+    return tuple(
+        _range(nodes[name].name, nodes[name].op_type, value)
+        for name, value in zip(nodes, values, strict=True)
+        if value.dtype == np.float32
+    )
+
+
+def _range(name: str, operator: str, value: NDArray[np.float32]) -> TensorRange:
+    exact = value.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        change = np.linalg.norm(value.astype(np.float16).astype(np.float64) - exact) / np.linalg.norm(exact)
+    return TensorRange(
+        tensor=name,
+        operator=operator,
+        max_abs=float(np.abs(exact).max()),
+        rms=float(np.sqrt(np.mean(exact**2))),
+        rounding_error=float(change) if np.isfinite(change) else float("nan"),
+    )
+
+
+def _made_up(prefix: str, count: int, units: int, seed: int) -> tuple[TensorRange, ...]:
+    """A walk of magnitudes with one peak beyond FP16's end and one valley below its normal numbers."""
+    random = np.random.default_rng(seed)
+    logarithms = np.convolve(random.normal(0, 1.6, count + 7), np.full(8, 1 / 8), "valid") + random.normal(
+        0, 0.3, count
+    )
+    logarithms[count // 3 : count // 3 + 3] = 5.1
+    logarithms[count // 2] = -5.2
+    return tuple(
+        TensorRange(
+            tensor=f"{prefix}.{index * units // count}.squeeze_excite.expand/Conv_{index}",
+            operator=("Conv", "Sigmoid", "Mul")[index % 3],
+            max_abs=float(10**logarithm),
+            rms=float(10 ** (logarithm - random.uniform(0.3, 1.5))),
+            rounding_error=float("nan") if 10**logarithm > 65504 else 2.4e-4,
+        )
+        for index, logarithm in enumerate(logarithms)
+    )
