@@ -12,6 +12,8 @@ from align_exporter.checkpoint import Checkpoint, read_checkpoint
 from align_exporter.graphs import GraphBuilder
 from align_exporter.options import ExportOptions
 from align_exporter.plans import plans
+from align_exporter.record import build_record
+from align_exporter.report import write_report
 from align_reference.source import CheckpointSource
 from align_runtime import golden
 from align_runtime.bundle import Bundle, inventory, staged, write_manifest
@@ -44,17 +46,19 @@ def build(
         with progress.phase("bundle and self-test"):
             golden.write(folder, answers)
             _write_configs(folder, source, checkpoint.preprocessing)
-            write_manifest(
-                folder,
-                Manifest(
-                    provenance=provenance,
-                    model=checkpoint.facts,
-                    preprocessing=checkpoint.preprocessing,
-                    graphs=tuple(entry.graph for entry in built),
-                    files=inventory(folder),
-                ),
+            manifest = Manifest(
+                provenance=provenance,
+                model=checkpoint.facts,
+                preprocessing=checkpoint.preprocessing,
+                graphs=tuple(entry.graph for entry in built),
+                files=inventory(folder),
             )
-            return _self_test(folder)
+            write_manifest(folder, manifest)
+            _self_test(folder)
+        with progress.phase("report"):
+            # After the inventory: a report tells of one build and its times, the manifest of what any build gives.
+            write_report(folder, build_record(manifest, built, options.fp16_headroom, progress.finished))
+        return manifest
 
 
 def _answers(checkpoint: Checkpoint, tokenizer_file: Path) -> Golden:
@@ -81,7 +85,7 @@ def _write_configs(folder: Path, source: CheckpointSource, preprocessing: ImageP
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
 
-def _self_test(folder: Path) -> Manifest:
+def _self_test(folder: Path) -> None:
     """Opens the finished bundle as a user does and lets it test itself."""
     bundle = Bundle.open(folder)
     expected = golden.read(bundle)
@@ -90,4 +94,3 @@ def _self_test(folder: Path) -> Manifest:
     failures += [failure for check in checks for failure in check.failures]
     if failures:
         raise BuildError(f"the finished bundle fails its own test: {'; '.join(failures)}")
-    return bundle.manifest

@@ -11,16 +11,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.channel_means import measure_channel_means
 from align_calibration.observe import Batch
-from align_calibration.ranges import TensorRange, measure_ranges
+from align_calibration.ranges import measure_ranges
 from align_exporter import gate, samples
 from align_exporter.checkpoint import Checkpoint
 from align_exporter.content import proven_content
 from align_exporter.contract import GraphContract
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.islands import assign
-from align_exporter.fp16.mean_rounding import round_weights
+from align_exporter.fp16.halve import Halving, halve
 from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.options import ExportOptions
@@ -35,18 +32,11 @@ from align_runtime.manifest import ANY_TARGET, Graph
 
 @dataclass(frozen=True)
 class BuiltGraph:
-    """A graph in the bundle and how it came about.
-
-    Attributes:
-        measurement: its answers to the samples.
-        casts: number of casts that FP16 needed.
-        ranges: of its FP32 tensors, measured for FP16.
-    """
+    """A graph in the bundle, its answers to the samples, and for an FP16 graph how it came about."""
 
     graph: Graph
     measurement: gate.Measurement
-    casts: int = 0
-    ranges: tuple[TensorRange, ...] = ()
+    halving: Halving | None = None
 
 
 @dataclass(frozen=True)
@@ -94,21 +84,19 @@ class GraphBuilder:
         ranges = measure_ranges(model, bar, (self.folder / file).parent)
         with self.progress.phase(f"{title}: conversion and checks"):
             self.operators.update(node.name or "" for node in model.graph)
-            assignment = assign(model, ranges, self.options.fp16_keep, self.options.fp16_headroom)
-            if plan.contract.tower == "vision":
-                pictures = self._feeds(plan.contract, samples.blocks(self.answers.pixels))
-                means = measure_channel_means(model, pictures, (self.folder / file).parent)
-                round_weights(model, means, assignment.float32)
-            casts = convert(model, assignment.float32)
+            halving = halve(model, ranges, self._pictures(plan.contract), self.options, (self.folder / file).parent)
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file)
         graph, measurement = self._prove(plan, "fp16", file, None)
-        return BuiltGraph(replace(graph, islands=assignment.islands), measurement, casts, ranges)
+        return BuiltGraph(replace(graph, islands=halving.islands), measurement, halving)
 
     def _range_batches(self, contract: GraphContract) -> Sequence[Batch]:
         if contract.tower == "text":
             return samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
         return self._feeds(contract, samples.pixel_batches(self.answers))
+
+    def _pictures(self, contract: GraphContract) -> list[Batch]:
+        return self._feeds(contract, samples.blocks(self.answers.pixels)) if contract.tower == "vision" else []
 
     def _feeds(self, contract: GraphContract, pixels: Sequence[NDArray[np.uint8]]) -> list[Batch]:
         """Batches of `pixels` as the vision graph takes them."""

@@ -58,6 +58,7 @@ class Progress:
     """Phases and bars on stderr: live on a terminal, one line per finished phase in a log, nothing when quiet."""
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.finished: list[tuple[str, float]] = []  # titles and seconds, in order
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._live = not quiet and self._stream.isatty()
@@ -86,8 +87,10 @@ class Progress:
         self._finish("✓", title, start)
 
     def _finish(self, mark: str, title: str, start: float) -> None:
+        seconds = time.monotonic() - start
+        self.finished.append((title, seconds))
         if not self._quiet:
-            self._write(f"{CLEAR_LINE if self._live else ''}  {mark} {title} ({time.monotonic() - start:.1f} s)\n")
+            self._write(f"{CLEAR_LINE if self._live else ''}  {mark} {title} ({seconds:.1f} s)\n")
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

@@ -88,17 +88,18 @@ def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels
     difference = np.abs(left - right).max(axis=1)
     worst = int(np.nanargmax(difference)) if not np.isnan(difference).any() else int(np.argmax(np.isnan(difference)))
     centre = right.mean(axis=0)
-    centred = _cosines(left - centre, right - centre).min() if len(left) > 2 else np.nan
+    centred = cosines(left - centre, right - centre).min() if len(left) > 2 else np.nan
     return Parity(
         rows=len(left),
         max_abs=float(difference[worst]),
-        min_cosine=float(_cosines(left, right).min()),
+        min_cosine=float(cosines(left, right).min()),
         min_centred_cosine=float(centred),
         worst=labels[worst],
     )
 
 
-def _cosines(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def cosines(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosine of each row of `left` (n, dim) with the same row of `right`; NaN for a row of zeros."""
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (left * right).sum(axis=1) / norms

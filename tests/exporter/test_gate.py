@@ -32,7 +32,7 @@ class Subject:
 
     def measure(self, contract: GraphContract, file: Path | None = None) -> Parity:
         file = file or self.graph(f"{contract.tower}_model.onnx")
-        return gate.measure(file, contract, self.preprocessing, self.answers)
+        return gate.measure([file], contract, self.preprocessing, self.answers).parity
 
     def graph(self, name: str) -> Path:
         return self.folder / "onnx" / name

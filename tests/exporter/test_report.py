@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
-from align_exporter.fp16.islands import Island
 from align_exporter.report import figures, write_report
 from align_exporter.report.charts import error_histogram, stacked_bar
 from align_exporter.report.markup import Markup, element, escape
 from align_exporter.report.range_chart import range_chart
 from align_exporter.report.record import EDGES, BuildRecord, ErrorHistogram, GraphRecord, Phase
+from align_runtime.manifest import Island
+from align_runtime.precision import GraphContent
 from support.build_records import large_record, tiny_record
 
 ATTACK = "<script>alert('x')</script>\"&"
@@ -132,9 +133,9 @@ def test_json_holds_the_whole_record(record: BuildRecord, tmp_path: Path) -> Non
         assert described["passed"] is True
         assert ErrorHistogram(**{key: tuple(value) for key, value in described["errors"].items()}) == graph.errors
         assert tuple(described["cosines"]) == graph.cosines
-        assert described["macs"] == graph.macs
-        islands = [Island(tuple(each["nodes"]), tuple(each["reasons"])) for each in described["islands"]]
-        assert tuple(islands) == graph.islands
+        assert described["graph"]["content"]["macs"] == graph.graph.content.macs
+        islands = [Island.from_json(each, "here") for each in described["graph"]["islands"]]
+        assert tuple(islands) == graph.graph.islands
     for tower, tensors in record.ranges.items():
         finite = [each for each in tensors if math.isfinite(each.rounding_error)]
         read = [TensorRange(**each) for each in content["ranges"][tower] if each["rounding_error"] is not None]
@@ -241,11 +242,10 @@ def test_everything_from_outside_is_escaped(record: BuildRecord, tmp_path: Path)
             data=ATTACK,
             variant=ATTACK,
             parity=replace(graph.graph.parity, worst=ATTACK),
+            islands=(Island((ATTACK,), (ATTACK,)),),
+            content=GraphContent({ATTACK: 1}, {ATTACK: 1}),
         ),
         labels=tuple(f"{ATTACK}{index}" for index in range(len(graph.labels))),
-        islands=(Island((ATTACK,), (ATTACK,)),),
-        macs={ATTACK: 1},
-        weights={ATTACK: 1},
     )
     changed = replace(
         with_graph(record, 3, hostile),
@@ -301,9 +301,9 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
         assert f"{graph.graph.limits.min_cosine:g}" in page.text
         assert figures.size(graph.bytes) in page.text
         assert graph.graph.parity.worst in page.text
-        for island in graph.islands:
+        for island in graph.graph.islands:
             assert all(text in page.text for text in (*island.nodes, *island.reasons))
-    assert sum(len(graph.islands) for graph in record.graphs) == 4
+    assert sum(len(graph.graph.islands) for graph in record.graphs) == 4
     for phase in record.phases:
         assert phase.title in page.text
         assert figures.duration(phase.seconds) in page.text
@@ -425,11 +425,11 @@ def test_an_attention_mask_does_not_squeeze_the_others(record: BuildRecord, tmp_
 
 def test_worst_tensors_are_named(record: BuildRecord, tmp_path: Path) -> None:
     source, _ = written(tmp_path, large_record(record))
-    rows = re.findall(r"◆ yes|<td>no</td>", source.split('id="ranges-vision"', 1)[1].split("</table>", 1)[0])
+    rows = re.findall(r"◆ (?:island|rule)|<td>no</td>", source.split('id="ranges-vision"', 1)[1].split("</table>", 1)[0])
     kept = large_record(record).kept("vision")
     assert len(rows) == 20
-    assert rows.count("◆ yes") == len(kept) == 7
-    assert rows[:7] == ["◆ yes"] * 7
+    assert rows.count("◆ island") == len(kept) == 7
+    assert rows[:7] == ["◆ island"] * 7
 
 
 def test_hundreds_of_tensors_stay_small(record: BuildRecord, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from align_runtime.errors import ParityError
-from align_runtime.parity import Limits, Parity, compare, merge
+from align_runtime.parity import Limits, Parity, compare
 
-LIMITS = Limits(max_abs=1e-3, min_cosine=0.999)
+LIMITS = Limits(max_abs=1e-3, min_cosine=0.999, min_centred_cosine=0.999)
 
 
 def rows(count: int = 4, dim: int = 8) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_cosine_alone_can_fail() -> None:
     actual = rows()
     actual[1] = -actual[1]
     with pytest.raises(ParityError, match="min_cosine is -1"):
-        compare(actual, rows(), LABELS).check("graph", Limits(max_abs=10, min_cosine=0.5))
+        compare(actual, rows(), LABELS).check("graph", Limits(max_abs=10, min_cosine=0.5, min_centred_cosine=-2))
 
 
 def test_not_a_number_is_never_within_the_limits() -> None:
@@ -51,7 +51,7 @@ def test_not_a_number_is_never_within_the_limits() -> None:
     parity = compare(actual, rows(), LABELS)
     assert parity.worst == "d"
     with pytest.raises(ParityError):
-        parity.check("graph", Limits(max_abs=np.inf, min_cosine=-2))
+        parity.check("graph", Limits(max_abs=np.inf, min_cosine=-2, min_centred_cosine=-2))
 
 
 def test_centring_shows_what_a_common_part_hides() -> None:
@@ -64,16 +64,15 @@ def test_centring_shows_what_a_common_part_hides() -> None:
     assert parity.min_centred_cosine < 0.9
 
 
-def test_merging_keeps_the_worst() -> None:
-    far, near = rows(), rows()
-    far[0] += 0.5
-    near[1] += 0.1
-    merged = merge([compare(near, rows(), LABELS), compare(far, rows(), LABELS)])
-    assert (merged.rows, merged.worst) == (8, "a")
-    assert merged.max_abs == pytest.approx(0.5, abs=1e-6)
-    broken = compare(np.full((4, 8), np.nan), rows(), LABELS)
-    assert np.isnan(merge([merged, broken]).max_abs)
-    assert np.isnan(merge([broken, merged]).min_cosine)
+def test_a_centred_cosine_has_a_limit_of_its_own() -> None:
+    common = np.full((4, 8), 8**-0.5)
+    difference = rows().astype(np.float64) * 1e-4
+    parity = compare(common + difference[[1, 0, 3, 2]], common + difference, LABELS)
+    with pytest.raises(ParityError, match=r"min_centred_cosine is .*, allowed 0\.999"):
+        parity.check("graph", LIMITS)
+    few = compare((common + difference)[:2], (common + difference)[[1, 0]], LABELS[:2])
+    assert np.isnan(few.min_centred_cosine)
+    few.check("graph", LIMITS)  # two rows have no centre to speak of
 
 
 def test_round_trip_through_json() -> None:

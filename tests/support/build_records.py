@@ -17,16 +17,16 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from align_calibration.ranges import TensorRange
-from align_exporter.fp16.islands import Island
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.golden import Golden
-from align_runtime.manifest import Graph
-from align_runtime.parity import Limits, compare
+from align_runtime.manifest import Graph, Island
+from align_runtime.parity import Limits, compare, cosines
+from align_runtime.precision import GraphContent
 
 HEADROOM = 8.0
-FP16_LIMITS = Limits(max_abs=5e-3, min_cosine=0.9995)
+FP16_LIMITS = Limits(max_abs=5e-3, min_cosine=0.9995, min_centred_cosine=0.9995)
 MACHINE = {"cpu": "a processor", "cores": "2", "system": "Linux"}
 PHASES = (
     Phase("read align-tiny", 1.4),
@@ -74,7 +74,9 @@ def large_record(tiny: BuildRecord) -> BuildRecord:
     }
     islands = {tower: _islands(tensors) for tower, tensors in ranges.items()}
     graphs = [
-        replace(record, islands=islands[record.graph.tower]) if record.graph.variant == "fp16" else record
+        replace(record, graph=replace(record.graph, islands=islands[record.graph.tower]))
+        if record.graph.variant == "fp16"
+        else record
         for record in tiny.graphs
     ]
     return replace(tiny, graphs=tuple(graphs), ranges=ranges)
@@ -97,8 +99,6 @@ def _run(file: Path, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.fl
 
 def _graph_record(bundle: Bundle, graph: Graph, output: NDArray[np.float32], answers: Golden) -> GraphRecord:
     expected, labels = _expected(graph, answers)
-    weights = onnx.load(bundle.folder / graph.file, load_external_data=False).graph.initializer
-    numbers = sum(int(np.prod(weight.dims)) for weight in weights if weight.data_type == onnx.TensorProto.FLOAT)
     return GraphRecord(
         graph=graph,
         bytes=bundle.manifest.graph_bytes(graph),
@@ -106,9 +106,7 @@ def _graph_record(bundle: Bundle, graph: Graph, output: NDArray[np.float32], ans
         cosines=_cosines(output, expected),
         labels=labels,
         casts=0,
-        islands=(),
-        macs={"float32": 12_345_678},
-        weights={"float32": numbers},
+        ruled=(),
     )
 
 
@@ -125,8 +123,9 @@ def _as_fp16(
         data=None,
         parity=compare(rounded, expected, labels),
         limits=FP16_LIMITS,
+        islands=_islands(ranges),
+        content=_halved(record.graph.content),
     )
-    numbers = record.weights["float32"]
     return replace(
         record,
         graph=graph,
@@ -134,15 +133,19 @@ def _as_fp16(
         errors=ErrorHistogram.of(rounded - expected),
         cosines=_cosines(rounded, expected),
         casts=4,
-        islands=_islands(ranges),
-        macs={"float16": 12_340_000, "float32": 5_678},
-        weights={"float16": numbers - 120, "float32": 120},
+        ruled=(ranges[0].tensor,),
+    )
+
+
+def _halved(content: GraphContent) -> GraphContent:
+    """The same numbers, all but 120 of them in float16."""
+    return GraphContent(
+        *({"float16": counts["float32"] - 120, "float32": 120} for counts in (content.macs, content.weights))
     )
 
 
 def _cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> tuple[float, ...]:
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    return tuple(((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).tolist())
+    return tuple(cosines(left.astype(np.float64), right.astype(np.float64)).tolist())
 
 
 def _islands(ranges: tuple[TensorRange, ...]) -> tuple[Island, ...]:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from align_exporter.fp16.islands import Island
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, figure, more, section, table, title_of, verdict_of
 from align_exporter.report.record import BuildRecord, GraphRecord
-from align_runtime.manifest import TensorSpec
+from align_runtime.manifest import Island, TensorSpec
 
 WORST_SAMPLES = 5
 SHOWN_NAMES = 3  # of an island's operators and reasons; the others are folded away
@@ -36,7 +35,7 @@ def _graph(index: int, record: GraphRecord) -> Markup:
             ("Takes", "; ".join(map(_tensor, graph.inputs))),
             ("Gives", "; ".join(map(_tensor, graph.outputs))),
             ("Made for", "every device" if graph.target == "any" else graph.target),
-            ("Precision", f"{graph.precision}; {figures.shares(record.macs)} of the multiply-accumulates"),
+            ("Precision", f"{graph.precision}; {figures.shares(graph.content.macs)} of the multiply-accumulates"),
             ("Casts", f"{record.casts} between float types"),
             ("ONNX opset", str(graph.opset)),
         ]
@@ -70,11 +69,11 @@ def _worst_samples(record: GraphRecord) -> Markup:
 
 
 def _islands(record: GraphRecord) -> list[Markup]:
-    if not record.islands:
+    if not record.graph.islands:
         return []
     rows = [
         (str(number), _reasons(island), str(len(island.nodes)), _names(island))
-        for number, island in enumerate(record.islands, 1)
+        for number, island in enumerate(record.graph.islands, 1)
     ]
     caption = "Operators side by side that were kept in FP32, and why"
     return [

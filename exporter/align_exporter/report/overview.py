@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from align_exporter.report import figures
 from align_exporter.report.charts import bar, stacked_bar
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, section, table, title_of, verdict_of
 from align_exporter.report.record import BuildRecord, GraphRecord
-from align_runtime.parity import Parity, merge
+from align_runtime.parity import Parity
 
 
 def verdict(record: BuildRecord) -> Markup:
@@ -43,15 +45,16 @@ def _cards(graphs: Sequence[GraphRecord]) -> Markup:
 
 
 def _card(variant: str, members: Sequence[GraphRecord]) -> Markup:
-    worst = merge([record.graph.parity for record in members])
-    macs = sum((Counter(record.macs) for record in members), Counter[str]())
+    parities = [record.graph.parity for record in members]
+    worst = max(parities, key=lambda parity: math.inf if math.isnan(parity.max_abs) else parity.max_abs)
+    macs = sum((Counter(record.graph.content.macs) for record in members), Counter[str]())
     pairs = [
-        ("Worst cosine", figures.cosine(worst.min_cosine)),
+        ("Worst cosine", figures.cosine(float(np.min([parity.min_cosine for parity in parities])))),
         ("Largest difference", f"{figures.scientific(worst.max_abs)} ({worst.worst})"),
         ("Computes in", figures.shares(macs)),
     ]
     if any(record.graph.precision != "fp32" for record in members):
-        pairs.append(("FP32 islands", str(sum(len(record.islands) for record in members))))
+        pairs.append(("FP32 islands", str(sum(len(record.graph.islands) for record in members))))
     pairs += [(title_of(record.graph), figures.size(record.bytes)) for record in members]
     return element("div", element("h3", variant), facts(pairs), class_="card")
 
@@ -66,12 +69,13 @@ def _parity_table(graphs: Sequence[GraphRecord]) -> Markup:
             figures.cosine(record.graph.parity.min_cosine),
             f"{record.graph.limits.min_cosine:g}",
             _centred(record.graph.parity),
+            f"{record.graph.limits.min_centred_cosine:g}",
         )
         for index, record in enumerate(graphs)
     ]
-    headings = ["Graph", "Gate", "Max abs", "Allowed", "Min cosine", "At least", "Mean-centred"]
+    headings = ["Graph", "Gate", "Max abs", "Allowed", "Min cosine", "At least", "Mean-centred", "At least"]
     caption = "Distance of every graph from the reference; mean-centred: the cosine without what all embeddings share"
-    return table(caption, headings, rows, numbers=(2, 3, 4, 5, 6))
+    return table(caption, headings, rows, numbers=(2, 3, 4, 5, 6, 7))
 
 
 def _centred(parity: Parity) -> str:
@@ -119,8 +123,8 @@ def _share_tables(graphs: Sequence[GraphRecord]) -> list[Markup]:
     of_macs = "Multiply-accumulates of one item by the element type they are computed in; float32 is hatched"
     of_weights = "Weights by element type; float32 is hatched"
     return [
-        _share_table(of_macs, [(record, record.macs) for record in graphs]),
-        _share_table(of_weights, [(record, record.weights) for record in graphs]),
+        _share_table(of_macs, [(record, record.graph.content.macs) for record in graphs]),
+        _share_table(of_weights, [(record, record.graph.content.weights) for record in graphs]),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from align_calibration.ranges import TensorRange
 from align_exporter.report import figures
@@ -63,17 +63,20 @@ def _summary(tensors: Sequence[TensorRange], kept: Collection[str]) -> Markup:
     )
 
 
-def _worst(tensors: Sequence[TensorRange], kept: Collection[str]) -> Markup:
-    """Those kept first, then the largest."""
+def _worst(tensors: Sequence[TensorRange], kept: Mapping[str, str]) -> Markup:
+    """Those of islands first, then the largest; those kept by a rule, which no values decide on, last."""
+    order = ("island", "no", "rule")
 
-    def rank(tensor: TensorRange) -> tuple[bool, float]:
-        return tensor.tensor not in kept, -tensor.max_abs if math.isfinite(tensor.max_abs) else -math.inf
+    def rank(tensor: TensorRange) -> tuple[int, float]:
+        return order.index(kept.get(tensor.tensor, "no")), -tensor.max_abs if math.isfinite(
+            tensor.max_abs
+        ) else -math.inf
 
     rows = [
         (
             code(tensor.tensor),
             tensor.operator,
-            "◆ yes" if tensor.tensor in kept else "no",
+            f"◆ {kept[tensor.tensor]}" if tensor.tensor in kept else "no",
             figures.number(tensor.max_abs),
             f"{figures.number(100 * tensor.max_abs / FP16_MAX)} %",
             figures.number(tensor.rms),
@@ -81,6 +84,6 @@ def _worst(tensors: Sequence[TensorRange], kept: Collection[str]) -> Markup:
         )
         for tensor in sorted(tensors, key=rank)[:WORST_TENSORS]
     ]
-    caption = f"{len(rows)} of {len(tensors)} tensors: those kept in FP32 first, then the largest (all in report.json)"
+    caption = f"{len(rows)} of {len(tensors)} tensors: those of islands first, then the largest (all in report.json)"
     headings = ["Tensor", "Operator", "Kept in FP32", "Largest", f"Of {FP16_MAX:.0f}", "RMS", "Rounding error"]
     return table(caption, headings, rows, numbers=(3, 4, 5, 6))

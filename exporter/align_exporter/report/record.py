@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_calibration.ranges import TensorRange
-from align_exporter.fp16.islands import Island
 from align_runtime.errors import ParityError
 from align_runtime.manifest import Graph, ModelFacts, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
@@ -60,10 +59,8 @@ class GraphRecord:
         errors: of all components of all rows.
         cosines: of every compared row with the reference.
         labels: of the same rows; a sample that was compared in several batches occurs as often.
-        casts: number of Cast nodes between float types.
-        islands: what stayed FP32 in an FP16 graph.
-        macs: multiply-accumulates of one item, by the element type that they are computed in.
-        weights: number of weights by element type.
+        casts: how many casts an FP16 graph has more than its FP32 twin.
+        ruled: names of the operators that FP16's rules kept in FP32, whatever the values are.
 
     Raises:
         ValueError: as many labels as cosines are needed: a mistake of the caller.
@@ -75,9 +72,7 @@ class GraphRecord:
     cosines: tuple[float, ...]
     labels: tuple[str, ...]
     casts: int
-    islands: tuple[Island, ...]
-    macs: Mapping[str, int]
-    weights: Mapping[str, int]
+    ruled: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if len(self.cosines) != len(self.labels):
@@ -129,10 +124,12 @@ class BuildRecord:
     built: str
     machine: Mapping[str, str]
 
-    def kept(self, tower: str) -> frozenset[str]:
-        """Names of the operators of `tower` that stayed FP32 in any of its graphs."""
+    def kept(self, tower: str) -> Mapping[str, str]:
+        """The operators of `tower` that stayed FP32 in any of its FP16 graphs: name → ``"rule"`` or ``"island"``."""
         records = [record for record in self.graphs if record.graph.tower == tower]
-        return frozenset(node for record in records for island in record.islands for node in island.nodes)
+        ruled = dict.fromkeys((name for record in records for name in record.ruled), "rule")
+        islands = (island for record in records for island in record.graph.islands)
+        return ruled | dict.fromkeys((name for island in islands for name in island.nodes), "island")
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``report.json``. What is infinite or not a number is null, for JSON has no word for it."""

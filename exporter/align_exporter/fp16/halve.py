@@ -1,0 +1,60 @@
+"""An FP32 graph and what was measured of it → the FP16 graph and what was decided on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from align_calibration.channel_means import measure_channel_means
+from align_calibration.observe import Batch
+from align_calibration.ranges import TensorRange
+from align_exporter.fp16.convert import convert
+from align_exporter.fp16.islands import assign, rules
+from align_exporter.fp16.mean_rounding import round_weights
+from align_exporter.options import ExportOptions
+from align_runtime.manifest import Island
+
+
+@dataclass(frozen=True)
+class Halving:
+    """How an FP16 graph came about.
+
+    Attributes:
+        ranges: of the FP32 graph's tensors.
+        ruled: names of the operators that stay FP32 in every FP16 graph.
+        islands: what else stays FP32.
+        casts: number of casts added.
+    """
+
+    ranges: tuple[TensorRange, ...]
+    ruled: tuple[str, ...]
+    islands: tuple[Island, ...]
+    casts: int
+
+
+def halve(
+    model: ir.Model,
+    ranges: tuple[TensorRange, ...],
+    pictures: Sequence[Batch],
+    options: ExportOptions,
+    folder: Path,
+) -> Halving:
+    """Converts the FP32 graph `model` in place.
+
+    Args:
+        ranges: of its tensors.
+        pictures: samples for the means of channels; none for a graph without convolutions.
+        folder: as in `align_calibration.observe.run_batches`.
+
+    Raises:
+        BuildError: as `assign`.
+    """
+    ruled = rules(model.graph)
+    names = tuple(node.name or "" for node in model.graph if node in ruled)
+    assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
+    if pictures:
+        round_weights(model, measure_channel_means(model, pictures, folder), assignment.float32)
+    return Halving(ranges, names, assignment.islands, convert(model, assignment.float32))

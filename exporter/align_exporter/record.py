@@ -1,0 +1,58 @@
+"""What a build measured and decided, put together for its report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from align_exporter.graphs import BuiltGraph
+from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
+from align_runtime.manifest import Manifest
+from align_runtime.parity import cosines
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def build_record(
+    manifest: Manifest, built: Sequence[BuiltGraph], headroom: float, phases: Sequence[tuple[str, float]]
+) -> BuildRecord:
+    """The record of the build of `manifest`, whose graphs are `built`; `phases` with their seconds."""
+    return BuildRecord(
+        provenance=manifest.provenance,
+        model=manifest.model,
+        preprocessing=manifest.preprocessing,
+        graphs=tuple(_graph_record(manifest, entry) for entry in built),
+        ranges={entry.graph.tower: entry.halving.ranges for entry in built if entry.halving},
+        headroom=headroom,
+        phases=tuple(Phase(title, seconds) for title, seconds in phases),
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine={"cpu": _processor(), "cores": str(os.cpu_count()), "system": platform.platform(terse=True)},
+    )
+
+
+def _graph_record(manifest: Manifest, entry: BuiltGraph) -> GraphRecord:
+    measurement = entry.measurement
+    actual, expected = measurement.actual.astype(np.float64), measurement.expected.astype(np.float64)
+    return GraphRecord(
+        graph=entry.graph,
+        bytes=manifest.graph_bytes(entry.graph),
+        errors=ErrorHistogram.of(actual - expected),
+        cosines=tuple(cosines(actual, expected).tolist()),
+        labels=measurement.labels,
+        casts=entry.halving.casts if entry.halving else 0,
+        ruled=entry.halving.ruled if entry.halving else (),
+    )
+
+
+def _processor() -> str:
+    """The processor's name: Linux tells it only there."""
+    if CPUINFO.is_file():
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
