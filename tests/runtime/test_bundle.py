@@ -13,7 +13,7 @@ import pytest
 
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
-from align_runtime.bundle import inventory, staged
+from align_runtime.bundle import check_destination, inventory, staged
 from align_runtime.manifest import MANIFEST_NAME, TOWERS, Manifest
 
 
@@ -233,6 +233,43 @@ def test_a_folder_that_is_no_bundle_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="file exists and is no folder"), staged(tmp_path / "file"):
         pytest.fail("never reached")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(ConfigurationError, match=r"link is a link to .*photos; name the folder itself"):
+        check_destination(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", [".", "..", "../../bundle", "absolute"])
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "bundle" / "onnx").mkdir(parents=True)
+    (tmp_path / "bundle" / MANIFEST_NAME).write_text("old")
+    inner = tmp_path / "bundle" / "onnx"
+    monkeypatch.chdir(inner)
+    output = inner if name == "absolute" else Path(name)
+    with pytest.raises(ConfigurationError, match="holds the current folder and cannot be replaced; name a folder"):
+        check_destination(output)
+    check_destination(Path("new"))
+
+
+def test_a_mount_point_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == tmp_path)
+    with pytest.raises(ConfigurationError, match="is a mount point and cannot be replaced; name a folder inside it"):
+        check_destination(tmp_path)
+    check_destination(tmp_path / "bundle")
+
+
+def test_files_that_someone_put_there_during_the_build_stay(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+
+    def build() -> None:
+        with staged(target) as folder:
+            (folder / MANIFEST_NAME).write_text("new")
+            target.mkdir()
+            (target / "cat.jpg").write_text("precious")
+
+    with pytest.raises(ConfigurationError, match="exists and is no bundle"):
+        build()
+    assert (target / "cat.jpg").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None:
