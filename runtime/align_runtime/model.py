@@ -14,7 +14,7 @@ from PIL import Image
 
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
-from align_runtime.errors import AlignError, ConfigurationError, InputError
+from align_runtime.errors import AlignError, BundleError, ConfigurationError, InputError
 from align_runtime.images import ImageInput, preprocess
 from align_runtime.manifest import Graph, ModelFacts
 from align_runtime.tokenizer import Tokenizer
@@ -211,7 +211,13 @@ class Model:
         runner = self._runners.get(tower)
         if runner is None:
             raise ConfigurationError("the model is closed; load the bundle again")
-        return runner.run(inputs)
+        embeds = runner.run(inputs)
+        if embeds.shape[1:] != (self.facts.embedding_dim,):
+            raise BundleError(
+                f"{self._bundle.folder}: the {tower} graph gives an array of shape {embeds.shape}, the manifest says "
+                f"embeddings of {self.facts.embedding_dim} numbers; it is not the graph of this bundle"
+            )
+        return embeds
 
 
 def _captions(labels: Iterable[str], template: str) -> list[str]:
