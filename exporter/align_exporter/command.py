@@ -141,7 +141,12 @@ def _export(options: argparse.Namespace) -> int:
         from align_reference.source import resolve
 
         with progress.phase(f"find {options.checkpoint}"):
-            source = resolve(options.checkpoint, options.revision, allow_pickle=options.allow_pickle)
+            source = resolve(
+                options.checkpoint,
+                options.revision,
+                allow_pickle=options.allow_pickle,
+                quiet=options.quiet or options.json,
+            )
         with progress.phase("compare with the bundle that is there"):
             wanted = provenance(source, export)
             reason = "--force" if options.force else staleness(options.output, wanted)
@@ -159,7 +164,7 @@ def _export(options: argparse.Namespace) -> int:
         ) from None
     seconds = time.monotonic() - start
     if options.json:
-        print(json.dumps(_as_json(options.output, manifest, reason, seconds), ensure_ascii=False))
+        print(json.dumps(_as_json(options.output, manifest, reason, seconds)))
     elif not options.quiet:
         print(_as_text(options.output, manifest, reason, seconds))
     return 0

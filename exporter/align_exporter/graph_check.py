@@ -14,13 +14,17 @@ from align_reference.vision import block_shapes
 from align_runtime.errors import BuildError
 from align_runtime.manifest import TensorSpec
 
+WITH_TANH = ("tanh", "gelu_new", "gelu_pytorch_tanh")  # activations that put Tanh into a graph, the last by opset
+
 
 def expected_operators(contract: GraphContract, config: AlignConfig, target: str) -> dict[str, int]:
     """Operators whose number follows from the configuration: the proof that folding left nothing over."""
     if contract.tower == "text":
         # Six projections per layer; the last one to `dim` is a Gemm. Two batched products per layer.
         layers = config.text.num_hidden_layers
-        counts = {"LayerNormalization": 2 * layers + 1, "MatMul": 8 * layers, "Gemm": 1, "Softmax": layers, "Tanh": 0}
+        counts = {"LayerNormalization": 2 * layers + 1, "MatMul": 8 * layers, "Gemm": 1, "Softmax": layers}
+        if config.text.hidden_act not in WITH_TANH:
+            counts["Tanh"] = 0  # the pooler's
         # Shapes that depend on values: where the tokens are and how many the longest text has. Only the CPU takes them.
         return counts | {"NonZero": 2 if target == "cpu" else 0}
     # Depthwise, two of squeeze-excite, projection, and the expansion where there is one; the stem.

@@ -34,7 +34,7 @@ def load_model(source: CheckpointSource | Path, *, allow_pickle: bool = False) -
 
     Raises:
         CheckpointError: a file is missing or damaged; weights are missing, unexpected, of the wrong shape or type (all
-            are listed at once), or not finite.
+            are listed at once), or not finite; a temperature of 0.
         ConfigurationError: ``config.json`` is not understood.
     """
     folder = source.folder if isinstance(source, CheckpointSource) else source
@@ -46,6 +46,8 @@ def load_model(source: CheckpointSource | Path, *, allow_pickle: bool = False) -
     weights = read_weights(folder, find_weights(folder, allow_pickle=allow_pickle))
     state = _fit(weights, model.state_dict(), str(folder))
     _refuse_non_finite(state, str(folder))
+    if not state["temperature"].any():
+        raise CheckpointError(f"{folder}: the weight temperature is 0; logits are divided by it")
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -17,19 +17,24 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from align_reference.files import CONFIG, INDEX_SUFFIX, PROCESSOR_FILES, choose_weights, file_names
 from align_reference.listing import shorten
 from align_runtime.errors import AlignError, CheckpointError
 
 
-def download(repo_id: str, revision: str | None, *, allow_pickle: bool = False) -> tuple[Path, str]:
+def download(
+    repo_id: str, revision: str | None, *, allow_pickle: bool = False, quiet: bool = False
+) -> tuple[Path, str]:
     """Folder and commit of `repo_id` in the local cache, after fetching what the cache lacks.
+
+    The hub's client shows its progress on stderr unless `quiet`.
 
     Raises:
         CheckpointError: the hub cannot be reached or refuses, or the repository is not a checkpoint.
     """
-    with _explained(repo_id, revision):
+    with _explained(repo_id, revision), _progress_bars(shown=not quiet):
         try:
             info = HfApi().model_info(repo_id, revision=revision)
         except OfflineModeIsEnabled:
@@ -67,6 +72,18 @@ def _from_cache(repo_id: str, revision: str | None, *, allow_pickle: bool) -> tu
     folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=[CONFIG]))
     wanted_files(file_names(folder), f"{repo_id} in the cache ({folder})", allow_pickle=allow_pickle)
     return folder, folder.name
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 @contextmanager

@@ -28,12 +28,14 @@ class CheckpointSource:
     revision: str | None
 
 
-def resolve(checkpoint: str, revision: str | None = None, *, allow_pickle: bool = False) -> CheckpointSource:
+def resolve(
+    checkpoint: str, revision: str | None = None, *, allow_pickle: bool = False, quiet: bool = False
+) -> CheckpointSource:
     """Finds the folder of a checkpoint, downloading it where `checkpoint` is a hub id (``owner/name``).
 
     An existing folder always goes first. Server, cache, token and offline mode are huggingface_hub's own settings
     (``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE``). `revision` is a branch, tag or commit;
-    `allow_pickle` also admits a hub repository without safetensors.
+    `allow_pickle` also admits a hub repository without safetensors; `quiet` hides the progress of the download.
 
     Raises:
         CheckpointError: nothing is there, or the hub does not give it.
@@ -53,6 +55,6 @@ def resolve(checkpoint: str, revision: str | None = None, *, allow_pickle: bool 
     if checkpoint and exists:
         raise CheckpointError(f"{checkpoint} is a file; give the folder that holds {CONFIG}")
     if HUB_ID.fullmatch(checkpoint):
-        folder, commit = hub.download(checkpoint, revision, allow_pickle=allow_pickle)
+        folder, commit = hub.download(checkpoint, revision, allow_pickle=allow_pickle, quiet=quiet)
         return CheckpointSource(folder, checkpoint, commit)
     raise CheckpointError(f"{checkpoint!r} is neither an existing folder nor a hub id (owner/name)")

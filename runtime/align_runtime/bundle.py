@@ -117,13 +117,19 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def check_destination(folder: Path) -> None:
-    """Raises ConfigurationError unless `folder` is free, empty, or a bundle that may be replaced."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+    """Raises ConfigurationError unless `folder` is free, empty, or a bundle, and can be replaced in one step."""
+    if folder.is_symlink():
+        raise ConfigurationError(f"{folder} is a link to {folder.readlink()}; name the folder itself")
+    if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} exists and is no folder; choose another output")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
         raise ConfigurationError(
             f"{folder} exists and is no bundle (it holds no {MANIFEST_NAME}); nothing was touched, choose another one"
         )
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigurationError(f"{folder} holds the current folder and cannot be replaced; name a folder inside it")
+    if folder.is_mount():
+        raise ConfigurationError(f"{folder} is a mount point and cannot be replaced; name a folder inside it")
 
 
 @contextmanager
@@ -143,6 +149,7 @@ def staged(folder: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
+        check_destination(folder)  # once more: a build takes minutes, in which someone may have put files there
         _replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

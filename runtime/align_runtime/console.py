@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import TextIO, TypeVar
 
 from align_runtime.backends import DEVICES
@@ -16,6 +18,7 @@ from align_runtime.errors import AlignError
 T = TypeVar("T")
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+EXIT_UNREAD = 141  # 128 + SIGPIPE
 BAR_WIDTH = 24
 CLEAR_LINE = "\r\x1b[K"
 
@@ -26,20 +29,34 @@ def run(name: str, body: Callable[[], int]) -> int:
     SIGTERM is treated as an interrupt, so that a build that is stopped removes what it had begun.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name or a narrow locale is no failure
+    code = None
     try:
-        return body()
+        code = body()
+        sys.stdout.flush()
+        return code
     except AlignError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, `head` say, has gone: nothing is wrong with the result
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone: the result stands, where there is one
+        _abandon_output()
+        return EXIT_UNREAD if code is None else code
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{name}: error: {error}", file=sys.stderr)
+        _abandon_output()
         return AlignError.exit_code
+
+
+def _abandon_output() -> None:
+    """Gives up what stdout cannot take; the interpreter would try again at its end, complain, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

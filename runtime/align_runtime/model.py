@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
-from align_runtime.errors import AlignError, ConfigurationError, InputError
+from align_runtime.errors import AlignError, BundleError, ConfigurationError, InputError
 from align_runtime.images import ImageInput, preprocess
 from align_runtime.manifest import Graph, ModelFacts
 from align_runtime.tokenizer import Tokenizer
@@ -94,8 +95,8 @@ class Model:
         Raises:
             InputError: something that is no text, with its place in the input.
         """
-        if isinstance(texts, str | bytes):
-            raise InputError("embed_text takes a list of texts; put the one text into a list")
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            raise InputError(f"embed_text takes a list of texts, not a {_kind(texts)}; put one text into a list")
         rows = self._tokenizer.encode(list(texts))
         result = np.empty((len(rows), self.facts.embedding_dim), dtype=np.float32)
         # Texts of like length side by side: a batch is padded to its longest, and padding costs as much as text.
@@ -109,13 +110,17 @@ class Model:
         """Embeddings of `images`, float32 (n, dim), unit rows in the order of the input; (0, dim) for none.
 
         An image is a path, the bytes of a picture file, a PIL image, or a uint8 array (H, W, 3), (H, W, 4), (H, W, 1)
-        or (H, W). An iterator is read batch by batch, so a long stream of pictures needs the memory of one batch.
+        or (H, W); an array (n, H, W, channels) is a list of them. An iterator is read batch by batch, so a long stream
+        of pictures needs the memory of one batch.
 
         Raises:
             InputError: a picture that cannot be read, with its place in the input.
         """
-        if isinstance(images, str | bytes | os.PathLike):
-            raise InputError("embed_images takes a list of images; put the one image into a list")
+        single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
+        if isinstance(images, np.ndarray):
+            single = images.ndim in (2, 3)  # its rows would pass for grey pictures
+        if single or not isinstance(images, Iterable):
+            raise InputError(f"embed_images takes a list of images, not a {_kind(images)}; put one image into a list")
         parts = [np.empty((0, self.facts.embedding_dim), dtype=np.float32)]
         done = 0
         for batch in _batches(images, IMAGE_BATCH):
@@ -128,13 +133,21 @@ class Model:
         return np.concatenate(parts)
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings of preprocessed pictures: uint8 (n, height, width, 3) → float32 (n, dim). Run as one batch."""
+        """Embeddings of preprocessed pictures: uint8 (n, height, width, 3) → float32 (n, dim). Run as one batch.
+
+        Raises:
+            InputError: an array of another type or size.
+        """
+        height, width = self._bundle.manifest.preprocessing.output_size
+        pixels = np.asarray(pixels)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
+            raise InputError(f"pixels are {pixels.dtype} {pixels.shape}; uint8 (n, {height}, {width}, 3) is needed")
         (tensor,) = self._graphs["vision"].inputs
         if tensor.name == "pixels":
             return self._run("vision", {"pixels": pixels})
         return self._run("vision", {tensor.name: self._bundle.manifest.preprocessing.normalize(pixels)})
 
-    def similarity(self, images: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
+    def similarity(self, images: ArrayLike, texts: ArrayLike) -> NDArray[np.float32]:
         """Logits float32 (n, m) of image embeddings (n, dim) against text embeddings (m, dim).
 
         As in ALIGN: the cosine divided by the checkpoint's temperature.
@@ -142,12 +155,8 @@ class Model:
         Raises:
             InputError: arrays of another shape, or with NaN or infinite values.
         """
-        for name, embeds in (("images", images), ("texts", texts)):
-            if embeds.ndim != 2 or embeds.shape[1] != self.facts.embedding_dim:
-                raise InputError(f"{name} has shape {embeds.shape}; (n, {self.facts.embedding_dim}) is needed")
-            if not np.isfinite(embeds).all():
-                raise InputError(f"{name} holds NaN or infinite values; embeddings are finite")
-        return (images @ texts.T / self.facts.temperature).astype(np.float32, copy=False)
+        rows, columns = self._embeddings("images", images), self._embeddings("texts", texts)
+        return (rows @ columns.T / self.facts.temperature).astype(np.float32, copy=False)
 
     def classify(
         self, images: Iterable[ImageInput], labels: Iterable[str], template: str = DEFAULT_TEMPLATE
@@ -158,17 +167,13 @@ class Model:
             template: the sentence that a label is put into, at ``{}``.
 
         Raises:
-            ConfigurationError: no labels, or a template without ``{}``.
+            ConfigurationError: no labels, a label that is no text, or a template without ``{}``.
             InputError: as in `embed_images` and `embed_text`.
         """
-        if "{}" not in template:
+        if not isinstance(template, str) or "{}" not in template:
             raise ConfigurationError(f"the template is {template!r}; it needs {{}} where the label goes")
-        if isinstance(labels, str):
-            raise ConfigurationError("labels is one text; give a list of labels")
-        captions = [template.replace("{}", label) for label in labels]
-        if not captions:
-            raise ConfigurationError("there are no labels to choose from; give at least one")
-        logits = self.similarity(self.embed_images(images), self.embed_text(captions))
+        texts = self.embed_text(_captions(labels, template))
+        logits = self.similarity(self.embed_images(images), texts)
         scores = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return scores / scores.sum(axis=1, keepdims=True)
 
@@ -191,11 +196,44 @@ class Model:
     ) -> None:
         self.close()
 
+    def _embeddings(self, name: str, values: ArrayLike) -> NDArray[np.float32]:
+        try:
+            embeds = np.asarray(values, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise InputError(f"{name} is a {_kind(values)} of something else than numbers; pass embeddings") from None
+        if embeds.ndim != 2 or embeds.shape[1] != self.facts.embedding_dim:
+            raise InputError(f"{name} has shape {embeds.shape}; (n, {self.facts.embedding_dim}) is needed")
+        if not np.isfinite(embeds).all():
+            raise InputError(f"{name} holds NaN or infinite values; embeddings are finite")
+        return embeds
+
     def _run(self, tower: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         runner = self._runners.get(tower)
         if runner is None:
             raise ConfigurationError("the model is closed; load the bundle again")
-        return runner.run(inputs)
+        embeds = runner.run(inputs)
+        if embeds.shape[1:] != (self.facts.embedding_dim,):
+            raise BundleError(
+                f"{self._bundle.folder}: the {tower} graph gives an array of shape {embeds.shape}, the manifest says "
+                f"embeddings of {self.facts.embedding_dim} numbers; it is not the graph of this bundle"
+            )
+        return embeds
+
+
+def _captions(labels: Iterable[str], template: str) -> list[str]:
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+        raise ConfigurationError(f"labels is a {_kind(labels)}; give a list of labels")
+    names = list(labels)
+    if not names:
+        raise ConfigurationError("there are no labels to choose from; give at least one")
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a label cannot be a {_kind(name)} ({name!r}); pass a str")
+    return [template.replace("{}", name) for name in names]
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,24 +157,42 @@ def test_opset(small_checkpoint: Path, tmp_path: Path, opset: int) -> None:
         assert [(entry.domain, entry.version) for entry in imports] == [("", opset)]
 
 
-def test_json_is_alone_on_stdout(small_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([str(small_checkpoint), "-o", str(tmp_path / "bundle"), "--json"]) == 0
-    printed = capfd.readouterr()
-    result = json.loads(printed.out)
-    assert printed.err == ""
-    assert result["bundle"] == str(tmp_path / "bundle")
+@dataclass(frozen=True)
+class Run:
+    """An export in a process of its own: where its bundle is and what it printed."""
+
+    bundle: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def runs(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """Two exports of the same checkpoint, the first with ``--json``: hash seeds and addresses differ."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)}
+    done = []
+    for options in (["--json"], []):
+        bundle = tmp_path_factory.mktemp("runs") / "bundle"
+        command = [sys.executable, "-m", "align_exporter", str(small_checkpoint), "-o", str(bundle), *options]
+        result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        done.append(Run(bundle, result.stdout, result.stderr))
+    return done[0], done[1]
+
+
+def test_json_is_alone_on_stdout(runs: tuple[Run, Run]) -> None:
+    run, _ = runs
+    result = json.loads(run.stdout)
+    assert run.stderr == ""
+    assert result["bundle"] == str(run.bundle)
     for entry in result["graphs"]:
-        file = tmp_path / "bundle" / entry["file"]
+        file = run.bundle / entry["file"]
         assert entry["bytes"] >= file.stat().st_size
         assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert entry["parity"]["max_abs"] <= entry["limits"]["max_abs"]
 
 
-def test_progress_names_the_phases_and_the_table_the_result(
-    small_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert main([str(small_checkpoint), "-o", str(tmp_path / "bundle")]) == 0
-    printed = capfd.readouterr()
+def test_progress_names_the_phases_and_the_table_the_result(runs: tuple[Run, Run]) -> None:
+    _, run = runs
     for phase in (
         "read small",
         "vision: trace",
@@ -181,17 +200,13 @@ def test_progress_names_the_phases_and_the_table_the_result(
         "text for cpu: trace",
         "bundle and self-test",
     ):
-        assert f"✓ {phase} (" in printed.err
-    assert all(line.startswith("  ✓ ") for line in printed.err.splitlines())  # nothing of torch's own chatter
-    assert "max abs error" in printed.out
+        assert f"✓ {phase} (" in run.stderr
+    assert all(line.startswith("  ✓ ") for line in run.stderr.splitlines())  # nothing of torch's own chatter
+    assert "max abs error" in run.stdout
 
 
-def test_two_runs_give_the_same_bytes(small_checkpoint: Path, tmp_path: Path) -> None:
-    """In two processes, so that hash seeds and addresses differ."""
-    for name in ("first", "second"):
-        command = [sys.executable, "-m", "align_exporter", str(small_checkpoint), "-o", str(tmp_path / name), "-q"]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)})
-    first, second = digest(tmp_path / "first"), digest(tmp_path / "second")
+def test_two_runs_give_the_same_bytes(runs: tuple[Run, Run]) -> None:
+    first, second = (digest(run.bundle) for run in runs)
     assert len(first) > 10
     assert first == second
 

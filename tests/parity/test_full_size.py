@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ROOMS = [str(ROOT / room) for room in ("reference", "calibration", "exporter", "runtime")]
 MAX_PARITY = 2e-5
+BATCHING_TOLERANCE = 1e-5
 MAX_MEMORY = 6 * 2**30
 
 # The kernel's own high-water mark: getrusage of a child would start at the size of this process.
@@ -99,3 +100,15 @@ def test_the_runtime_gives_the_reference_embeddings(exported: tuple[Path, int]) 
         np.testing.assert_allclose(
             model.embed_images(answers.pictures[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
         )
+
+
+def test_results_do_not_depend_on_what_else_is_in_a_batch(exported: tuple[Path, int]) -> None:
+    answers = golden.read(Bundle.open(exported[0]))
+    pictures, texts = answers.pixels, [*answers.texts, *answers.texts[:5]]
+    with align_runtime.load(exported[0]) as model:
+        together = model.embed_pixels(pictures)
+        for size in (1, 3):
+            parts = [model.embed_pixels(pictures[start : start + size]) for start in range(0, len(pictures), size)]
+            np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=BATCHING_TOLERANCE)
+        alone = np.concatenate([model.embed_text([text]) for text in texts])
+        np.testing.assert_allclose(model.embed_text(texts), alone, rtol=0, atol=BATCHING_TOLERANCE)

@@ -273,6 +273,11 @@ def test_weights_that_are_not_finite(folder: Path, value: float, dtype: torch.dt
     )
 
 
+def test_temperature_of_zero(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"align-small: the weight temperature is 0; logits are divided by it"):
+        load_model(rewrite(folder, lambda weights: weights.update(temperature=torch.tensor(0.0))))
+
+
 def test_folder_without_its_files(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"^the folder .*nowhere does not exist$"):
         load_model(folder / "nowhere")

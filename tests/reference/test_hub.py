@@ -112,6 +112,19 @@ def test_only_what_is_needed_is_downloaded(hub: FakeHub, client: Client) -> None
     assert {path.name for path in Path(answer["folder"]).iterdir()} == USED == hub.downloaded()
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_of_the_download_is_shown_unless_quiet(client: Client, quiet: bool) -> None:
+    code = f"""
+import io, json, sys
+from align_reference.source import resolve
+sys.stderr = io.StringIO()
+resolve(sys.argv[1], quiet={quiet})
+print(json.dumps({{"printed": sys.stderr.getvalue()}}))
+"""
+    assert ("Fetching" in client.run(code=code)["printed"]) != quiet
+    assert (client.run(code=code)["printed"] == "") == quiet
+
+
 def test_second_time_comes_from_the_cache(hub: FakeHub, client: Client) -> None:
     first = client.run()
     hub.requests.clear()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
-from align_runtime.bundle import inventory, staged
+from align_runtime.bundle import check_destination, inventory, sha256_of, staged
 from align_runtime.manifest import MANIFEST_NAME, TOWERS, Manifest
 
 
@@ -22,6 +26,11 @@ def edit(bundle: Path, change: Any) -> None:
     values = json.loads(file.read_text())
     change(values)
     file.write_text(json.dumps(values))
+
+
+def entry_of(file: Path) -> dict[str, Any]:
+    """What the manifest says of `file`."""
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def test_manifest_survives_a_round_trip(tiny_bundle: Path) -> None:
@@ -130,6 +139,29 @@ def test_damaged_manifest(bundle_copy: Path, change: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_graph_of_another_width(bundle_copy: Path) -> None:
+    edit(bundle_copy, lambda values: values["model"].update(embedding_dim=5))
+    with align_runtime.load(bundle_copy) as model:
+        assert model.embed_text([]).shape == (0, 5)
+        with pytest.raises(BundleError, match=r"the text graph gives .* \(1, 96\), the manifest says embeddings of 5"):
+            model.embed_text(["a cat"])
+
+
+@pytest.mark.parametrize("place", ["../../outside", "/etc/passwd"])
+def test_weights_that_a_graph_seeks_outside(bundle_copy: Path, place: str) -> None:
+    file = bundle_copy / "onnx" / "text_model_cpu.onnx"
+    shutil.copy(bundle_copy / "onnx" / "text_model.onnx_data", bundle_copy.parent / "outside")
+    model = onnx.load(file, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = place
+    file.write_bytes(model.SerializeToString())
+    edit(bundle_copy, lambda values: values["files"].update({"onnx/text_model_cpu.onnx": entry_of(file)}))
+    with pytest.raises(BundleError, match=r"ONNX Runtime cannot load .*text_model_cpu\.onnx: .*External data path"):
+        align_runtime.load(bundle_copy)
+
+
 def test_unknown_precision_names_those_that_are_there(tiny_bundle: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"precision 'fp8' is not in the bundle .* it holds: fp32"):
         align_runtime.load(tiny_bundle, precision="fp8")
@@ -236,6 +268,43 @@ def test_a_folder_that_is_no_bundle_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="file exists and is no folder"), staged(tmp_path / "file"):
         pytest.fail("never reached")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(ConfigurationError, match=r"link is a link to .*photos; name the folder itself"):
+        check_destination(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", [".", "..", "../../bundle", "absolute"])
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "bundle" / "onnx").mkdir(parents=True)
+    (tmp_path / "bundle" / MANIFEST_NAME).write_text("old")
+    inner = tmp_path / "bundle" / "onnx"
+    monkeypatch.chdir(inner)
+    output = inner if name == "absolute" else Path(name)
+    with pytest.raises(ConfigurationError, match="holds the current folder and cannot be replaced; name a folder"):
+        check_destination(output)
+    check_destination(Path("new"))
+
+
+def test_a_mount_point_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == tmp_path)
+    with pytest.raises(ConfigurationError, match="is a mount point and cannot be replaced; name a folder inside it"):
+        check_destination(tmp_path)
+    check_destination(tmp_path / "bundle")
+
+
+def test_files_that_someone_put_there_during_the_build_stay(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+
+    def build() -> None:
+        with staged(target) as folder:
+            (folder / MANIFEST_NAME).write_text("new")
+            target.mkdir()
+            (target / "cat.jpg").write_text("precious")
+
+    with pytest.raises(ConfigurationError, match="exists and is no bundle"):
+        build()
+    assert (target / "cat.jpg").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None:
@@ -254,6 +323,37 @@ def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None
         (folder / MANIFEST_NAME).write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert (target / MANIFEST_NAME).read_text() == "new"
+
+
+REPLACE = """
+import itertools, sys
+from pathlib import Path
+from align_runtime.bundle import staged
+for generation in itertools.count():
+    with staged(Path(sys.argv[1])) as folder:
+        for number in range(20):
+            (folder / f"{number}.txt").write_text(f"{generation:09d}")
+        (folder / "align.json").write_text(f"{generation:09d}")
+    print(generation, flush=True)
+"""
+
+
+def test_killed_in_the_midst_of_replacing_it_is_whole(tmp_path: Path) -> None:
+    """Either bundle, the previous or the new one, and all of it: never none, never a mixture."""
+    target, generations = tmp_path / "bundle", set()
+    draw = random.Random(0)
+    for _ in range(12):
+        process = subprocess.Popen([sys.executable, "-c", REPLACE, str(target)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()  # the first is there
+        time.sleep(draw.uniform(0, 0.03))
+        process.kill()
+        process.communicate()
+        contents = {path.name: path.read_text() for path in target.iterdir()}
+        assert len(contents) == 21
+        assert len(set(contents.values())) == 1
+        generations |= set(contents.values())
+    assert len(generations) > 3  # that the kills struck while bundles were being replaced
 
 
 def test_a_build_that_runs_beside_is_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,6 +254,23 @@ def test_classify_as_json_with_a_file_of_labels(
     (image,) = result["images"]
     assert sum(image["probabilities"]) == pytest.approx(1, abs=1e-5)
     assert image["best"] in result["labels"]
+
+
+def test_names_that_are_no_unicode_and_labels_of_a_windows_editor(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(tiny_checkpoint / "demo" / "green-heart.png", picture)
+    (tmp_path / "labels.txt").write_bytes("\ufeffgreen heart\r\nred star é\r\n".encode())
+    arguments = [str(tiny_bundle), str(picture), "--labels-file", str(tmp_path / "labels.txt")]
+    assert classify.main([*arguments, "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.isascii()  # the same bytes in every locale
+    result = json.loads(printed)
+    assert result["labels"] == ["green heart", "red star é"]
+    assert os.fsencode(result["images"][0]["image"]) == os.fsencode(picture)
+    assert classify.main(arguments) == 0
+    assert r"caf\udce9.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import align_runtime
 from align_runtime.console import Progress, run, table
 from align_runtime.errors import BundleError, ParityError
 
@@ -40,6 +45,46 @@ def test_errors_are_one_line_and_a_code(
 def test_other_errors_are_ours_and_show_themselves() -> None:
     with pytest.raises(ZeroDivisionError):
         run("align-x", lambda: int(1 / 0))
+
+
+PRINTS = """
+import sys
+from align_runtime.console import run
+sys.exit(run("align-x", lambda: print(sys.argv[1] * int(sys.argv[2])) or 1))
+"""
+
+
+def printing(text: str, times: int, stdout: int, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """A command that prints `text` so often and fails a check: 1."""
+    environment = {"PYTHONPATH": str(Path(align_runtime.__file__).parents[1]), **variables}
+    command = [sys.executable, "-c", PRINTS, text, str(times)]
+    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, check=False)
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 1), (100_000, 141)])  # found at the end, or in the midst of printing
+def test_a_reader_that_has_gone(times: int, code: int) -> None:
+    """The code of the check where there is one; else the shell's for a closed pipe. Never 0, and no complaint."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = printing("x", times, writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize("times", [1, 100_000])
+def test_a_full_disk(times: int) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = printing("x", times, full.fileno())
+    assert (done.returncode, done.stderr) == (2, b"align-x: error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_terminal_cannot_show_is_escaped(encoding: str) -> None:
+    done = printing("caf\udce9 ─\n", 1, subprocess.PIPE, PYTHONIOENCODING=f"{encoding}:strict")
+    assert (done.returncode, done.stderr) == (1, b"")
+    line = "─" if encoding == "utf-8" else r"\u2500"
+    assert done.stdout.decode(encoding).strip() == rf"caf\udce9 {line}"
 
 
 def test_phases_in_a_log_are_one_line_each() -> None:

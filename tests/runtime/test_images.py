@@ -108,9 +108,8 @@ def test_every_kind_of_size_and_crop(changes: dict[str, Any], resample: int) -> 
         assert_equal([picture(height, width, index)], small(resample=resample, **changes))
 
 
-def of_mode(mode: str) -> Image.Image:
+def of_mode(mode: str, height: int = 41, width: int = 29) -> Image.Image:
     bands = {"1": 1, "L": 1, "P": 1, "LA": 2, "PA": 2, "La": 2}
-    height, width = 41, 29
     if mode in ("I", "F"):
         values = numpy.random.default_rng(3).integers(-300, 700, (height, width))
         return Image.fromarray(values.astype(numpy.int32 if mode == "I" else numpy.float32))
@@ -141,8 +140,11 @@ MODES = [
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode(mode: str) -> None:
+    """At every resampling, from one pixel over stripes to larger than the output, odd and even."""
+    shapes = [(41, 29), (1, 1), (1, 2), (2, 1), (1, 400), (400, 1), (7, 150), (150, 8), (23, 31), (64, 64), (345, 347)]
     for resample in RESAMPLES:
-        assert_equal([of_mode(mode)], small(resample=resample))
+        for height, width in shapes:
+            assert_equal([of_mode(mode, height, width)], small(resample=resample))
     assert_equal([of_mode(mode)], small(do_resize=False, crop_size=50))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 import align_runtime
 from align_runtime import ConfigurationError, InputError, Model, golden
+from align_runtime.commands import verify
 
 BATCHING_TOLERANCE = 1e-5  # results must not depend on what else is in a batch
 
@@ -123,6 +125,11 @@ def test_float32_pixel_input_gives_the_same(
         np.testing.assert_allclose(
             other.embed_images(answers.pictures), model.embed_images(answers.pictures), rtol=0, atol=2e-5
         )
+        labels = ["cat", "rocket"]
+        np.testing.assert_allclose(
+            other.classify(answers.pictures, labels), model.classify(answers.pictures, labels), rtol=0, atol=1e-4
+        )
+    assert verify.main([str(tmp_path / "bundle"), "--quiet"]) == 0
 
 
 def test_threads_change_nothing_but_speed(tiny_bundle: Path, model: Model, answers: golden.Golden) -> None:
@@ -130,7 +137,10 @@ def test_threads_change_nothing_but_speed(tiny_bundle: Path, model: Model, answe
         np.testing.assert_allclose(
             single.embed_text(answers.texts), model.embed_text(answers.texts), rtol=0, atol=BATCHING_TOLERANCE
         )
-    with pytest.raises(ConfigurationError, match="threads is 0; 1 or more is needed"):
+    for threads in ("2", True, 1.5, 10**6):
+        with pytest.raises(ConfigurationError, match=f"threads is {threads!r}; 1 to 1024 is needed"):
+            align_runtime.load(tiny_bundle, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="threads is 0; 1 to 1024 is needed, or None for all cores"):
         align_runtime.load(tiny_bundle, threads=0)
 
 
@@ -147,12 +157,43 @@ def test_repr_says_what_it_is(model: Model) -> None:
 
 
 def test_one_text_or_one_picture_is_not_a_list(model: Model, answers: golden.Golden) -> None:
-    with pytest.raises(InputError, match="embed_text takes a list of texts"):
-        model.embed_text("red circle")
-    with pytest.raises(InputError, match="embed_images takes a list of images"):
-        model.embed_images(answers.pictures[0])  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="give a list of labels"):
-        model.classify(answers.pictures, "cat")
+    for text in ("red circle", b"red", None, 3):
+        kind = type(text).__name__
+        with pytest.raises(InputError, match=f"embed_text takes a list of texts, not a {kind}; put one text into"):
+            model.embed_text(text)  # type: ignore[arg-type]
+    array = np.zeros((50, 40, 3), np.uint8)  # 50 rows: 50 grey pictures, if it were taken for a list
+    path = answers.pictures[0]
+    for image in (path, str(path), b"", bytearray(3), array, array[..., 0], Image.fromarray(array), None):
+        kind = type(image).__name__
+        with pytest.raises(InputError, match=f"embed_images takes a list of images, not a {kind}; put one image"):
+            model.embed_images(image)  # type: ignore[arg-type]
+    for labels in ("cat", b"cat", None):
+        with pytest.raises(ConfigurationError, match=f"labels is a {type(labels).__name__}; give a list of labels"):
+            model.classify(answers.pictures, labels)  # type: ignore[arg-type]
+
+
+def test_any_iterable_will_do(model: Model, answers: golden.Golden) -> None:
+    texts, pictures = ["a cat", "a cup"], answers.pixels[:3]
+    for some in (tuple(texts), iter(texts), dict.fromkeys(texts), np.array(texts)):
+        np.testing.assert_array_equal(model.embed_text(some), model.embed_text(texts))
+    for stack in (pictures, np.asfortranarray(pictures), iter(pictures)):
+        np.testing.assert_array_equal(model.embed_images(stack), model.embed_images(list(pictures)))
+    pictures.flags.writeable = False
+    assert len(model.embed_images(pictures)) == 3
+    labels = ["cat", "cat", "", "{}"]
+    probabilities = model.classify(pictures, iter(labels), template="{} or {}")
+    np.testing.assert_array_equal(probabilities[:, 0], probabilities[:, 1])
+    texts = model.embed_text([f"{label} or {label}" for label in labels])
+    logits = model.similarity(model.embed_images(pictures), texts)
+    np.testing.assert_allclose(np.log(probabilities[:, 2] / probabilities[:, 0]), logits[:, 2] - logits[:, 0], 1e-3)
+
+
+def test_preprocessed_pixels(model: Model, answers: golden.Golden) -> None:
+    np.testing.assert_allclose(model.embed_pixels(answers.pixels), answers.image_embeds, rtol=0, atol=2e-5)
+    assert model.embed_pixels(answers.pixels[:0]).shape == (0, model.facts.embedding_dim)
+    for pixels in (answers.pixels[0], answers.pixels[:, 1:], answers.pixels.astype(np.float32), [1]):
+        with pytest.raises(InputError, match=r"pixels are \w+ \(.*\); uint8 \(n, 65, 65, 3\) is needed"):
+            model.embed_pixels(pixels)  # type: ignore[arg-type]
 
 
 def test_an_error_names_the_place_in_the_whole_input(model: Model, answers: golden.Golden) -> None:
@@ -180,10 +221,24 @@ def test_similarity_refuses_what_is_no_embedding(model: Model, answers: golden.G
         model.similarity(broken, answers.text_embeds)
     with pytest.raises(InputError, match=r"texts has shape \(3,\); \(n, [0-9]+\) is needed"):
         model.similarity(answers.image_embeds, np.zeros(3, np.float32))
+    for embeds, kind in (("abc", "str"), ([["a"]], "list"), ([[0.0], [0.0, 1.0]], "list"), ({}, "dict")):
+        with pytest.raises(InputError, match=f"images is a {kind} of something else than numbers; pass embeddings"):
+            model.similarity(embeds, answers.text_embeds)
+
+
+def test_similarity_takes_what_numpy_takes(model: Model, answers: golden.Golden) -> None:
+    expected = model.similarity(answers.image_embeds, answers.text_embeds)
+    for images in (list(answers.image_embeds), answers.image_embeds.tolist(), answers.image_embeds.astype(np.float64)):
+        logits = model.similarity(images, answers.text_embeds)
+        assert logits.dtype == np.float32
+        np.testing.assert_array_equal(logits, expected)
 
 
 def test_classify_needs_labels_and_a_place_for_them(model: Model, answers: golden.Golden) -> None:
     with pytest.raises(ConfigurationError, match="there are no labels"):
         model.classify(answers.pictures, [])
-    with pytest.raises(ConfigurationError, match=r"the template is 'a photo'; it needs \{\}"):
-        model.classify(answers.pictures, ["cat"], template="a photo")
+    with pytest.raises(ConfigurationError, match=r"a label cannot be a int \(3\); pass a str"):
+        model.classify(answers.pictures, ["cat", 3])  # type: ignore[list-item]
+    for template in ("a photo", "a {0}", None):
+        with pytest.raises(ConfigurationError, match=re.escape(f"the template is {template!r}; it needs {{}} where")):
+            model.classify(answers.pictures, ["cat"], template=template)  # type: ignore[arg-type]

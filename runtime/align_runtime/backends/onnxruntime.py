@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, InputError
 
 LOG_ERRORS_ONLY = 3  # warnings about graph rewrites say nothing to the user of a bundle
+MAX_THREADS = 1024  # ONNX Runtime would start any number at once, until the machine is out of memory
 
 
 class OnnxRuntimeRunner:
@@ -26,8 +27,8 @@ class OnnxRuntimeRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         if threads is not None:
-            if threads < 1:
-                raise ConfigurationError(f"threads is {threads}; 1 or more is needed, or None for all cores")
+            if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+                raise ConfigurationError(f"threads is {threads!r}; 1 to {MAX_THREADS} is needed, or None for all cores")
             options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

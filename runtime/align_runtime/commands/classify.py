@@ -41,7 +41,7 @@ def _classify(options: argparse.Namespace) -> int:
     with load(options.bundle, options.precision, options.device, options.threads) as model:
         probabilities = model.classify(options.images, labels, options.template)
     if options.json:
-        print(json.dumps(_as_json(options.images, labels, probabilities), ensure_ascii=False))
+        print(json.dumps(_as_json(options.images, labels, probabilities)))
     else:
         print(_as_table(options.images, labels, probabilities, options.top))
     return 0
@@ -49,7 +49,7 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _read_labels(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the labels in {path} cannot be read: {error}") from None
     labels = [line.strip() for line in lines if line.strip()]

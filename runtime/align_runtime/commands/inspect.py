@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle)
-    print(json.dumps(_as_json(bundle), ensure_ascii=False) if options.json else _as_text(bundle))
+    print(json.dumps(_as_json(bundle)) if options.json else _as_text(bundle))
     return 0
 
 

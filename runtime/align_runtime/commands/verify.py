@@ -43,7 +43,7 @@ def _verify(options: argparse.Namespace) -> int:
             checks.append(check_graph(bundle, graph, expected, options.device, options.threads))
     failures = differences + [failure for check in checks for failure in check.failures]
     if options.json:
-        print(json.dumps(_as_json(bundle, checks, failures), ensure_ascii=False))
+        print(json.dumps(_as_json(bundle, checks, failures)))
     else:
         _print(bundle, len(expected.texts), len(expected.pictures), checks, failures)
     return 1 if failures else 0
