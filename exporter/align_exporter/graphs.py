@@ -106,13 +106,8 @@ class GraphBuilder:
         return [{name: self.checkpoint.preprocessing.normalize(batch)} for batch in pixels]
 
     def _write(self, model: ir.Model, contract: GraphContract, name: str) -> None:
-        """Writes and checks `model`: the same model gives the same bytes."""
-        file = self.folder / name
-        model.graph.name = f"align_{contract.tower}"
-        model.producer_name, model.producer_version = "align-onnx", version("align-onnx")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        ir.save(model, file)
-        check_file(file, contract, self.options.opset)
+        write_graph(model, contract, self.folder / name)
+        check_file(self.folder / name, contract, self.options.opset)
 
     def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
         """The gate: the graph as it is run here and, for FP16, as hardware rounds."""
@@ -142,3 +137,11 @@ class GraphBuilder:
             content=proven_content(self.folder, file, variant, self.checkpoint.facts.max_length),
         )
         return graph, measurement
+
+
+def write_graph(model: ir.Model, contract: GraphContract, file: Path) -> None:
+    """Writes `model`: the same model gives the same bytes."""
+    model.graph.name = f"align_{contract.tower}"
+    model.producer_name, model.producer_version = "align-onnx", version("align-onnx")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, file)

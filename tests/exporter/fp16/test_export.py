@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 
 import align_runtime
 from align_exporter import gate
+from align_exporter.build import _check_patterns
 from align_exporter.command import main
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.islands import rules
 from align_exporter.fp16.rounding import rounded
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
-from align_runtime import Bundle, golden
+from align_runtime import Bundle, ConfigurationError, golden
 from align_runtime.manifest import Graph
 from align_runtime.parity import compare
 from support.overflowing import overflowing
@@ -100,7 +101,8 @@ def test_all_products_are_fp16_and_the_norms_fp32(bundle: Bundle) -> None:
         weights = Counter[int]()
         for tensor in model.initializer:
             weights[tensor.data_type] += int(np.prod(tensor.dims))
-        assert weights[HALF] > 0.99 * (weights[HALF] + weights[SINGLE])
+        # Of so small a model, squeeze-excite without a residual is 5 %; in the published sizes it is 1 %.
+        assert weights[HALF] > 0.94 * (weights[HALF] + weights[SINGLE])
 
 
 def test_casts_are_those_of_the_rules_and_no_more(bundle: Bundle, tiny_checkpoint: Path) -> None:
@@ -118,11 +120,12 @@ def test_casts_are_those_of_the_rules_and_no_more(bundle: Bundle, tiny_checkpoin
 
 
 def test_files_are_half_as_large(bundle: Bundle) -> None:
-    """Their weights are; the description of the nodes, 5 % of a model this small, is not."""
+    """Their weights are, but for those that stay FP32; the description of the nodes, 5 % of a model this small, is
+    not. tests/parity/test_full_size.py holds the published sizes to 0.51."""
     half, single = graphs(bundle, "fp16"), graphs(bundle, "fp32")
     for tower in TOWERS:
         share = bundle.manifest.graph_bytes(half[tower]) / bundle.manifest.graph_bytes(single[tower])
-        assert 0.5 < share < 0.53
+        assert 0.5 < share < 0.56
 
 
 def test_the_gate_saw_the_rounding(bundle: Bundle) -> None:
@@ -202,7 +205,7 @@ def test_a_missed_gate_leaves_nothing(
 
 
 def test_overrides_are_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    arguments = ("--max-abs", "fp16=0.01", "--min-cosine", "0.99", "--fp16-keep", "*blocks.0.*")
+    arguments = ("--max-abs", "fp16=0.01", "--min-cosine", "0.99", "--fp16-keep", "*blocks.1.*")
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 0
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.provenance.options["max_abs"] == {"fp16": 0.01}
@@ -211,14 +214,13 @@ def test_overrides_are_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
         assert (graph.limits.min_cosine, graph.limits.min_centred_cosine) == (0.99, 0.99)
         assert graph.limits.max_abs == (0.01 if graph.variant == "fp16" else gate.LIMITS["fp32"].max_abs)
     (island,) = graphs(Bundle.open(tmp_path / "bundle"), "fp16")["vision"].islands
-    assert all(".blocks.0." in node for node in island.nodes)
+    assert all(".blocks.1." in node for node in island.nodes)
     assert all("was asked for" in reason for reason in island.reasons)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fp16", "--fp16-keep", "no such operator"], "'no such operator' names no operator of any graph"),
         (["--fp16-keep", "*"], "do nothing without --fp16"),
         (["--fp16-headroom", "4"], "do nothing without --fp16"),
         (["--fp16", "--fp16-headroom", "0.5"], "--fp16-headroom is 0.5; a number of at least 1 is needed"),
@@ -237,6 +239,15 @@ def test_wrong_calls(
     assert error.count("\n") == 1
     assert re.search(message, error.strip())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pattern_that_names_nothing_is_an_error() -> None:
+    operators = {"text_model/Gemm", "vision_model.embeddings.convolution/Conv"}
+    _check_patterns(["*Gemm", "vision_model.*"], operators)
+    with pytest.raises(
+        ConfigurationError, match=r"--fp16-keep '\*Gem' names no operator of any graph; .*text_model/Gemm"
+    ):
+        _check_patterns(["*Gemm", "*Gem"], operators)
 
 
 def test_scaled_weights_differ(overflowing_checkpoint: Path, tiny_checkpoint: Path) -> None:
