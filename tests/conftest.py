@@ -33,6 +33,15 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_fp16_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """align-tiny, exported with FP16 graphs. Read only."""
+    folder = tmp_path_factory.mktemp("bundles") / "align-tiny-fp16"
+    source, options = resolve(str(tiny_checkpoint)), ExportOptions(fp16=True)
+    build(source, provenance(source, options), folder, options, QUIET)
+    return folder
+
+
 @pytest.fixture
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of align-tiny's bundle to damage."""

@@ -9,18 +9,27 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+import torch
 from safetensors import safe_open
 
 import align_runtime
+from align_reference.checkpoint import load_model
+from align_reference.model import unit_length
 from align_runtime import Bundle, golden
 from align_runtime.commands import verify
+from align_runtime.manifest import Graph
+from align_runtime.parity import compare
+from support.checkpoints import crops, pixel_values
+from support.half_graphs import run_rounded
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 ROOMS = [str(ROOT / room) for room in ("reference", "calibration", "exporter", "runtime")]
 MAX_PARITY = 2e-5
+MIN_FP16_COSINE = 0.9995
 BATCHING_TOLERANCE = 1e-5
 MAX_MEMORY = 6 * 2**30
 
@@ -30,7 +39,7 @@ import sys
 from pathlib import Path
 from align_exporter.command import main
 
-code = main([sys.argv[1], "-o", sys.argv[2], "--json"])
+code = main([sys.argv[1], "-o", sys.argv[2], "--fp16", "--json"])
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 print(peak)
@@ -56,10 +65,14 @@ def test_export_stays_within_its_memory(exported: tuple[Path, int]) -> None:
     assert exported[1] < MAX_MEMORY
 
 
+def graphs(bundle: Path, variant: str) -> list[Graph]:
+    return [graph for graph in Bundle.open(bundle).manifest.graphs if graph.variant == variant]
+
+
 def test_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> None:
-    graphs = Bundle.open(exported[0]).manifest.graphs
-    assert [(graph.tower, graph.target) for graph in graphs] == [("vision", "any"), ("text", "any"), ("text", "cpu")]
-    for graph in graphs:
+    single = graphs(exported[0], "fp32")
+    assert [(graph.tower, graph.target) for graph in single] == [("vision", "any"), ("text", "any"), ("text", "cpu")]
+    for graph in single:
         assert graph.parity.max_abs <= MAX_PARITY, graph
         assert graph.parity.min_centred_cosine > 0.999999, graph
 
@@ -67,7 +80,7 @@ def test_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> Non
 def test_graphs_compute_in_float32_alone(exported: tuple[Path, int]) -> None:
     """Known counts: EfficientNet-B7 on 289×289, BERT on 64 tokens, of which the last layer computes one."""
     macs = {"vision": 8.40e9, "text": 5.134e9}
-    for graph in Bundle.open(exported[0]).manifest.graphs:
+    for graph in graphs(exported[0], "fp32"):
         assert list(graph.content.macs) == list(graph.content.weights) == ["float32"]
         assert graph.content.macs["float32"] == pytest.approx(macs[graph.tower], rel=1e-3)
 
@@ -85,8 +98,43 @@ def test_graphs_are_no_larger_than_the_weights_they_hold(
             if not statistics and "pooler" not in name:
                 sizes[tower] += 4 * int(np.prod(weights.get_slice(name).get_shape()))
     for tower, size in sizes.items():
-        files = (exported[0] / "onnx").glob(f"{tower}_model*")
+        files = [file for file in (exported[0] / "onnx").glob(f"{tower}_model*") if "fp16" not in file.name]
         assert 0.98 * size < sum(file.stat().st_size for file in files) <= 1.01 * size
+
+
+def test_fp16_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> None:
+    """With every value rounded to FP16, as the gate runs them. The values of these weights need no island."""
+    half = graphs(exported[0], "fp16")
+    assert [(graph.tower, graph.target) for graph in half] == [("vision", "any"), ("text", "any")]
+    for graph in half:
+        assert graph.parity.min_cosine >= MIN_FP16_COSINE, graph
+        assert graph.parity.min_centred_cosine >= MIN_FP16_COSINE, graph
+        assert graph.islands == ()
+        assert graph.content.macs["float16"] > 0.99 * sum(graph.content.macs.values())
+
+
+def test_fp16_graphs_are_half_as_large(exported: tuple[Path, int]) -> None:
+    manifest = Bundle.open(exported[0]).manifest
+    half, single = (
+        sum(manifest.graph_bytes(graph) for graph in graphs(exported[0], variant) if graph.target == "any")
+        for variant in ("fp16", "fp32")
+    )
+    assert half <= 0.51 * single
+
+
+def test_fp16_keeps_the_embeddings_of_other_pictures(
+    exported: tuple[Path, int], full_size_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Weights were rounded by what the samples' channels are like; here are parts of other photographs."""
+    values = pixel_values(4, 289, seed=5)
+    model = load_model(full_size_checkpoint)
+    with torch.inference_mode():
+        expected = unit_length(model.get_image_features(values)).numpy()
+    pixels = np.stack([np.asarray(picture) for picture in crops(4, 289, seed=5)])
+    half = ir.load(exported[0] / "onnx" / "vision_model_fp16.onnx")
+    parity = compare(run_rounded(half, {"pixels": pixels}, tmp_path, batch=2), expected, list("abcd"))
+    assert parity.min_cosine >= MIN_FP16_COSINE
+    assert parity.min_centred_cosine >= MIN_FP16_COSINE
 
 
 def test_the_bundle_verifies_itself(exported: tuple[Path, int]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from safetensors.torch import load_file
 
@@ -21,12 +20,12 @@ from align_exporter.build import _check_patterns
 from align_exporter.command import main
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.islands import rules
-from align_exporter.fp16.rounding import rounded
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime import Bundle, ConfigurationError, golden
 from align_runtime.manifest import Graph
-from align_runtime.parity import compare
+from align_runtime.parity import Parity, compare
+from support.half_graphs import run_rounded
 from support.overflowing import overflowing
 
 HALF, SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
@@ -38,10 +37,8 @@ def export(checkpoint: Path, bundle: Path, *arguments: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("fp16") / "bundle"
-    assert export(tiny_checkpoint, folder) == 0
-    return Bundle.open(folder)
+def bundle(tiny_fp16_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_fp16_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +57,13 @@ def graphs(bundle: Bundle, variant: str) -> dict[str, Graph]:
     return {graph.tower: graph for graph in bundle.manifest.graphs if (graph.variant, graph.target) == (variant, "any")}
 
 
-def rounded_parity(bundle: Bundle, tower: str, model: ir.Model) -> align_runtime.parity.Parity:
+def rounded_parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) -> Parity:
     """How far `model` is from the reference when every FP16 value is rounded."""
     expected = golden.read(bundle)
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(rounded(model)).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
     if tower == "text":
-        actual = session.run(None, {"input_ids": expected.input_ids, "attention_mask": expected.attention_mask})[0]
-        return compare(actual, expected.text_embeds, expected.texts)
-    actual = session.run(None, {"pixels": expected.pixels})[0]
+        inputs = {"input_ids": expected.input_ids, "attention_mask": expected.attention_mask}
+        return compare(run_rounded(model, inputs, folder, batch=64), expected.text_embeds, expected.texts)
+    actual = run_rounded(model, {"pixels": expected.pixels}, folder, batch=64)
     return compare(actual, expected.image_embeds, [picture.name for picture in expected.pictures])
 
 
@@ -169,11 +163,13 @@ def test_it_comes_out_right_with_one_island_a_tower(overflowing_bundle: Bundle) 
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_without_islands_it_would_be_nan(overflowing_bundle: Bundle, bundle: Bundle, tower: str) -> None:
+def test_without_islands_it_would_be_nan(
+    overflowing_bundle: Bundle, bundle: Bundle, tower: str, tmp_path: Path
+) -> None:
     for subject, fails in ((overflowing_bundle, True), (bundle, False)):
         model = ir.load(subject.folder / "onnx" / f"{tower}_model.onnx")
         convert(model, rules(model.graph))
-        parity = rounded_parity(subject, tower, model)
+        parity = rounded_parity(subject, tower, model, tmp_path)
         if fails:
             with pytest.raises(align_runtime.ParityError, match="max_abs is nan"):
                 parity.check(tower, gate.LIMITS["fp16"])
@@ -184,7 +180,7 @@ def test_without_islands_it_would_be_nan(overflowing_bundle: Bundle, bundle: Bun
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_disturbed_fp16_weight_fails(bundle: Bundle) -> None:
+def test_a_disturbed_fp16_weight_fails(bundle: Bundle, tmp_path: Path) -> None:
     for tower, name in (("vision", "blocks.3.projection.project_conv"), ("text", "layer.1.intermediate.dense")):
         model = ir.load(bundle.folder / "onnx" / f"{tower}_model_fp16.onnx")
         (weight,) = [v for k, v in model.graph.initializers.items() if name in k and v.shape and len(v.shape) > 1]
@@ -193,7 +189,7 @@ def test_a_disturbed_fp16_weight_fails(bundle: Bundle) -> None:
         values[0] *= -1
         weight.const_value = ir.tensor(values, name=weight.name)
         with pytest.raises(align_runtime.ParityError, match="max_abs|cosine"):
-            rounded_parity(bundle, tower, model).check(tower, gate.LIMITS["fp16"])
+            rounded_parity(bundle, tower, model, tmp_path).check(tower, gate.LIMITS["fp16"])
 
 
 def test_a_missed_gate_leaves_nothing(

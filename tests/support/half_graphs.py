@@ -1,0 +1,28 @@
+"""FP16 graphs as hardware runs them: with every value rounded to FP16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from align_exporter.fp16.rounding import rounded
+
+
+def run_rounded(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:
+    """What the FP16 graph `model` gives for `inputs`, `batch` rows at a time; `folder` takes a temporary file."""
+    file = folder / "rounded.onnx"
+    ir.save(rounded(model), file)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    file.unlink()
+    rows = len(next(iter(inputs.values())))
+    parts = [
+        session.run(None, {name: value[start : start + batch] for name, value in inputs.items()})[0]
+        for start in range(0, rows, batch)
+    ]
+    return np.concatenate(parts)
