@@ -146,10 +146,13 @@ def _plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[_Plan
         vision = NormalizedVisionTower(model)
     images = vision_contract(model.config, preprocessing.output_size, pixel_input)
     texts, text_weights = text_contract(model.config), WeightFile(folder / TEXT_WEIGHTS)
+    packed = PackedTextTower(model).eval()
     return [
         _Plan(images, vision.eval(), vision_steps(model.config)),
         _Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights),
-        _Plan(texts, PackedTextTower(model).eval(), text_steps(model.config), target="cpu", weights=text_weights),
+        _Plan(
+            texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights
+        ),
     ]
 
 

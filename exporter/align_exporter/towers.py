@@ -25,8 +25,9 @@ class VisionTower(nn.Module):
         self.offset = nn.Buffer(torch.tensor(offset, dtype=torch.float32).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # Transposed while still bytes: a quarter of the memory traffic.
-        values = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        # The cast stands first because TensorRT takes bytes only where a Cast follows at once. On a CPU the order is
+        # of no account: the ratio of 10 to 30 paired rounds was 0.998 for one picture and 1.000 for eight.
+        values = pixels.to(torch.float32).permute(0, 3, 1, 2)
         return unit_length(self.vision_model(values * self.scale + self.offset))
 
 
