@@ -150,9 +150,7 @@ def _plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[_Plan
     return [
         _Plan(images, vision.eval(), vision_steps(model.config)),
         _Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights),
-        _Plan(
-            texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights
-        ),
+        _Plan(texts, packed, text_steps(model.config, "cpu"), target="cpu", weights=text_weights),
     ]
 
 
