@@ -96,7 +96,7 @@ class GraphBuilder:
         return self._feeds(contract, samples.pixel_batches(self.answers))
 
     def _pictures(self, contract: GraphContract) -> list[Batch]:
-        return self._feeds(contract, samples.blocks(self.answers.pixels)) if contract.tower == "vision" else []
+        return self._feeds(contract, samples.one_by_one(self.answers.pixels)) if contract.tower == "vision" else []
 
     def _feeds(self, contract: GraphContract, pixels: Sequence[NDArray[np.uint8]]) -> list[Batch]:
         """Batches of `pixels` as the vision graph takes them."""

@@ -52,5 +52,5 @@ def plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[Plan]:
     return [
         Plan(images, vision.eval(), vision_steps(model.config)),
         Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights),
-        Plan(texts, PackedTextTower(model).eval(), text_steps(model.config), target="cpu", weights=text_weights),
+        Plan(texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights),
     ]

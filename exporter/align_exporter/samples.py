@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +81,7 @@ def pixel_batches(answers: Golden) -> list[NDArray[np.uint8]]:
     extremes[3] = (255, 0, 255)
     extremes[4] = np.random.default_rng(0).integers(0, 256, (height, width, 3))
     pixels = np.concatenate([answers.pixels, extremes])
-    return blocks(pixels)
+    return one_by_one(pixels)
 
 
 def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.int64]]]:
@@ -97,9 +96,9 @@ def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.
     ]
 
 
-def blocks(rows: NDArray[Any]) -> list[NDArray[Any]]:
-    """`rows` in batches that bound the memory of a run."""
-    return [rows[part] for part in _blocks(len(rows))]
+def one_by_one(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Pictures in batches of one: an observed graph keeps most of its activations until its statistics are done."""
+    return [pixels[index : index + 1] for index in range(len(pixels))]
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -25,8 +25,9 @@ class VisionTower(nn.Module):
         self.offset = nn.Buffer(torch.tensor(offset, dtype=torch.float32).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # Transposed while still bytes: a quarter of the memory traffic.
-        values = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        # Cast first, because TensorRT takes bytes only where a Cast follows at once. To ONNX Runtime's CPU kernels the
+        # order is all one: both steps take 0.08 ms of the 196 ms of one picture, 0.9 ms of the 1750 ms of eight.
+        values = pixels.to(torch.float32).permute(0, 3, 1, 2)
         return unit_length(self.vision_model(values * self.scale + self.offset))
 
 

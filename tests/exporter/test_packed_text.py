@@ -194,7 +194,15 @@ def test_the_graph_for_any_target_has_no_shape_that_depends_on_values(bundle: Pa
 def test_a_packed_graph_is_refused_for_any_target(model: AlignModel) -> None:
     contract = text_contract(model.config)
     graph = trace(PackedTextTower(model).eval(), contract, model.config.text.max_position_embeddings, 20)
-    run_steps(graph, text_steps(model.config))
+    run_steps(graph, text_steps(model.config, "cpu"))
     check_operators(graph, contract, model.config, "cpu")
     with pytest.raises(BuildError, match="the text graph holds 2 NonZero where 0 were expected"):
         check_operators(graph, contract, model.config)
+
+
+def test_the_passes_of_the_plain_tower_are_not_those_of_the_packed_one(model: AlignModel) -> None:
+    """Its sizes come from values, so no target of a Reshape can be made constant, and the declared number says so."""
+    contract = text_contract(model.config)
+    graph = trace(PackedTextTower(model).eval(), contract, model.config.text.max_position_embeddings, 20)
+    with pytest.raises(BuildError, match="ConstantReshape made 0 rewrites where this model needs 6"):
+        run_steps(graph, text_steps(model.config))

@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "pillow", "tokenizers")
+PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy", "pillow", "tokenizers")
 
 
 def describe() -> dict[str, object]:

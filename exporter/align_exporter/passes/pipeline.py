@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from align_exporter.passes import Step
+from align_exporter.passes.constant_reshape import ConstantReshape
 from align_exporter.passes.global_pool import GlobalPool
 from align_exporter.passes.names import ReadableNames
 from align_exporter.passes.query_scale import FoldQueryScale
@@ -18,10 +19,12 @@ def vision_steps(config: AlignConfig) -> tuple[Step, ...]:
     return (Step(GlobalPool(), expected=config.vision.num_blocks + 1), *CLEAN_UP)
 
 
-def text_steps(config: AlignConfig) -> tuple[Step, ...]:
-    """FP32 text, padded or packed: one sum of embeddings, one product of queries and keys per layer."""
-    return (
-        Step(FoldTokenType(), expected=1),
-        Step(FoldQueryScale(), expected=config.text.num_hidden_layers),
-        *CLEAN_UP,
-    )
+def text_steps(config: AlignConfig, target: str = "any") -> tuple[Step, ...]:
+    """FP32 text: one sum of embeddings, one product of queries and keys per layer.
+
+    Heads of query, key and value, and back, make four reshapes per layer. The last layer's query is one row, whose two
+    are constant as they are traced. The packed tower (target ``"cpu"``) has none that could become so.
+    """
+    layers = config.text.num_hidden_layers
+    reshapes = () if target == "cpu" else (Step(ConstantReshape(), expected=4 * layers - 2),)
+    return (Step(FoldTokenType(), expected=1), Step(FoldQueryScale(), expected=layers), *reshapes, *CLEAN_UP)
