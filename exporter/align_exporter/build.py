@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from align_exporter import samples
+from align_exporter.build_record import build_record
 from align_exporter.checkpoint import Checkpoint, read_checkpoint
 from align_exporter.graphs import GraphBuilder
 from align_exporter.options import ExportOptions
 from align_exporter.plans import plans
-from align_exporter.record import build_record
 from align_exporter.report import write_report
 from align_reference.source import CheckpointSource
 from align_runtime import golden

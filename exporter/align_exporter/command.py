@@ -6,16 +6,17 @@ import argparse
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 from align_exporter.options import DEFAULT_OPSET, FP16_HEADROOM, OPSETS, PIXEL_INPUTS, ExportOptions
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.console import Progress, add_output_options, run, table
+from align_runtime.commands.inspect import graphs_table, island_lines
+from align_runtime.console import Progress, add_output_options, run
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
-from align_runtime.manifest import MANIFEST_NAME, Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,6 +188,8 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
                 "sha256": manifest.files[graph.file].sha256,
                 "parity": graph.parity.to_json(),
                 "limits": vars(graph.limits),
+                "content": asdict(graph.content),
+                "islands": [asdict(island) for island in graph.islands],
             }
             for graph in manifest.graphs
         ],
@@ -196,17 +199,5 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
 def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
     if reason is None:
         return f"{output} is up to date: same checkpoint, options and tools (--force builds it all the same)"
-    rows = [
-        [
-            graph.tower,
-            graph.variant,
-            graph.target,
-            graph.file,
-            f"{manifest.graph_bytes(graph) / 1e6:.1f} MB",
-            f"{graph.parity.max_abs:.1e}",
-            f"{graph.limits.max_abs:.0e}",
-        ]
-        for graph in manifest.graphs
-    ]
-    headings = ["tower", "variant", "target", "graph", "size", "max abs error", "allowed"]
-    return f"{output}: {manifest.provenance.name} in {seconds:.1f} s\n\n{table(headings, rows, right=(4, 5, 6))}"
+    lines = [f"{output}: {manifest.provenance.name} in {seconds:.1f} s", "", graphs_table(manifest)]
+    return "\n".join([*lines, *island_lines(manifest), "", f"the whole story: {output / REPORT_NAMES[0]}"])

@@ -16,6 +16,8 @@ from align_runtime.preprocessing import ImagePreprocessing
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "align.json"
+# The record of one build: no part of what a bundle is, so the manifest does not list it.
+REPORT_NAMES = ("report.html", "report.json")
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
 TARGETS = (ANY_TARGET, "cpu")

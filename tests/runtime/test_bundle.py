@@ -18,7 +18,7 @@ import pytest
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.bundle import check_destination, inventory, sha256_of, staged
-from align_runtime.manifest import MANIFEST_NAME, TOWERS, Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, TOWERS, Manifest
 
 
 def edit(bundle: Path, change: Any) -> None:
@@ -44,7 +44,7 @@ def test_manifest_lists_every_file(tiny_bundle: Path) -> None:
     """But the report, which is of one build and no part of what the bundle is."""
     listed = Bundle.open(tiny_bundle).manifest.files
     there = inventory(tiny_bundle)
-    assert {there.pop(name).bytes > 0 for name in ("report.html", "report.json")} == {True}
+    assert {there.pop(name).bytes > 0 for name in REPORT_NAMES} == {True}
     assert listed == there
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from align_exporter.report.html import page
 from align_exporter.report.record import BuildRecord
-
-HTML_NAME = "report.html"
-JSON_NAME = "report.json"
+from align_runtime.manifest import REPORT_NAMES
 
 
 def write_report(folder: Path, record: BuildRecord) -> None:
     """Writes `record` as ``report.html`` and ``report.json`` into `folder`: the same record gives the same bytes."""
+    html_name, json_name = REPORT_NAMES
     text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
-    (folder / JSON_NAME).write_text(text, encoding="utf-8")
-    (folder / HTML_NAME).write_text(page(record), encoding="utf-8")
+    (folder / json_name).write_text(text, encoding="utf-8")
+    (folder / html_name).write_text(page(record), encoding="utf-8")

@@ -53,6 +53,11 @@ def _as_text(bundle: Bundle) -> str:
         f"made with {tools}",
         "",
     ]
+    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *island_lines(manifest)])
+
+
+def graphs_table(manifest: Manifest) -> str:
+    """Every graph with its size and its distance from the reference, measured when it was built."""
     rows = [
         [
             graph.tower,
@@ -61,13 +66,25 @@ def _as_text(bundle: Bundle) -> str:
             graph.file,
             f"{manifest.graph_bytes(graph) / 1e6:.1f} MB",
             f"{graph.parity.max_abs:.1e}",
+            f"{graph.limits.max_abs:.0e}",
             f"{graph.parity.min_cosine:.7f}",
+            f"{graph.limits.min_cosine:g}",
         ]
         for graph in manifest.graphs
     ]
-    headings = ["tower", "variant", "target", "graph", "size", "max abs error", "min cosine"]
-    graphs = table(headings, rows, right=(4, 5, 6))
-    return "\n".join([*lines, graphs, "", _contents(manifest)])
+    headings = ["tower", "variant", "target", "graph", "size", "max abs error", "allowed", "min cosine", "at least"]
+    return table(headings, rows, right=(4, 5, 6, 7, 8))
+
+
+def island_lines(manifest: Manifest) -> list[str]:
+    """What graphs of lower precision keep in FP32 beyond the rules, a line for each island; none where nothing is."""
+    return [
+        f"{graph.file} keeps {len(island.nodes)} {'operator' if len(island.nodes) == 1 else 'operators'} in FP32, "
+        f"{island.nodes[0]}{' …' if len(island.nodes) > 1 else ''}: {island.reasons[0]}"
+        f"{f' and {len(island.reasons) - 1} more reasons (report.html)' if len(island.reasons) > 1 else ''}"
+        for graph in manifest.graphs
+        for island in graph.islands
+    ]
 
 
 def _contents(manifest: Manifest) -> str:
