@@ -1,8 +1,8 @@
-"""Measures an export and a load in the published sizes; writes ``tests/results/full_size.json``.
+"""Measures exports and loads in the published sizes; writes ``tests/results/full_size.json``.
 
     python tests/figures/measure_full_size.py [--rounds 7]
 
-Random conditioned weights (see tests/support/checkpoints.py): good for time, memory and FP32 parity.
+Random conditioned weights (see tests/support/checkpoints.py): good for time, memory and parity.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import json, sys, time
 start = time.perf_counter()
 from pathlib import Path
 from align_exporter.command import main
-code = main([sys.argv[1], "-o", sys.argv[2], "--quiet"])
+code = main([*sys.argv[1:], "--quiet"])
 seconds = time.perf_counter() - start
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
@@ -61,14 +61,32 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, bundle = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
-        export = run(EXPORT, str(checkpoint), str(bundle))
+        arguments = (str(checkpoint), "-o", str(bundle))
+        export = run(EXPORT, *arguments)
+        export_fp16 = run(EXPORT, *arguments, "--fp16")
+        again = run(EXPORT, *arguments, "--fp16")
         manifest = Bundle.open(bundle).manifest
         loads = [run(LOAD, str(bundle)) for _ in range(options.rounds + 1)][1:]
     graphs = [
-        {"file": graph.file, "bytes": manifest.graph_bytes(graph), "parity": graph.parity.to_json()}
+        {
+            "file": graph.file,
+            "variant": graph.variant,
+            "target": graph.target,
+            "bytes": manifest.graph_bytes(graph),
+            "content": {"macs": dict(graph.content.macs), "weights": dict(graph.content.weights)},
+            "islands": len(graph.islands),
+            "parity": graph.parity.to_json(),
+        }
         for graph in manifest.graphs
     ]
-    result = {"machine": describe(), "export": export, "graphs": graphs, "loads": loads}
+    result = {
+        "machine": describe(),
+        "export": export,
+        "export_fp16": export_fp16,
+        "again": again,
+        "graphs": graphs,
+        "loads": loads,
+    }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {RESULT.relative_to(ROOT)}")
 

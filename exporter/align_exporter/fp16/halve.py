@@ -12,8 +12,9 @@ from align_calibration.channel_means import measure_channel_means
 from align_calibration.observe import Batch
 from align_calibration.ranges import TensorRange
 from align_exporter.fp16.convert import convert
-from align_exporter.fp16.islands import assign, rules
+from align_exporter.fp16.islands import assign
 from align_exporter.fp16.mean_rounding import round_weights
+from align_exporter.fp16.rules import rules
 from align_exporter.options import ExportOptions
 from align_runtime.manifest import Island
 

@@ -19,7 +19,7 @@ from align_exporter import gate
 from align_exporter.build import _check_patterns
 from align_exporter.command import main
 from align_exporter.fp16.convert import convert
-from align_exporter.fp16.islands import rules
+from align_exporter.fp16.rules import rules
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime import Bundle, ConfigurationError, golden
