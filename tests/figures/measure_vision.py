@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from align_exporter.assets import read_preprocessing
-from align_exporter.build import write_graph
 from align_exporter.contract import vision_contract
+from align_exporter.graphs import write_graph
 from align_exporter.options import DEFAULT_OPSET
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import vision_steps
@@ -59,7 +59,7 @@ def run_races(graph: Path, plain: Path, size: int, rounds: int, threads: int, cl
     """The cases of one clock, one for each batch."""
     runners = {
         "plain": open_runner(plain, "cpu", threads),
-        "openvino": OpenVinoRunner(graph, threads),  # between the two that are compared
+        "openvino": OpenVinoRunner(graph, threads),
         "graph": open_runner(graph, "cpu", threads),
     }
     cases = []
