@@ -9,8 +9,8 @@ from statistics import median
 def speedup(before: Sequence[float], after: Sequence[float]) -> float:
     """How many times as fast `after` is, both in seconds per round: the median over pairs of rounds.
 
-    The order within a round is reversed from one to the next, so the contestant at the turn runs twice in a row and
-    finds its weights warm. Two rounds together are fair to both; the last of an odd number is left out.
+    The order within a round is reversed from one to the next, so two rounds together are fair to both; the last of an
+    odd number is left out.
     """
     pairs = range(0, len(before) - 1, 2)
     return median(sum(before[index : index + 2]) / sum(after[index : index + 2]) for index in pairs)
