@@ -111,16 +111,16 @@ def _text(result: dict[str, Any]) -> list[str]:
         (TEXT_CONTESTANTS["embed_text"], captions, "embed_text"),
         ("the CPU graph, the caller pads to 64", captions, "graph"),
         *(
-            ("{}, batch {} of {} tokens, no padding".format(TEXT_CONTESTANTS[name], *size.split("x")), case, name)
+            ("{}, batch {} of {} tokens, processor time".format(TEXT_CONTESTANTS[name], *size.split("x")), case, name)
             for size, case in cases.items()
             for name in case["seconds"]
             if name != "plain"
         ),
     ]
     return [
-        f"Text on the CPU against the plain `torch.onnx.export` of the same tower, {result['threads']} threads, median "
-        f"of paired ratios; captions: {len(tokens)} of {sum(tokens) / len(tokens):.1f} tokens on average, in batches "
-        f"of 32, where the plain graph gets them padded to 64:",
+        "Text on the CPU against the plain `torch.onnx.export` of the same tower, median of paired ratios. First "
+        f"{len(tokens)} captions of {sum(tokens) / len(tokens):.1f} tokens on average, in batches of 32, where the "
+        f"plain graph gets them padded to 64, {result['threads']} threads; then batches without padding on one thread:",
         "",
         *_ratios(rows),
     ]
