@@ -6,11 +6,13 @@ PYTHONPATH=tests python tests/figures/readme.py
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from align_runtime.precision import percentage
 from figures.ratios import speedup
 
 ROOT = Path(__file__).parents[2]
@@ -67,9 +69,14 @@ def _graph(graph: dict[str, Any]) -> str:
         return f"{size}, at most {parity['max_abs']:.1e} from the reference"
     macs = graph["content"]["macs"]
     return (
-        f"{size}, {macs['float16'] / sum(macs.values()):.1%} of the products in FP16; cosine with the reference at "
-        f"least {parity['min_cosine']:.5f}, mean-centred {parity['min_centred_cosine']:.5f}"
+        f"{size}, {percentage(macs['float16'], sum(macs.values()))} of the products in FP16; cosine with the reference "
+        f"at least {_at_least(parity['min_cosine'])}, mean-centred {_at_least(parity['min_centred_cosine'])}"
     )
+
+
+def _at_least(cosine: float) -> str:
+    """Rounded down: to nearest, 0.999998 would be said to be 1."""
+    return f"{math.floor(cosine * 1e5) / 1e5:.5f}"
 
 
 FP16_WAYS = {
@@ -88,8 +95,8 @@ def _fp16(result: dict[str, Any]) -> list[str]:
         "| | the export's samples | parts of other photographs |",
         "|---|---|---|",
         *(
-            f"| {title} | {ways[way]['samples']['min_centred_cosine']:.5f} | "
-            f"{ways[way]['others']['min_centred_cosine']:.5f} |"
+            f"| {title} | {_at_least(ways[way]['samples']['min_centred_cosine'])} | "
+            f"{_at_least(ways[way]['others']['min_centred_cosine'])} |"
             for way, title in FP16_WAYS.items()
         ),
     ]
