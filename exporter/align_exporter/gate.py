@@ -24,10 +24,11 @@ BATCH_SIZES = (1, 3)  # besides all at once
 # itself is 2e-6 from float64: ONNX Runtime's blocked convolution kernels add in another order (3.7e-6 with them off, at
 # half the speed). The margin is for other processors' kernels.
 # fp16: with every value rounded, align-tiny has cosines of 0.999996 and conditioned full-size weights, which amplify
-# disturbances more than trained ones do, 0.9998 (text 0.999998), mean-centred 0.9997; their worst component is 3e-3.
+# disturbances more than trained ones do, 0.9998 (text 0.999998), mean-centred 0.9997. Their worst component is 3e-3 off
+# in 640 dimensions; in 24, where components are large, it is 0.016 at cosines of 0.9998.
 LIMITS = {
     "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),
-    "fp16": Limits(max_abs=5e-3, min_cosine=0.9995, min_centred_cosine=0.9995),
+    "fp16": Limits(max_abs=2e-2, min_cosine=0.9995, min_centred_cosine=0.9995),
 }
 
 
