@@ -93,8 +93,8 @@ def choose_samples(pictures: Path | None, captions: Path | None, limit: int, see
     """Chooses at most `limit` samples of each source and reads them once; nothing is decoded.
 
     Raises:
-        ConfigurationError: a source is missing, of an unknown kind, damaged or empty, or a tenth of what was chosen of
-            it cannot be read.
+        ConfigurationError: a source is missing, of an unknown kind, damaged or empty, or more than a tenth of what was
+            chosen of it cannot be read.
     """
     return OwnSamples(
         pictures=None if pictures is None else select(open_pictures(pictures), limit, seed),

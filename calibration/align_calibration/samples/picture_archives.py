@@ -39,7 +39,7 @@ class ZipArchive:
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
         with self._opened() as archive:
-            for name in sorted(names):
+            for name in sorted(set(names) & set(archive.namelist())):
                 yield name, _member(archive, name)
 
     @contextmanager
@@ -94,9 +94,8 @@ def _pictures(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         archive.members.clear()  # type: ignore[attr-defined]  # they would all be kept
         if member.isreg() and is_picture(member.name):
             yield member
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if any(archive.fileobj.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
+    assert isinstance(archive.fileobj, _Bounded)
+    if any(archive.fileobj.last):  # tarfile takes a damaged header for the end, which is zeros or nothing
         raise tarfile.ReadError(f"no header at byte {archive.offset}")
 
 
@@ -110,12 +109,16 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which no piece larger than a picture may be had: tarfile reads headers of any size that they claim."""
+    """A file of which no piece larger than a picture may be had: tarfile reads headers of any size that they claim.
+    `last` is what was read last."""
+
+    last = b""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_BYTES:
             raise tarfile.ReadError(f"a header that claims {size} bytes")
-        return super().read(size)
+        self.last = super().read(size)
+        return self.last
 
 
 @contextmanager

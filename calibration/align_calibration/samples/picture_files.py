@@ -66,9 +66,10 @@ class PictureList:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file called so is taken for a picture, and is not hidden."""
+    """Whether a file called so is taken for a picture, and neither it nor a folder on the way is hidden."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    hidden = any(part.startswith(".") for part in path.parts if part != "..")
+    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
 
 
 def too_large(size: int) -> str | None:

@@ -48,14 +48,16 @@ class Selection:
         for name, content in self.source.read(left.keys()):
             sample = left.pop(name)
             if isinstance(content, Skipped) or _sha256(content) != sample.sha256:
-                left[name] = sample
-                break
+                raise self._changed(name)
             yield sample, content
         if left:
-            raise BuildError(
-                f"{self.source.name}: {min(left)!r} changed while the export was running; start it again when the "
-                "samples stay as they are"
-            )
+            raise self._changed(min(left))
+
+    def _changed(self, name: str) -> BuildError:
+        return BuildError(
+            f"{self.source.name}: {name!r} changed while the export was running; start it again when the samples stay "
+            "as they are"
+        )
 
     def usable(self, contents: Iterable[tuple[Sample, bytes]], attempt: Callable[[bytes], object]) -> Selection:
         """The same without the samples of `contents` that `attempt` refuses with an InputError.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import tarfile
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 
 from align_calibration.samples import picture_archives, picture_files
 from align_calibration.samples.picture_source import open_pictures
+from align_calibration.samples.selection import select
 from align_calibration.samples.source import Skipped, Source
 from align_runtime.errors import ConfigurationError
 from support.sample_folders import picture, pictures, write_files, write_list, write_tar, write_zip
@@ -29,13 +31,13 @@ def read_all(source: Source) -> dict[str, bytes | Skipped]:
 @pytest.fixture(params=["folder", "list.txt", "a.zip", "a.tar", "a.tar.gz", "a.tgz"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """FILES in every form, among what is no picture."""
-    others = {"notes.md": b"# notes", "0/._000.png": b"of another system", ".hidden.png": b"", "0/vocab": b"x"}
+    others = {"notes.md": b"# notes", "0/._000.png": b"of another system", ".hidden.png": b"", ".thumbs/x.png": b"x"}
     name: str = request.param
     if name.endswith(".zip"):
         return write_zip(tmp_path / name, others | FILES)
     if ".t" in name and not name.endswith(".txt"):
         return write_tar(tmp_path / name, others | FILES)
-    folder = write_files(tmp_path / "photos", others | {".thumbs/x.png": b"x"} | FILES)
+    folder = write_files(tmp_path / "photos", others | FILES)
     if name == "folder":
         return folder
     return write_list(folder / name, ["", *FILES, f"./{next(iter(FILES))}"])
@@ -225,3 +227,17 @@ def test_of_members_of_one_name_one_counts(tmp_path: Path) -> None:
             member.size = len(picture(seed))
             archive.addfile(member, io.BytesIO(picture(seed)))
     assert list(open_pictures(path).read({"a.png"})) == [("a.png", picture(1))]
+
+
+@pytest.mark.parametrize("name", ["photos", "a.tar"])
+def test_names_that_are_no_text_are_names_all_the_same(name: str, tmp_path: Path) -> None:
+    files = {"caf\udce9.png": picture(1)}
+    source = open_pictures((write_files if name == "photos" else write_tar)(tmp_path / name, files))
+    assert read_all(source) == files
+    selection = select(source, 5, seed=0)
+    assert json.loads(json.dumps(selection.to_json()))["used"][0]["name"] == "caf\udce9.png"
+
+
+def test_an_archive_that_lost_a_member_gives_the_others(tmp_path: Path) -> None:
+    source = open_pictures(write_zip(tmp_path / "a.zip", FILES))
+    assert dict(source.read([*FILES, "gone.png"])) == FILES
