@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from align_calibration.observe import Batch, float_values, run_batches, set_output
 
 
-def measure_channel_means(model: ir.Model, batches: Sequence[Batch], folder: Path) -> Mapping[str, NDArray[np.float64]]:
+def measure_channel_means(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Mapping[str, NDArray[np.float64]]:
     """Mean over samples, height and width of each float32 tensor (n, C, h, w) of `model`: name → float64 (C,).
 
     Args:
         model: float32; left as it is.
-        batches: inputs by name.
+        batches: inputs by name, taken one by one.
         folder: as in `run_batches`.
     """
     watching = model.clone()
@@ -32,10 +32,18 @@ def measure_channel_means(model: ir.Model, batches: Sequence[Batch], folder: Pat
         for value in maps
     ]
     set_output(graph, tape, sums, [sum(maps.values())])
-    count = sum(len(next(iter(batch.values()))) for batch in batches)
-    means = run_batches(watching, batches, folder).sum(0) / count
+    sizes: list[int] = []
+    total = sum(run_batches(watching, _counted(batches, sizes), folder), np.zeros(sum(maps.values())))
+    means = total / sum(sizes)
     parts = np.split(means, np.cumsum(list(maps.values()))[:-1])
     return {value.name or "": part for value, part in zip(maps, parts, strict=True)}
+
+
+def _counted(batches: Iterable[Batch], sizes: list[int]) -> Iterator[Batch]:
+    """Passes `batches` on and notes how many samples each holds."""
+    for batch in batches:
+        sizes.append(len(next(iter(batch.values()))))
+        yield batch
 
 
 def _channels(value: ir.Value) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], s
     graph.outputs.append(output)
 
 
-def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> NDArray[np.float64]:
-    """The one output of `model` for each of `batches`, (batches, …).
+def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float64]]:
+    """The one output of `model` for each of `batches`, which are taken one by one.
 
     Args:
         folder: where a temporary graph may be written; external data of `model` must lie in it.
@@ -45,10 +45,12 @@ def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> NDAr
         runner = open_runner(file, "cpu", None)
     finally:
         file.unlink(missing_ok=True)
+    empty = True
     try:
-        parts = [runner.run(batch).astype(np.float64) for batch in batches]
+        for batch in batches:
+            empty = False
+            yield runner.run(batch).astype(np.float64)
     finally:
         runner.close()
-    if not parts:
+    if empty:
         raise ValueError("no samples to observe the graph on")
-    return np.stack(parts)

@@ -7,10 +7,12 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from align_calibration.samples.own_samples import SAMPLES_NAME, OwnSamples
 from align_exporter import samples
 from align_exporter.build_record import build_record
 from align_exporter.checkpoint import Checkpoint, read_checkpoint
 from align_exporter.graphs import GraphBuilder
+from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
 from align_exporter.plans import plans
 from align_exporter.report import write_report
@@ -19,7 +21,6 @@ from align_runtime import golden
 from align_runtime.bundle import Bundle, inventory, staged, write_manifest
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError, ConfigurationError
-from align_runtime.golden import Golden
 from align_runtime.manifest import Manifest, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.selftest import check_graph, check_inputs
@@ -38,9 +39,16 @@ def build(
         with progress.phase(f"read {source.name}"):
             checkpoint = read_checkpoint(source, options.allow_pickle)
             (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
+        tokenizer = Tokenizer.from_file(
+            folder / "tokenizer.json", checkpoint.facts.max_length, checkpoint.facts.pad_token_id
+        )
+        own = _usable(options.samples, checkpoint, tokenizer, folder, progress)
         with progress.phase("reference embeddings of the samples"):
-            answers = _answers(checkpoint, folder / "tokenizer.json")
-        builder = GraphBuilder(checkpoint, answers, folder, options, progress, operators=set())
+            answers = samples.reference_answers(
+                checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
+            )
+        observed = ObservedSamples(answers, checkpoint, tokenizer, own)
+        builder = GraphBuilder(checkpoint, answers, observed, folder, options, progress, operators=set())
         built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]
         _check_patterns(options.fp16_keep, builder.operators)
         with progress.phase("bundle and self-test"):
@@ -57,16 +65,19 @@ def build(
             _self_test(folder)
         with progress.phase("report"):
             # After the inventory: a report tells of one build and its times, the manifest of what any build gives.
-            write_report(folder, build_record(manifest, built, options.fp16_headroom, progress.finished))
+            write_report(folder, build_record(manifest, built, options.fp16_headroom, progress.finished, own))
         return manifest
 
 
-def _answers(checkpoint: Checkpoint, tokenizer_file: Path) -> Golden:
-    facts = checkpoint.facts
-    tokenizer = Tokenizer.from_file(tokenizer_file, facts.max_length, facts.pad_token_id)
-    return samples.reference_answers(
-        checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
-    )
+def _usable(
+    chosen: OwnSamples | None, checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Path, progress: Progress
+) -> OwnSamples | None:
+    """The user's samples that can be used; recorded in `folder`."""
+    if chosen is None:
+        return None
+    own = chosen.usable(checkpoint.preprocessing, tokenizer, progress)
+    (folder / SAMPLES_NAME).write_text(json.dumps(own.to_json(), indent=1) + "\n", encoding="utf-8")
+    return own
 
 
 def _check_patterns(patterns: Sequence[str], operators: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from align_calibration.samples.own_samples import OwnSamples
 from align_exporter.graphs import BuiltGraph
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime.manifest import Manifest
@@ -19,9 +20,14 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def build_record(
-    manifest: Manifest, built: Sequence[BuiltGraph], headroom: float, phases: Sequence[tuple[str, float]]
+    manifest: Manifest,
+    built: Sequence[BuiltGraph],
+    headroom: float,
+    phases: Sequence[tuple[str, float]],
+    own: OwnSamples | None,
 ) -> BuildRecord:
-    """The record of the build of `manifest`, whose graphs are `built`; `phases` with their seconds."""
+    """The record of the build of `manifest`, whose graphs are `built`; `phases` with their seconds; `own`: the user's
+    samples."""
     return BuildRecord(
         provenance=manifest.provenance,
         model=manifest.model,
@@ -31,6 +37,7 @@ def build_record(
         headroom=headroom,
         phases=tuple(Phase(title, seconds) for title, seconds in phases),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
+        samples=own,
         machine={"cpu": _processor(), "cores": str(os.cpu_count()), "system": platform.platform(terse=True)},
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align_exporter.options import DEFAULT_OPSET, FP16_HEADROOM, OPSETS, PIXEL_INPUTS, ExportOptions
+from align_exporter.sample_options import add_sample_options, check_sample_options, choose
 from align_runtime.bundle import Bundle, check_destination
 from align_runtime.commands.inspect import graphs_table, island_lines
 from align_runtime.console import Progress, add_output_options, run
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--opset", type=int, choices=OPSETS, default=DEFAULT_OPSET, help=f"ONNX opset (default: {DEFAULT_OPSET})"
     )
     _add_fp16_options(parser)
+    add_sample_options(parser)
     _add_gate_options(parser)
     parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
     add_output_options(parser)
@@ -117,6 +119,7 @@ def _export_options(options: argparse.Namespace) -> ExportOptions:
         raise ConfigurationError("--fp16-keep and --fp16-headroom do nothing without --fp16; add it or leave them out")
     if not 1 <= options.fp16_headroom < math.inf:
         raise ConfigurationError(f"--fp16-headroom is {options.fp16_headroom:g}; a number of at least 1 is needed")
+    check_sample_options(options)
     export = ExportOptions(
         pixel_input=options.pixel_input,
         opset=options.opset,
@@ -148,6 +151,7 @@ def _export(options: argparse.Namespace) -> int:
                 allow_pickle=options.allow_pickle,
                 quiet=options.quiet or options.json,
             )
+        export = replace(export, samples=choose(options, progress))
         with progress.phase("compare with the bundle that is there"):
             wanted = provenance(source, export)
             reason = "--force" if options.force else staleness(options.output, wanted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
         name=source.name,
         revision=source.revision,
         files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
-        options=json.loads(json.dumps(asdict(options))),  # as it will be read back
+        options=json.loads(json.dumps(options.record)),  # as it will be read back
         tools={"python": platform.python_version()} | {tool: version(tool) for tool in TOOLS},
     )
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from align_calibration.observe import Batch
 from align_calibration.ranges import measure_ranges
-from align_exporter import gate, samples
+from align_exporter import gate
 from align_exporter.checkpoint import Checkpoint
 from align_exporter.content import proven_content
 from align_exporter.contract import GraphContract
 from align_exporter.fp16.halve import Halving, halve
 from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
+from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import CLEAN_UP
@@ -45,11 +43,13 @@ class GraphBuilder:
 
     Attributes:
         answers: the samples and what the reference makes of them.
+        observed: what activation ranges and means of channels are measured on.
         operators: names of the operators that ``--fp16-keep`` could have meant, filled while FP16 graphs are built.
     """
 
     checkpoint: Checkpoint
     answers: Golden
+    observed: ObservedSamples
     folder: Path
     options: ExportOptions
     progress: Progress
@@ -79,31 +79,17 @@ class GraphBuilder:
     def _build_fp16(self, plan: Plan, model: ir.Model) -> BuiltGraph:
         """`model`, the FP32 graph, is converted in place."""
         file, title = f"onnx/{plan.contract.tower}_model_fp16.onnx", f"{plan.title} fp16"
-        batches = self._range_batches(plan.contract)
-        bar = self.progress.bar(f"{title}: activation ranges", batches, len(batches))
+        batches, count = self.observed.for_ranges(plan.contract)
+        bar = self.progress.bar(f"{title}: activation ranges", batches, count)
         ranges = measure_ranges(model, bar, (self.folder / file).parent)
         with self.progress.phase(f"{title}: conversion and checks"):
             self.operators.update(node.name or "" for node in model.graph)
-            halving = halve(model, ranges, self._pictures(plan.contract), self.options, (self.folder / file).parent)
+            pictures = self.observed.for_means(plan.contract)
+            halving = halve(model, ranges, pictures, self.options, (self.folder / file).parent)
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file)
         graph, measurement = self._prove(plan, "fp16", file, None)
         return BuiltGraph(replace(graph, islands=halving.islands), measurement, halving)
-
-    def _range_batches(self, contract: GraphContract) -> Sequence[Batch]:
-        if contract.tower == "text":
-            return samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
-        return self._feeds(contract, samples.pixel_batches(self.answers))
-
-    def _pictures(self, contract: GraphContract) -> list[Batch]:
-        return self._feeds(contract, samples.one_by_one(self.answers.pixels)) if contract.tower == "vision" else []
-
-    def _feeds(self, contract: GraphContract, pixels: Sequence[NDArray[np.uint8]]) -> list[Batch]:
-        """Batches of `pixels` as the vision graph takes them."""
-        name = contract.inputs[0].name
-        if name == "pixels":
-            return [{name: batch} for batch in pixels]
-        return [{name: self.checkpoint.preprocessing.normalize(batch)} for batch in pixels]
 
     def _write(self, model: ir.Model, contract: GraphContract, name: str) -> None:
         write_graph(model, contract, self.folder / name)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align_calibration.samples.own_samples import OwnSamples
 
 PIXEL_INPUTS = ("uint8", "float32")
 OPSETS = range(18, 25)  # 18: ReduceL2 takes its axes as an input; from 25 on Sigmoid·Mul would become Swish
@@ -23,6 +27,7 @@ class ExportOptions:
         fp16: whether FP16 graphs are written beside the FP32 ones.
         fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in them.
         fp16_headroom: tensors whose largest value on the samples times this exceeds 65504 stay FP32.
+        samples: the user's own, which activation ranges are measured on too; None for the built-in ones alone.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 
@@ -32,6 +37,7 @@ class ExportOptions:
     fp16: bool = False
     fp16_keep: tuple[str, ...] = ()
     fp16_headroom: float = FP16_HEADROOM
+    samples: OwnSamples | None = None
     max_abs: Mapping[str, float] = field(default_factory=dict)
     min_cosine: Mapping[str, float] = field(default_factory=dict)
 
@@ -39,3 +45,9 @@ class ExportOptions:
     def variants(self) -> tuple[str, ...]:
         """The variants that the bundle will hold."""
         return ("fp32", "fp16") if self.fp16 else ("fp32",)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides over the bundle, in JSON's types: paths of samples are left out, their contents are in."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "samples"}
+        return values | ({} if self.samples is None else self.samples.summary)

@@ -103,6 +103,11 @@ class Progress:
             yield item
         self._finish("✓", title, start)
 
+    def warn(self, text: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            self._write(f"{CLEAR_LINE if self._live else ''}  ! {text}\n")
+
     def _finish(self, mark: str, title: str, start: float) -> None:
         seconds = time.monotonic() - start
         self.finished.append((title, seconds))

@@ -24,7 +24,7 @@ g (float[n, 3, 4, 5] x) => (float[n, 3] y)
 def test_all_samples_weigh_the_same(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((7, 3, 4, 5)).astype(np.float32)
     model = typed(GRAPH)
-    means = measure_channel_means(model, [{"x": x[:2]}, {"x": x[2:]}], tmp_path)
+    means = measure_channel_means(model, iter([{"x": x[:2]}, {"x": x[2:]}]), tmp_path)
     assert list(means) == ["x", "half", "pooled"]  # y is no feature map
     np.testing.assert_allclose(means["x"], x.mean((0, 2, 3)), atol=1e-6)
     np.testing.assert_allclose(means["half"], (x**2).mean((0, 2, 3)), atol=1e-6)

@@ -127,3 +127,12 @@ def test_table_aligns() -> None:
         "xyz     1",
         "b    1000",
     ]
+
+
+def test_a_warning_is_a_line_and_nothing_when_quiet() -> None:
+    log, terminal, quiet = io.StringIO(), Terminal(), io.StringIO()
+    for stream, silent in ((log, False), (terminal, False), (quiet, True)):
+        Progress(silent, stream).warn("only 3")
+    assert log.getvalue() == "  ! only 3\n"
+    assert terminal.getvalue().endswith("\x1b[K  ! only 3\n")
+    assert quiet.getvalue() == ""

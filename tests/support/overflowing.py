@@ -18,14 +18,14 @@ from align_reference.vision import block_shapes
 FACTOR = 2.0**16
 
 
-def overflowing(checkpoint: Path, folder: Path, factor: float = FACTOR) -> Path:
-    """Copies `checkpoint` to `folder` with the values of the first text layer's attention and the outputs of the last
-    but one vision stage `factor` times as large."""
+def overflowing(checkpoint: Path, folder: Path, factor: float = FACTOR, stage: int = -2) -> Path:
+    """Copies `checkpoint` to `folder` with the values of the first text layer's attention and the outputs of a vision
+    stage, the last but one, `factor` times as large."""
     shutil.copytree(checkpoint, folder)
     config = AlignConfig.from_file(folder / "config.json")
     weights = load_file(folder / "model.safetensors")
     _scale_values(weights, factor)
-    _scale_stage(weights, config, factor)
+    _scale_stage(weights, config, factor, stage)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -38,11 +38,11 @@ def _scale_values(weights: dict[str, Tensor], factor: float) -> None:
     weights[f"{layer}.output.dense.weight"] /= factor
 
 
-def _scale_stage(weights: dict[str, Tensor], config: AlignConfig, factor: float) -> None:
+def _scale_stage(weights: dict[str, Tensor], config: AlignConfig, factor: float, stage: int) -> None:
     """Projections of one stage ·f, the expansions that read them /f; residuals add like to like."""
     shapes = list(block_shapes(config.vision))
     starts = [index for index, shape in enumerate(shapes) if not shape.residual]
-    first, end = starts[-2], starts[-1]
+    first, end = starts[stage], starts[stage + 1]
     for index in range(first, end):
         for name in ("weight", "bias"):
             weights[f"vision_model.encoder.blocks.{index}.projection.project_bn.{name}"] *= factor

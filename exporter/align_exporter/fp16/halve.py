@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Halving:
 def halve(
     model: ir.Model,
     ranges: tuple[TensorRange, ...],
-    pictures: Sequence[Batch],
+    pictures: Iterable[Batch] | None,
     options: ExportOptions,
     folder: Path,
 ) -> Halving:
@@ -47,7 +47,7 @@ def halve(
 
     Args:
         ranges: of its tensors.
-        pictures: samples for the means of channels; none for a graph without convolutions.
+        pictures: samples for the means of channels; None for a graph without convolutions.
         folder: as in `align_calibration.observe.run_batches`.
 
     Raises:
@@ -56,6 +56,6 @@ def halve(
     ruled = rules(model.graph)
     names = tuple(node.name or "" for node in model.graph if node in ruled)
     assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
-    if pictures:
+    if pictures is not None:
         round_weights(model, measure_channel_means(model, pictures, folder), assignment.float32)
     return Halving(ranges, names, assignment.islands, convert(model, assignment.float32))

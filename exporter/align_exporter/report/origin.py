@@ -11,6 +11,7 @@ from align_exporter.report.charts import bar
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, section, table
 from align_exporter.report.record import BuildRecord
+from align_exporter.report.sample_section import own_samples
 from align_runtime.preprocessing import RESAMPLING, ImagePreprocessing
 
 
@@ -34,6 +35,7 @@ def provenance(record: BuildRecord) -> Markup:
         "Made from what",
         facts([("Checkpoint", source.name), ("Revision", source.revision or "none, a local folder")]),
         table("Files that were read", ["File", "SHA-256"], files),
+        *own_samples(record.samples),
         element("h3", "Model"),
         facts(_model(record)),
         element("h3", "Preprocessing of pictures"),

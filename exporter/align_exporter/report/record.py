@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_calibration.ranges import TensorRange
+from align_calibration.samples.own_samples import OwnSamples
 from align_runtime.errors import ParityError
 from align_runtime.manifest import Graph, ModelFacts, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
@@ -112,6 +113,7 @@ class BuildRecord:
         phases: in the order in which they ran.
         built: UTC, ISO 8601.
         machine: what the build ran on, e.g. ``{"cpu": …, "cores": …}``.
+        samples: the user's own that ranges were measured on too; None where there were none.
     """
 
     provenance: Provenance
@@ -123,6 +125,7 @@ class BuildRecord:
     phases: tuple[Phase, ...]
     built: str
     machine: Mapping[str, str]
+    samples: OwnSamples | None = None
 
     def kept(self, tower: str) -> Mapping[str, str]:
         """The operators of `tower` that stayed FP32 in any of its FP16 graphs: name → ``"rule"`` or ``"island"``."""
@@ -143,6 +146,7 @@ class BuildRecord:
             "graphs": [record.to_json() for record in self.graphs],
             "headroom": self.headroom,
             "ranges": {tower: [asdict(tensor) for tensor in tensors] for tower, tensors in self.ranges.items()},
+            "samples": None if self.samples is None else self.samples.to_json(),
             "phases": [asdict(phase) for phase in self.phases],
         }
         return {key: _finite(value) for key, value in values.items()}

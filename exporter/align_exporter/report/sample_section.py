@@ -1,0 +1,38 @@
+"""The user's own samples on the page: how many of what were used, and what was skipped."""
+
+from __future__ import annotations
+
+from align_calibration.samples.own_samples import SAMPLES_NAME, OwnSamples
+from align_exporter.report.markup import Markup, element
+from align_exporter.report.parts import code, facts, table
+
+
+def own_samples(samples: OwnSamples | None) -> list[Markup]:
+    """A heading and what follows; nothing where there are none."""
+    if samples is None:
+        return []
+    pairs = [
+        (
+            kind.capitalize(),
+            f"{len(selection.used)} used, {len(selection.skipped)} skipped, of {selection.found} in "
+            f"{selection.source.name}",
+        )
+        for kind, selection in samples.selections.items()
+    ]
+    pairs.append(("Drawn", f"at most {samples.limit} of each, seed {samples.seed}"))
+    skipped = [
+        (code(entry.name), kind, entry.reason)
+        for kind, selection in samples.selections.items()
+        for entry in selection.skipped
+    ]
+    return [
+        element("h3", "Samples of the user’s own"),
+        element(
+            "p",
+            "Activation ranges and means of channels were measured on them too. Their names and sums are in ",
+            element("a", SAMPLES_NAME, href=SAMPLES_NAME),
+            ".",
+        ),
+        facts(pairs),
+        *([table("Samples that could not be used", ["Sample", "Kind", "Why"], skipped)] if skipped else []),
+    ]

@@ -1,0 +1,74 @@
+"""Which samples activation ranges and means of channels are measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from align_calibration.samples.own_samples import OwnSamples, choose_samples
+from align_exporter.checkpoint import Checkpoint
+from align_exporter.contract import text_contract, vision_contract
+from align_exporter.observed import ObservedSamples
+from align_reference.config import AlignConfig
+from align_runtime import golden
+from align_runtime.bundle import Bundle
+from align_runtime.images import preprocess
+from align_runtime.tokenizer import Tokenizer
+from support.sample_folders import pictures, write_files
+
+EXTREMES = 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_files(tmp_path / "photos", pictures(3))
+    (tmp_path / "captions.txt").write_text("a cat\na photo of a dog\n", encoding="utf-8")
+    return tmp_path
+
+
+def observed(bundle: Bundle, own: OwnSamples | None) -> ObservedSamples:
+    facts, preprocessing = bundle.manifest.model, bundle.manifest.preprocessing
+    checkpoint = cast(Checkpoint, SimpleNamespace(facts=facts, preprocessing=preprocessing))
+    tokenizer = Tokenizer.from_file(bundle.folder / "tokenizer.json", facts.max_length, facts.pad_token_id)
+    return ObservedSamples(golden.read(bundle), checkpoint, tokenizer, own)
+
+
+@pytest.mark.parametrize(("with_pictures", "with_captions"), [(False, False), (True, False), (False, True)])
+def test_own_samples_come_after_the_built_in_ones(
+    with_pictures: bool, with_captions: bool, folder: Path, tiny_bundle: Path, tiny_checkpoint: Path
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    sources = (folder / "photos" if with_pictures else None, folder / "captions.txt" if with_captions else None)
+    subject = observed(bundle, choose_samples(*sources, 10, 0) if any(sources) else None)
+    config = AlignConfig.from_file(tiny_checkpoint / "config.json")
+    plain = observed(bundle, None)
+
+    def batches(given: ObservedSamples, contract: Any) -> list[Any]:
+        found, count = given.for_ranges(contract)
+        listed = list(found)
+        assert len(listed) == count  # what the progress bar says
+        return listed
+
+    texts = text_contract(config)
+    built_in, found = batches(plain, texts), batches(subject, texts)
+    assert [batch["input_ids"].shape[0] for batch in found[len(built_in) :]] == [1, 1] * with_captions
+    assert subject.for_means(texts) is None
+
+    size = bundle.manifest.preprocessing.output_size
+    images = vision_contract(config, size, "uint8")
+    built_in, found = batches(plain, images), batches(subject, images)
+    assert len(built_in) == len(plain.answers.pixels) + EXTREMES
+    own = preprocess(list(pictures(3).values()), bundle.manifest.preprocessing)[: 3 * with_pictures]
+    for batch, pixels in zip(found[len(built_in) :], own, strict=True):
+        np.testing.assert_array_equal(batch["pixels"], pixels[None])
+
+    means = list(subject.for_means(images) or [])
+    assert len(means) == len(plain.answers.pixels) + len(own)
+    normalised = list(subject.for_means(vision_contract(config, size, "float32")) or [])
+    for batch, pixels in zip(normalised, means, strict=True):
+        expected = bundle.manifest.preprocessing.normalize(pixels["pixels"])
+        np.testing.assert_array_equal(batch["pixel_values"], expected)
