@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def float_values(graph: ir.Graph) -> tuple[ir.Value, ...]:
     return tuple(value for value in [*graph.inputs, *results] if value.dtype == ir.DataType.FLOAT)
 
 
-def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int]) -> None:
+def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int | str]) -> None:
     """Makes the concatenation of `parts` along axis 0, float32 of `shape`, the one output of `graph`."""
     output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
     output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
@@ -31,13 +31,25 @@ def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], s
 
 
 def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> NDArray[np.float64]:
-    """The one output of `model` for each of `batches`, (batches, …).
+    """The one output of `model` for each of `batches`, all of one shape: (batches, …).
 
     Args:
-        folder: where a temporary graph may be written; external data of `model` must lie in it.
+        folder: as in `run_each`.
 
     Raises:
         ValueError: no batches: a mistake of the caller.
+    """
+    parts = [output.astype(np.float64) for output in run_each(model, batches, folder)]
+    if not parts:
+        raise ValueError("no samples to observe the graph on")
+    return np.stack(parts)
+
+
+def run_each(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float32]]:
+    """The one output of `model` for one after the other of `batches`.
+
+    Args:
+        folder: where a temporary graph may be written; external data of `model` must lie in it.
     """
     file = folder / f".{OUTPUT}.onnx"
     try:
@@ -46,9 +58,7 @@ def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> NDAr
     finally:
         file.unlink(missing_ok=True)
     try:
-        parts = [runner.run(batch).astype(np.float64) for batch in batches]
+        for batch in batches:
+            yield runner.run(batch)
     finally:
         runner.close()
-    if not parts:
-        raise ValueError("no samples to observe the graph on")
-    return np.stack(parts)

@@ -7,10 +7,14 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from align_exporter import samples
 from align_exporter.build_record import build_record
 from align_exporter.checkpoint import Checkpoint, read_checkpoint
 from align_exporter.graphs import GraphBuilder
+from align_exporter.int8.calibration_pictures import find_pictures
 from align_exporter.options import ExportOptions
 from align_exporter.plans import plans
 from align_exporter.report import write_report
@@ -20,6 +24,7 @@ from align_runtime.bundle import Bundle, inventory, staged, write_manifest
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError, ConfigurationError
 from align_runtime.golden import Golden
+from align_runtime.images import preprocess
 from align_runtime.manifest import Manifest, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.selftest import check_graph, check_inputs
@@ -40,7 +45,8 @@ def build(
             (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
         with progress.phase("reference embeddings of the samples"):
             answers = _answers(checkpoint, folder / "tokenizer.json")
-        builder = GraphBuilder(checkpoint, answers, folder, options, progress, operators=set())
+        pixels = _calibration_pixels(checkpoint, answers, options, progress)
+        builder = GraphBuilder(checkpoint, answers, pixels, folder, options, progress, operators=set())
         built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]
         _check_patterns(options.fp16_keep, builder.operators)
         with progress.phase("bundle and self-test"):
@@ -67,6 +73,20 @@ def _answers(checkpoint: Checkpoint, tokenizer_file: Path) -> Golden:
     return samples.reference_answers(
         checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
     )
+
+
+def _calibration_pixels(
+    checkpoint: Checkpoint, answers: Golden, options: ExportOptions, progress: Progress
+) -> NDArray[np.uint8]:
+    """The pictures that INT8 scales are measured on, uint8 (n, height, width, 3).
+
+    Raises:
+        InputError: one that cannot be read.
+    """
+    if options.int8_pictures is None:
+        return answers.pixels
+    with progress.phase("pictures for INT8"):
+        return preprocess(find_pictures(Path(options.int8_pictures)), checkpoint.preprocessing)
 
 
 def _check_patterns(patterns: Sequence[str], operators: Collection[str]) -> None:

@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--opset", type=int, choices=OPSETS, default=DEFAULT_OPSET, help=f"ONNX opset (default: {DEFAULT_OPSET})"
     )
     _add_fp16_options(parser)
+    _add_int8_options(parser)
     _add_gate_options(parser)
     parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
     add_output_options(parser)
@@ -78,6 +79,29 @@ def _add_fp16_options(parser: argparse.ArgumentParser) -> None:
         help="a tensor whose largest value on the samples times this exceeds 65504 stays FP32 "
         f"(default: {FP16_HEADROOM:g})",
     )
+
+
+def _add_int8_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("INT8")
+    group.add_argument(
+        "--int8",
+        action="store_true",
+        help="also write INT8 graphs for CPUs; they have to be faster than the float ones on this machine",
+    )
+    group.add_argument(
+        "--int8-pictures",
+        metavar="FOLDER",
+        help="pictures to measure scales on, 128 and more of the kind that the service will see (default: the few "
+        "sample pictures)",
+    )
+    group.add_argument(
+        "--target-cosine",
+        metavar="X",
+        type=float,
+        help="smallest cosine with the reference, as it is and mean-centred, that the INT8 graphs have to reach "
+        "(default: the gate's table)",
+    )
+    group.add_argument("--keep-slower", action="store_true", help="keep INT8 graphs that are not faster; recorded")
 
 
 def _add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -111,12 +135,16 @@ def _export_options(options: argparse.Namespace) -> ExportOptions:
     """The checked options of an export.
 
     Raises:
-        ConfigurationError: an option out of range, or one for FP16 without ``--fp16``.
+        ConfigurationError: an option out of range, or one for FP16 or INT8 without ``--fp16`` or ``--int8``.
     """
     if not options.fp16 and (options.fp16_keep or options.fp16_headroom != FP16_HEADROOM):
         raise ConfigurationError("--fp16-keep and --fp16-headroom do nothing without --fp16; add it or leave them out")
     if not 1 <= options.fp16_headroom < math.inf:
         raise ConfigurationError(f"--fp16-headroom is {options.fp16_headroom:g}; a number of at least 1 is needed")
+    if not options.int8 and (options.int8_pictures or options.target_cosine is not None or options.keep_slower):
+        raise ConfigurationError(
+            "--int8-pictures, --target-cosine and --keep-slower do nothing without --int8; add it or leave them out"
+        )
     export = ExportOptions(
         pixel_input=options.pixel_input,
         opset=options.opset,
@@ -124,12 +152,24 @@ def _export_options(options: argparse.Namespace) -> ExportOptions:
         fp16=options.fp16,
         fp16_keep=tuple(options.fp16_keep),
         fp16_headroom=options.fp16_headroom,
+        int8=options.int8,
+        int8_pictures=options.int8_pictures,
+        keep_slower=options.keep_slower,
     )
     return replace(
         export,
         max_abs=_by_variant("--max-abs", options.max_abs, export.variants),
-        min_cosine=_by_variant("--min-cosine", options.min_cosine, export.variants),
+        min_cosine=_by_variant("--min-cosine", options.min_cosine, export.variants)
+        | _target("--target-cosine", options.target_cosine),
     )
+
+
+def _target(option: str, cosine: float | None) -> dict[str, float]:
+    if cosine is None:
+        return {}
+    if not -1 <= cosine <= 1:
+        raise ConfigurationError(f"{option} is {cosine:g}; a cosine between -1 and 1 is needed")
+    return {"int8": cosine}
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from align_exporter.int8.calibration_pictures import describe_pictures, find_pictures
 from align_exporter.options import ExportOptions
 from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
@@ -25,12 +26,16 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
 
     Raises:
         CheckpointError: a file is missing or cannot be read.
+        ConfigurationError: no pictures where some were promised.
     """
+    values = asdict(options)
+    if options.int8_pictures is not None:
+        values["int8_pictures"] = describe_pictures(find_pictures(Path(options.int8_pictures)))
     return Provenance(
         name=source.name,
         revision=source.revision,
         files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
-        options=json.loads(json.dumps(asdict(options))),  # as it will be read back
+        options=json.loads(json.dumps(values)),  # as it will be read back
         tools={"python": platform.python_version()} | {tool: version(tool) for tool in TOOLS},
     )
 

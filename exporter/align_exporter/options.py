@@ -23,6 +23,9 @@ class ExportOptions:
         fp16: whether FP16 graphs are written beside the FP32 ones.
         fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in them.
         fp16_headroom: tensors whose largest value on the samples times this exceeds 65504 stay FP32.
+        int8: whether INT8 graphs for ONNX Runtime's CPU kernels are written.
+        int8_pictures: folder of pictures that their scales are measured on; None: the sample pictures.
+        keep_slower: whether they are kept where a float graph is faster.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 
@@ -32,10 +35,14 @@ class ExportOptions:
     fp16: bool = False
     fp16_keep: tuple[str, ...] = ()
     fp16_headroom: float = FP16_HEADROOM
+    int8: bool = False
+    int8_pictures: str | None = None
+    keep_slower: bool = False
     max_abs: Mapping[str, float] = field(default_factory=dict)
     min_cosine: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[str, ...]:
         """The variants that the bundle will hold."""
-        return ("fp32", "fp16") if self.fp16 else ("fp32",)
+        chosen = {"fp32": True, "fp16": self.fp16, "int8": self.int8}
+        return tuple(variant for variant, wanted in chosen.items() if wanted)
