@@ -1,8 +1,11 @@
 """Histograms of a graph's tensors over samples, in bounded memory.
 
-Two passes. The first finds the lowest and the highest value of every tensor inside the graph. The second counts values
-between them, so bins never have to move. Feature maps of the full size are some 500 MB a picture: the second pass hands
-them out in slices of tensors, one run of the graph for each slice.
+Two passes. The first finds the lowest and the highest value of every tensor for every sample, inside the graph. The
+second counts values between them, so bins never have to move. Feature maps of the full size are some 500 MB a picture:
+the second pass hands them out in slices of tensors, one run of the graph for each slice.
+
+Samples on which a network runs away are left out of the range, not of the counts: of 128 pictures, align-tiny has one
+on which activations get 228 times as large as usual. A range that held them would leave nothing for all the others.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from align_calibration.observe import Batch, run_batches, run_each, set_output
 
 BINS = 2048
+RUNAWAYS = 0.02  # share of the samples that may leave the range of a tensor at either end
 SLICE_ELEMENTS = 1 << 25  # of all tensors of a slice for one item: 128 MB
 
 
@@ -28,8 +32,8 @@ class Histogram:
     """Values of one tensor over all samples.
 
     Attributes:
-        lowest, highest: of all values.
-        counts: int64 (BINS,), values in equal parts of the range between them.
+        lowest, highest: of the values of all samples but runaways.
+        counts: int64 (BINS,), values in equal parts of the range between them; those outside count at its ends.
     """
 
     lowest: float
@@ -37,7 +41,7 @@ class Histogram:
     counts: NDArray[np.int64]
 
     @property
-    def centres(self) -> NDArray[np.float64]:
+    def centres(self) -> NDArray[np.floating]:
         """Middle of each bin, float64 (BINS,)."""
         width = (self.highest - self.lowest) / len(self.counts)
         return self.lowest + width * (np.arange(len(self.counts)) + 0.5)
@@ -50,15 +54,13 @@ def measure_histograms(
 
     Args:
         model: left as it is.
-        batches: inputs by name.
+        batches: inputs by name, one sample each.
         folder: as in `run_each`.
 
     Raises:
         ValueError: no batches, or values that are not finite: no scale can come of them.
     """
     lowest, highest = _extremes(model, tensors, batches, folder)
-    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
-        raise ValueError("a tensor has values that are not finite")
     ranges = dict(zip(tensors, zip(lowest.tolist(), highest.tolist(), strict=True), strict=True))
     counts = {name: np.zeros(BINS, dtype=np.int64) for name in tensors}
     for names in _slices(model.graph, tensors):
@@ -80,8 +82,10 @@ def _extremes(
     ]
     set_output(watching.graph, tape, cells, [len(cells)])
     extremes = run_batches(watching, batches, folder)  # (batches, 2 · tensors)
-    lowest: NDArray[np.float64] = extremes[:, : len(tensors)].min(axis=0)
-    highest: NDArray[np.float64] = extremes[:, len(tensors) :].max(axis=0)
+    lowest = np.quantile(extremes[:, : len(tensors)], RUNAWAYS, axis=0, method="lower")
+    highest = np.quantile(extremes[:, len(tensors) :], 1 - RUNAWAYS, axis=0, method="higher")
+    if not np.isfinite(extremes).all():
+        raise ValueError("a tensor has values that are not finite")
     return lowest, highest
 
 

@@ -36,7 +36,7 @@ def scale_of(low: float, high: float) -> Scale:
 
 
 def min_max(histogram: Histogram) -> Scale:
-    """All values."""
+    """The whole range."""
     return scale_of(histogram.lowest, histogram.highest)
 
 
@@ -65,7 +65,7 @@ def least_error(histogram: Histogram) -> Scale:
     return scales[int(np.argmin(errors))]
 
 
-def _square_error(scale: Scale, centres: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+def _square_error(scale: Scale, centres: NDArray[np.floating], counts: NDArray[np.int64]) -> float:
     numbers = np.clip(np.rint(centres / scale.step) + scale.zero_point, 0, LEVELS)
     return float((((numbers - scale.zero_point) * scale.step - centres) ** 2 * counts).sum())
 

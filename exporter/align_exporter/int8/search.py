@@ -16,6 +16,8 @@ from align_calibration.observers import OBSERVERS, Scale
 from align_exporter.int8.static import quantize_statically, quantized_tensors
 from align_runtime.errors import BuildError
 
+LARGEST_ERROR = 4.0
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -23,7 +25,7 @@ class Trial:
 
     Attributes:
         scheme: the observer's name.
-        error: mean square of the distance from the float graph's embeddings, over the samples.
+        error: mean square of the distance from the float graph's embeddings, over the samples; from 0 to 4.
     """
 
     scheme: str
@@ -62,8 +64,9 @@ def _error(
 ) -> float:
     quantized = model.clone()
     quantize_statically(quantized, scales)
-    difference = _embeddings(quantized, batches, folder) - exact
-    return float((difference**2).sum(axis=1).mean())
+    distances = ((_embeddings(quantized, batches, folder) - exact) ** 2).sum(axis=1)
+    # Not a number where the embedding is all zeros: as far as unit vectors can be.
+    return float(np.where(np.isnan(distances), LARGEST_ERROR, distances).mean())
 
 
 def _embeddings(model: ir.Model, batches: Sequence[Batch], folder: Path) -> NDArray[np.float64]:
