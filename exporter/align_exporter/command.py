@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+from align_exporter.int8.calibration_pictures import ENOUGH
 from align_exporter.options import DEFAULT_OPSET, FP16_HEADROOM, OPSETS, PIXEL_INPUTS, ExportOptions
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.commands.inspect import graphs_table, island_lines
+from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import Progress, add_output_options, run
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
@@ -230,6 +231,7 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
                 "limits": vars(graph.limits),
                 "content": asdict(graph.content),
                 "islands": [asdict(island) for island in graph.islands],
+                "quantization": asdict(graph.quantization) if graph.quantization else None,
             }
             for graph in manifest.graphs
         ],
@@ -240,4 +242,14 @@ def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: floa
     if reason is None:
         return f"{output} is up to date: same checkpoint, options and tools (--force builds it all the same)"
     lines = [f"{output}: {manifest.provenance.name} in {seconds:.1f} s", "", graphs_table(manifest)]
-    return "\n".join([*lines, *island_lines(manifest), "", f"the whole story: {output / REPORT_NAMES[0]}"])
+    lines += [*island_lines(manifest), *quantization_lines(manifest), *_advice(manifest)]
+    return "\n".join([*lines, "", f"the whole story: {output / REPORT_NAMES[0]}"])
+
+
+def _advice(manifest: Manifest) -> list[str]:
+    samples = [graph.quantization.samples for graph in manifest.graphs if graph.quantization]
+    if not 0 < max(samples, default=0) < ENOUGH:
+        return []
+    return [
+        f"{max(samples)} pictures are few to calibrate on: {ENOUGH} and more of the service's kind make INT8 better"
+    ]
