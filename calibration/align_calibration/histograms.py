@@ -85,7 +85,7 @@ def _extremes(
     lowest = np.quantile(extremes[:, : len(tensors)], RUNAWAYS, axis=0, method="lower")
     highest = np.quantile(extremes[:, len(tensors) :], 1 - RUNAWAYS, axis=0, method="higher")
     if not np.isfinite(extremes).all():
-        raise ValueError("a tensor has values that are not finite")
+        raise ValueError("a tensor has infinite values")
     return lowest, highest
 
 
@@ -100,6 +100,8 @@ def _values(
     RemoveUnusedNodesPass()(watching)  # what comes after the slice
     sizes = np.array([_elements(values[name]) for name in names])
     for output in run_each(watching, batches, folder):
+        if np.isnan(output).any():  # which ReduceMin and ReduceMax pass over
+            raise ValueError("a tensor has values that are not numbers")
         items = output.size // sizes.sum()
         yield from zip(names, np.split(output, np.cumsum(sizes * items)[:-1]), strict=True)
 

@@ -25,9 +25,9 @@ BATCH_SIZES = (1, 3)  # besides all at once
 # half the speed). The margin is for other processors' kernels.
 # fp16: with every value rounded, align-tiny has cosines of 0.999996 and conditioned full-size weights, which amplify
 # disturbances more than trained ones do, 0.99983 (text 0.999998), mean-centred 0.99976; their worst component is 3e-3.
-# int8, vision: align-tiny calibrated on 128 or 256 pictures of its own kind, nine draws of them, has cosines of 0.963 to
-# 0.994 with the reference on the sample photographs, mean-centred 0.957 to 0.990, largest differences of 0.036 to 0.073.
-# Those are of another kind and were not calibrated on. Zero-shot decisions on held-out pictures: tests/parity.
+# int8, vision: align-tiny calibrated on 128 or 256 pictures of its own kind, nine draws of them, has cosines of 0.963
+# to 0.994 with the reference on the sample photographs, mean-centred 0.957 to 0.990, largest differences of 0.036 to
+# 0.073. Those are of another kind and were not calibrated on. Decisions on held-out pictures: tests/parity.
 # int8, text: 0.9993, mean-centred 0.998, largest difference 0.011; all batches and lengths together.
 LIMITS = {
     "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),

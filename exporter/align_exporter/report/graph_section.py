@@ -94,8 +94,8 @@ def _quantization(record: GraphRecord) -> list[Markup]:
     if record.trials:
         rows = [(trial.scheme, figures.scientific(trial.error)) for trial in record.trials]
         caption = (
-            f"Ways of calibrating on {quantization.samples} pictures, by their mean square distance from the float graph's "
-            "embeddings there; the first was taken"
+            f"Ways of calibrating on {quantization.samples} pictures, by the mean square of the distance between its "
+            "embeddings and the float graph's; the first was taken"
         )
         parts.append(table(caption, ["Observer", "Error"], rows, numbers=(1,)))
     else:
