@@ -68,7 +68,7 @@ def _reached(graph: ir.Graph, forwards: bool) -> set[ir.Node]:
 
 
 def _quantize_weights(graph: ir.Graph, node: ir.Node, scales: Mapping[str, Scale]) -> None:
-    features, kernel, bias = node.inputs
+    features, kernel, bias = (*node.inputs, None)[:3]
     assert features is not None
     assert kernel is not None
     assert kernel.const_value is not None
