@@ -22,7 +22,7 @@ def float_values(graph: ir.Graph) -> tuple[ir.Value, ...]:
     return tuple(value for value in [*graph.inputs, *results] if value.dtype == ir.DataType.FLOAT)
 
 
-def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int]) -> None:
+def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int | str]) -> None:
     """Makes the concatenation of `parts` along axis 0, float32 of `shape`, the one output of `graph`."""
     output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
     output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
@@ -30,7 +30,7 @@ def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], s
     graph.outputs.append(output)
 
 
-def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float64]]:
+def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float32]]:
     """The one output of `model` for each of `batches`, which are taken one by one.
 
     Args:
@@ -49,7 +49,7 @@ def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iter
     try:
         for batch in batches:
             empty = False
-            yield runner.run(batch).astype(np.float64)
+            yield runner.run(batch)
     finally:
         runner.close()
     if empty:

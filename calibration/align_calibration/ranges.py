@@ -45,7 +45,7 @@ def measure_ranges(model: ir.Model, batches: Iterable[Batch], folder: Path) -> t
     """
     watching = model.clone()
     watched = _watch(watching.graph)
-    statistics = np.stack(list(run_batches(watching, batches, folder)))  # (batches, tensors, 4)
+    statistics = np.stack(list(run_batches(watching, batches, folder))).astype(np.float64)  # (batches, tensors, 4)
     largest, (energy, error, count) = statistics[..., 0].max(0), statistics[..., 1:].sum(0).T
     return tuple(
         TensorRange(

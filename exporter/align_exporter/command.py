@@ -14,7 +14,7 @@ from typing import Any
 from align_exporter.options import DEFAULT_OPSET, FP16_HEADROOM, OPSETS, PIXEL_INPUTS, ExportOptions
 from align_exporter.sample_options import add_sample_options, check_sample_options, choose
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.commands.inspect import graphs_table, island_lines
+from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import Progress, add_output_options, run
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     _add_fp16_options(parser)
     add_sample_options(parser)
+    _add_int8_options(parser)
     _add_gate_options(parser)
     parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
     add_output_options(parser)
@@ -80,6 +81,24 @@ def _add_fp16_options(parser: argparse.ArgumentParser) -> None:
         help="a tensor whose largest value on the samples times this exceeds 65504 stays FP32 "
         f"(default: {FP16_HEADROOM:g})",
     )
+
+
+def _add_int8_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("INT8")
+    group.add_argument(
+        "--int8",
+        action="store_true",
+        help="also write INT8 graphs for CPUs, calibrated on --pictures (default: the few sample pictures); they have "
+        "to be faster than the float ones on this machine",
+    )
+    group.add_argument(
+        "--target-cosine",
+        metavar="X",
+        type=float,
+        help="smallest cosine with the reference, as it is and mean-centred, that the INT8 graphs have to reach "
+        "(default: the gate's table)",
+    )
+    group.add_argument("--keep-slower", action="store_true", help="keep INT8 graphs that are not faster; recorded")
 
 
 def _add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -113,13 +132,17 @@ def _export_options(options: argparse.Namespace) -> ExportOptions:
     """The checked options of an export.
 
     Raises:
-        ConfigurationError: an option out of range, or one for FP16 without ``--fp16``.
+        ConfigurationError: an option out of range, or one for FP16 or INT8 without ``--fp16`` or ``--int8``.
     """
     if not options.fp16 and (options.fp16_keep or options.fp16_headroom != FP16_HEADROOM):
         raise ConfigurationError("--fp16-keep and --fp16-headroom do nothing without --fp16; add it or leave them out")
     if not 1 <= options.fp16_headroom < math.inf:
         raise ConfigurationError(f"--fp16-headroom is {options.fp16_headroom:g}; a number of at least 1 is needed")
     check_sample_options(options)
+    if not options.int8 and (options.target_cosine is not None or options.keep_slower):
+        raise ConfigurationError(
+            "--target-cosine and --keep-slower do nothing without --int8; add it or leave them out"
+        )
     export = ExportOptions(
         pixel_input=options.pixel_input,
         opset=options.opset,
@@ -127,12 +150,23 @@ def _export_options(options: argparse.Namespace) -> ExportOptions:
         fp16=options.fp16,
         fp16_keep=tuple(options.fp16_keep),
         fp16_headroom=options.fp16_headroom,
+        int8=options.int8,
+        keep_slower=options.keep_slower,
     )
     return replace(
         export,
         max_abs=_by_variant("--max-abs", options.max_abs, export.variants),
-        min_cosine=_by_variant("--min-cosine", options.min_cosine, export.variants),
+        min_cosine=_by_variant("--min-cosine", options.min_cosine, export.variants)
+        | _target("--target-cosine", options.target_cosine),
     )
+
+
+def _target(option: str, cosine: float | None) -> dict[str, float]:
+    if cosine is None:
+        return {}
+    if not -1 <= cosine <= 1:
+        raise ConfigurationError(f"{option} is {cosine:g}; a cosine between -1 and 1 is needed")
+    return {"int8": cosine}
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -194,6 +228,7 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
                 "limits": vars(graph.limits),
                 "content": asdict(graph.content),
                 "islands": [asdict(island) for island in graph.islands],
+                "quantization": asdict(graph.quantization) if graph.quantization else None,
             }
             for graph in manifest.graphs
         ],
@@ -204,4 +239,5 @@ def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: floa
     if reason is None:
         return f"{output} is up to date: same checkpoint, options and tools (--force builds it all the same)"
     lines = [f"{output}: {manifest.provenance.name} in {seconds:.1f} s", "", graphs_table(manifest)]
-    return "\n".join([*lines, *island_lines(manifest), "", f"the whole story: {output / REPORT_NAMES[0]}"])
+    lines += [*island_lines(manifest), *quantization_lines(manifest)]
+    return "\n".join([*lines, "", f"the whole story: {output / REPORT_NAMES[0]}"])

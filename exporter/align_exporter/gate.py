@@ -26,15 +26,21 @@ BATCH_SIZES = (1, 3)  # besides all at once
 # fp16: with every value rounded, align-tiny has cosines of 0.999996 and conditioned full-size weights, which amplify
 # disturbances more than trained ones do, 0.9998 (text 0.999998), mean-centred 0.9997. Their worst component is 3e-3 off
 # in 640 dimensions; in 24, where components are large, it is 0.016 at cosines of 0.9998.
+# int8, vision: align-tiny calibrated on 128 or 256 pictures of its own kind, nine draws of them, has cosines of 0.963
+# to 0.994 with the reference on the sample photographs, mean-centred 0.957 to 0.990, largest differences of 0.036 to
+# 0.073. Those are of another kind and were not calibrated on. Decisions on held-out pictures: tests/parity.
+# int8, text: 0.9993, mean-centred 0.998, largest difference 0.011; all batches and lengths together.
 LIMITS = {
     "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),
     "fp16": Limits(max_abs=2e-2, min_cosine=0.9995, min_centred_cosine=0.9995),
+    "int8": Limits(max_abs=0.1, min_cosine=0.95, min_centred_cosine=0.94),
 }
+TOWER_LIMITS = {("int8", "text"): Limits(max_abs=0.02, min_cosine=0.999, min_centred_cosine=0.995)}
 
 
-def limits(variant: str, options: ExportOptions) -> Limits:
-    """What is allowed for `variant`: the table, or what the options put in its place."""
-    allowed = LIMITS[variant]
+def limits(variant: str, tower: str, options: ExportOptions) -> Limits:
+    """What is allowed for a graph of `variant`: the table, or what the options put in its place."""
+    allowed = TOWER_LIMITS.get((variant, tower)) or LIMITS[variant]
     if variant in options.max_abs:
         allowed = replace(allowed, max_abs=options.max_abs[variant])
     if variant in options.min_cosine:

@@ -1,4 +1,4 @@
-"""From a plan to proven ONNX files: trace, passes, checks, the parity gate; then the same graph in FP16."""
+"""From a plan to proven ONNX files: trace, passes, checks, the parity gate; then the same graph in INT8 and FP16."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from align_exporter.contract import GraphContract
 from align_exporter.fp16.halve import Halving, halve
 from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
+from align_exporter.int8.acceptance import INT8, Race, check_faster, picture_cases, race, text_cases
+from align_exporter.int8.fusion import check_fused
+from align_exporter.int8.quantizing import Quantizing, quantize
 from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
 from align_exporter.passes import run_steps
@@ -24,17 +27,19 @@ from align_exporter.passes.pipeline import CLEAN_UP
 from align_exporter.plans import Plan
 from align_exporter.trace import trace
 from align_runtime.console import Progress
+from align_runtime.errors import ParityError
 from align_runtime.golden import Golden
-from align_runtime.manifest import ANY_TARGET, Graph
+from align_runtime.manifest import ANY_SPEED, ANY_TARGET, FASTER, Graph, Quantization
 
 
 @dataclass(frozen=True)
 class BuiltGraph:
-    """A graph in the bundle, its answers to the samples, and for an FP16 graph how it came about."""
+    """A graph in the bundle, its answers to the samples, and for an FP16 or INT8 graph how it came about."""
 
     graph: Graph
     measurement: gate.Measurement
     halving: Halving | None = None
+    quantizing: Quantizing | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class GraphBuilder:
     operators: set[str]
 
     def build(self, plan: Plan) -> Iterator[BuiltGraph]:
-        """The FP32 graph of `plan` and, where it is asked for and one graph serves every device, its FP16 twin.
+        """The FP32 graph of `plan`; where they are asked for, its FP16 twin, if one graph serves every device, and its
+        INT8 twin, if it is what runs on a CPU.
 
         Raises:
             BuildError, ParityError: a check or the gate failed.
@@ -75,6 +81,8 @@ class GraphBuilder:
         yield BuiltGraph(graph, measurement)
         if self.options.fp16 and plan.target == ANY_TARGET:
             yield self._build_fp16(plan, traced)
+        if self.options.int8 and plan.runs_on_cpu:
+            yield self._build_int8(plan)
 
     def _build_fp16(self, plan: Plan, model: ir.Model) -> BuiltGraph:
         """`model`, the FP32 graph, is converted in place."""
@@ -91,13 +99,53 @@ class GraphBuilder:
         graph, measurement = self._prove(plan, "fp16", file, None)
         return BuiltGraph(replace(graph, islands=halving.islands), measurement, halving)
 
+    def _build_int8(self, plan: Plan) -> BuiltGraph:
+        """Made of the FP32 graph in the bundle, for ONNX Runtime's CPU kernels."""
+        tower = plan.contract.tower
+        file, title = f"onnx/{tower}_model_int8_cpu.onnx", f"{tower} int8"
+        model = ir.load(self.folder / plan.file)
+        ir.external_data.load_to_model(model)
+        with self.progress.phase(f"{title}: calibration"):
+            pictures = self.observed.for_scales(plan.contract)
+            quantizing = quantize(model, pictures, (self.folder / file).parent)
+        with self.progress.phase(f"{title}: checks"):
+            run_steps(model, CLEAN_UP)
+            self._write(model, plan.contract, file)
+            check_fused(self.folder / file, quantizing.operators)
+        try:
+            graph, measurement = self._prove(plan, INT8, file, None)
+        except ParityError as error:
+            raise error.advised(
+                f"that is how far the best of {len(quantizing.trials)} ways of calibrating on {quantizing.samples} "
+                "pictures gets. Calibrate on more pictures of the kind that the service sees (--pictures), ask "
+                "for less (--target-cosine), or leave --int8 out"
+                if quantizing.trials
+                else "INT8 gets no further on this tower. Ask for less (--target-cosine) or leave --int8 out"
+            ) from None
+        with self.progress.phase(f"{title}: speed"):
+            quantizing = replace(quantizing, races=self._races(plan, file))
+        if not self.options.keep_slower:
+            check_faster(file, quantizing.races)
+        speed = ANY_SPEED if self.options.keep_slower else FASTER
+        record = Quantization(quantizing.scheme, quantizing.samples, speed)
+        return BuiltGraph(replace(graph, target="cpu", quantization=record), measurement, quantizing=quantizing)
+
+    def _races(self, plan: Plan, int8: str) -> tuple[Race, ...]:
+        """Against the float graphs that the runtime would take in its place."""
+        tower = plan.contract.tower
+        rivals = {"fp32": plan.file} | ({"fp16": f"onnx/{tower}_model_fp16.onnx"} if self.options.fp16 else {})
+        files = {name: self.folder / file for name, file in (rivals | {INT8: int8}).items()}
+        if tower == "text":
+            return race(files, text_cases(self.answers))
+        return race(files, picture_cases(self.observed.samples_at_once(plan.contract)))
+
     def _write(self, model: ir.Model, contract: GraphContract, name: str) -> None:
         write_graph(model, contract, self.folder / name)
         check_file(self.folder / name, contract, self.options.opset)
 
     def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
         """The gate: the graph as it is run here and, for FP16, as hardware rounds."""
-        limits = gate.limits(variant, self.options)
+        limits = gate.limits(variant, plan.contract.tower, self.options)
         files = [self.folder / file]
         title = plan.title if variant == "fp32" else f"{plan.title} {variant}"
         with self.progress.phase(f"{title}: parity with the reference"):

@@ -47,6 +47,20 @@ class ObservedSamples:
             return None
         return self._feeds(contract, chain(samples.one_by_one(self.answers.pixels), self._own_pixels()))
 
+    def for_scales(self, contract: GraphContract) -> list[Batch]:
+        """Pictures that INT8 scales are measured on, in batches of one: the user's own, the built-in ones where there
+        are none; nothing for a graph that is quantised while it runs. They are run many times, so all are kept."""
+        if contract.tower == "text":
+            return []
+        own = None if self.own is None else self.own.pictures
+        pixels = samples.one_by_one(self.answers.pixels) if own is None else self._own_pixels()
+        return list(self._feeds(contract, pixels))
+
+    def samples_at_once(self, contract: GraphContract) -> Batch:
+        """All built-in pictures in one batch."""
+        (batch,) = self._feeds(contract, [self.answers.pixels])
+        return batch
+
     def _own_pixels(self) -> Iterable[NDArray[np.uint8]]:
         return [] if self.own is None else self.own.picture_batches(self.checkpoint.preprocessing)
 

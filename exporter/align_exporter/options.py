@@ -27,7 +27,10 @@ class ExportOptions:
         fp16: whether FP16 graphs are written beside the FP32 ones.
         fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in them.
         fp16_headroom: tensors whose largest value on the samples times this exceeds 65504 stay FP32.
-        samples: the user's own, which activation ranges are measured on too; None for the built-in ones alone.
+        samples: the user's own, which FP16's ranges are measured on too and INT8's scales alone; None for the built-in
+            ones.
+        int8: whether INT8 graphs for ONNX Runtime's CPU kernels are written.
+        keep_slower: whether they are kept where a float graph is faster.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 
@@ -38,13 +41,16 @@ class ExportOptions:
     fp16_keep: tuple[str, ...] = ()
     fp16_headroom: float = FP16_HEADROOM
     samples: OwnSamples | None = None
+    int8: bool = False
+    keep_slower: bool = False
     max_abs: Mapping[str, float] = field(default_factory=dict)
     min_cosine: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[str, ...]:
         """The variants that the bundle will hold."""
-        return ("fp32", "fp16") if self.fp16 else ("fp32",)
+        chosen = {"fp32": True, "fp16": self.fp16, "int8": self.int8}
+        return tuple(variant for variant, wanted in chosen.items() if wanted)
 
     @property
     def record(self) -> dict[str, Any]:

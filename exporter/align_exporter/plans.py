@@ -21,13 +21,17 @@ TEXT_WEIGHTS = "onnx/text_model.onnx_data"  # of both text graphs, under the Hub
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph to build. `weights` is where its weights go; None: into the graph itself."""
+    """A graph to build. `weights` is where its weights go; None: into the graph itself.
+
+    `runs_on_cpu` says whether the runtime takes it on a CPU, where INT8 is made of it.
+    """
 
     contract: GraphContract
     tower: nn.Module
     steps: tuple[Step, ...]
     target: str = ANY_TARGET
     weights: WeightFile | None = None
+    runs_on_cpu: bool = True
 
     @property
     def title(self) -> str:
@@ -51,6 +55,6 @@ def plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[Plan]:
     texts, text_weights = text_contract(model.config), WeightFile(folder / TEXT_WEIGHTS)
     return [
         Plan(images, vision.eval(), vision_steps(model.config)),
-        Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights),
+        Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights, runs_on_cpu=False),
         Plan(texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights),
     ]

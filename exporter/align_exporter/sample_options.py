@@ -20,8 +20,8 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
     """``--pictures``, ``--captions``, ``--samples`` and ``--samples-seed``."""
     group = parser.add_argument_group(
         "samples of your own",
-        "What --fp16 measures the range of every tensor on, besides the built-in samples. The bundle records which "
-        "were used (samples.json), not the data.",
+        "What --fp16 measures the range of every tensor on, besides the built-in samples, and --int8 is calibrated on. "
+        "The bundle records which were used (samples.json), not the data.",
     )
     group.add_argument(
         "--pictures",
@@ -47,8 +47,10 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
 def check_sample_options(options: argparse.Namespace) -> None:
     """Raises ConfigurationError where one is out of range or does nothing."""
     named = options.pictures is not None or options.captions is not None
-    if named and not options.fp16:
-        raise ConfigurationError("--pictures and --captions do nothing without --fp16; add it or leave them out")
+    if options.captions is not None and not options.fp16:
+        raise ConfigurationError("--captions does nothing without --fp16; add it or leave it out")
+    if options.pictures is not None and not (options.fp16 or options.int8):
+        raise ConfigurationError("--pictures does nothing without --fp16 or --int8; add one or leave it out")
     if not named and (options.samples, options.samples_seed) != (SAMPLES, SEED):
         raise ConfigurationError("--samples and --samples-seed do nothing without --pictures or --captions")
     if options.samples < 1:

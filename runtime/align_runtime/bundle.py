@@ -61,20 +61,23 @@ class Bundle:
     def graph(self, tower: str, variant: str, device: str) -> Graph:
         """The graph of `tower` in `variant` that was made for `device`, or else the one that runs everywhere.
 
+        `variant` may be exact, as in ``"int8_cpu"``: the graph for that device or none.
+
         Raises:
             ConfigurationError: the bundle has no such variant for this device.
         """
         usable = {
-            (graph.variant, graph.target): graph
+            (name, graph.target): graph
             for graph in self.manifest.graphs
             if graph.tower == tower and graph.target in (device, ANY_TARGET)
+            for name in (graph.variant, graph.exact_variant)
         }
         for target in (device, ANY_TARGET):
             if (variant, target) in usable:
                 return usable[variant, target]
         raise ConfigurationError(
             f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it holds: "
-            f"{', '.join(dict.fromkeys(held for held, _ in usable)) or 'nothing'}"
+            f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'nothing'}"
         )
 
     def path(self, name: str) -> Path:

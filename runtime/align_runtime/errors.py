@@ -69,6 +69,7 @@ class ParityError(AlignError):
     """Results that are further from the reference than allowed.
 
     Attributes:
+        subject: the graph.
         metric: name of the measure that failed, e.g. ``"max_abs"``.
         limit: the value allowed.
         observed: the value measured.
@@ -77,12 +78,24 @@ class ParityError(AlignError):
 
     exit_code = 1
 
-    def __init__(self, subject: str, metric: str, limit: float, observed: float, sample: str) -> None:
+    def __init__(
+        self,
+        subject: str,
+        metric: str,
+        limit: float,
+        observed: float,
+        sample: str,
+        advice: str = "the graph does not compute what the reference computes",
+    ) -> None:
         super().__init__(
-            f"{subject}: {metric} is {observed:.3g}, allowed {limit:.3g} (worst sample: {sample}); "
-            "the graph does not compute what the reference computes"
+            f"{subject}: {metric} is {observed:.3g}, allowed {limit:.3g} (worst sample: {sample}); {advice}"
         )
+        self.subject = subject
         self.metric = metric
         self.limit = limit
         self.observed = observed
         self.sample = sample
+
+    def advised(self, advice: str) -> ParityError:
+        """The same error with `advice` at the end of its message."""
+        return ParityError(self.subject, self.metric, self.limit, self.observed, self.sample, advice)

@@ -14,13 +14,16 @@ from align_runtime.parity import Limits, Parity
 from align_runtime.precision import GraphContent
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "align.json"
 # The record of one build: no part of what a bundle is, so the manifest does not list it.
 REPORT_NAMES = ("report.html", "report.json")
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
 TARGETS = (ANY_TARGET, "cpu")
+# An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not.
+FASTER, ANY_SPEED = "faster", "any"
+SPEEDS = (FASTER, ANY_SPEED)
 DTYPES = ("uint8", "int64", "float32")
 
 
@@ -66,6 +69,31 @@ class Island:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an INT8 graph came by its scales, and why it is here.
+
+    Attributes:
+        scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"dynamic"`` where scales
+            follow from each input.
+        samples: pictures that scales were measured on; 0 where none were needed.
+        speed: one of `SPEEDS`.
+    """
+
+    scheme: str
+    samples: int
+    speed: str
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
+        speed = require(where, values, "speed", str)
+        if speed not in SPEEDS:
+            raise ConfigurationError(f"{where}: speed is {speed!r}; known: {', '.join(SPEEDS)}")
+        return cls(
+            scheme=require(where, values, "scheme", str), samples=require(where, values, "samples", int), speed=speed
+        )
+
+
+@dataclass(frozen=True)
 class Graph:
     """One ONNX file: a tower in one variant for one target.
 
@@ -82,6 +110,7 @@ class Graph:
         parity: distance from the reference, measured when it was built.
         limits: what that distance had to keep within.
         islands: what a graph of lower precision keeps in FP32 beyond the rules of its precision.
+        quantization: of an INT8 graph, None of any other.
     """
 
     tower: str
@@ -97,9 +126,15 @@ class Graph:
     parity: Parity
     limits: Limits
     islands: tuple[Island, ...] = ()
+    quantization: Quantization | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"parity": self.parity.to_json()}
+
+    @property
+    def exact_variant(self) -> str:
+        """The variant with the device that the graph was made for, e.g. ``"int8_cpu"``."""
+        return self.variant if self.target == ANY_TARGET else f"{self.variant}_{self.target}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -115,6 +150,7 @@ class Graph:
         if target not in TARGETS:
             raise ConfigurationError(f"{where}: target is {target!r}; known: {', '.join(TARGETS)}")
         data = require(where, values, "data", (str, type(None)))
+        quantization = require(where, values, "quantization", (dict, type(None)))
         return cls(
             tower=tower,
             variant=require(where, values, "variant", str),
@@ -132,6 +168,9 @@ class Graph:
                 Island.from_json(of_kind(f"{where}: islands", island, dict), f"{where}: islands")
                 for island in require(where, values, "islands", list)
             ),
+            quantization=None
+            if quantization is None
+            else Quantization.from_json(quantization, f"{where}: quantization"),
         )
 
 

@@ -1,14 +1,17 @@
 """Proof of precision: which types a graph computes and stores in, counted in its file, and what it may be called.
 
-A MAC is one multiplication and addition of a convolution or matrix product. Types of weights are those of their bytes,
-and ONNX Runtime loads no graph whose other types do not follow from them. Shapes are taken as the file gives them: the
-exporter has ONNX's checker infer them again before a graph is used.
+A MAC is one multiplication and addition of a convolution or matrix product. It is in INT8 where both operands are 8-bit
+integers, multiplied as such or dequantised just before: that is how a graph with explicit quantisation says it. Whether
+an engine then fuses the dequantisation is not in the file: the exporter asks ONNX Runtime (see
+align_exporter/int8/fusion.py). Types of weights are those of their bytes, and ONNX Runtime loads no graph whose other
+types do not follow from them. Shapes are taken as the file gives them: the exporter has ONNX's checker infer them again
+before a graph is used.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -20,16 +23,20 @@ from align_runtime.json_files import require
 from align_runtime.onnx_file import DEFAULT_DOMAINS, ELEMENT_TYPES, Node, OnnxGraph, TensorType, read_graph
 
 FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
-MIN_SHARE = 0.5  # of the MACs, in the type that a variant is named for: what keeps more in FP32 is not FP16
-RULES = {"fp32": ("float32", 1.0), "fp16": ("float16", MIN_SHARE)}
+INT8_TYPES = ("int8", "uint8")
+STORED_TYPES = (*FLOAT_TYPES, *INT8_TYPES, "int32")  # int32: biases of quantised convolutions
+# Of the MACs, in the type that a variant is named for: what keeps more in FP32 is not FP16, nor INT8. Not more, because
+# leaving sensitive layers in float is how INT8 becomes accurate; the share itself is in the manifest.
+MIN_SHARE = 0.5
+RULES = {"fp32": ("float32", 1.0), "fp16": ("float16", MIN_SHARE), "int8": ("int8", MIN_SHARE)}
 MAX_COUNT = 1 << 63
 
 # Operators that multiply, and the least rank of their second operand, the weights where there are any.
-PRODUCTS = {"Conv": 3, "MatMul": 1, "Gemm": 2}
+PRODUCTS = {"Conv": 3, "MatMul": 1, "Gemm": 2, "MatMulInteger": 1}
 # Those that multiply too, or change the type in which others do, and that no graph of ours holds.
 UNCOUNTED = {
-    "Attention", "ConvInteger", "ConvTranspose", "DeformConv", "DequantizeLinear", "Einsum", "GRU", "LSTM",
-    "MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN",
+    "Attention", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "QLinearConv", "QLinearMatMul",
+    "RNN",
 }  # fmt: skip
 
 
@@ -39,7 +46,7 @@ class GraphContent:
 
     Attributes:
         macs: multiplications of one picture, or of one text of the model's maximal length.
-        weights: elements of all float constants.
+        weights: elements of all float constants, and of the integer constants that are multiplied or dequantised.
     """
 
     macs: Mapping[str, int]
@@ -52,15 +59,16 @@ class GraphContent:
 
 def _counts(values: Mapping[str, Any], where: str) -> dict[str, int]:
     for dtype in values:
-        if dtype not in FLOAT_TYPES:
-            raise ConfigurationError(f"{where}: the type {dtype!r} is not known; known: {', '.join(FLOAT_TYPES)}")
+        if dtype not in STORED_TYPES:
+            raise ConfigurationError(f"{where}: the type {dtype!r} is not known; known: {', '.join(STORED_TYPES)}")
         if not 0 <= require(where, values, dtype, int) < MAX_COUNT:
             raise ConfigurationError(f"{where}: {dtype} is {values[dtype]}; a count was expected")
     return dict(values)
 
 
 def check_precision(subject: str, precision: str, content: GraphContent) -> None:
-    """What a graph may call itself: ``fp32`` if all MACs are in float32, ``fp16`` if at least `MIN_SHARE` in float16.
+    """What a graph may call itself: ``fp32`` if all MACs are in float32, ``fp16`` if at least `MIN_SHARE` in float16,
+    ``int8`` if as many are in INT8.
 
     Raises:
         PrecisionError: `precision` is not what `content` says, or has no rule.
@@ -92,14 +100,16 @@ def content_of(file: Path, sequence: int) -> GraphContent:
     macs: Counter[str] = Counter()
     weights: Counter[str] = Counter()
     try:
+        dequantized = _dequantized(graph)
         for node in graph.nodes:
             if node.op_type in UNCOUNTED or node.domain not in DEFAULT_DOMAINS:
                 raise _UncountableError(f"{_label(node)} is there, whose products are not counted")
             if node.op_type in PRODUCTS:
-                dtype, count = _product(node, graph, sequence)
+                dtype, count = _product(node, graph, dequantized, sequence)
                 macs[dtype] += count
-        for tensor in chain(graph.initializers.values(), *(node.tensors for node in graph.nodes)):
-            if tensor.dtype in FLOAT_TYPES:
+        integers = _integer_weights(graph)
+        for name, tensor in chain(graph.initializers.items(), *(_constants(node) for node in graph.nodes)):
+            if tensor.dtype in FLOAT_TYPES or (name in integers and tensor.dtype in STORED_TYPES):
                 weights[tensor.dtype] += prod(_sizes("a constant", tensor, sequence))
             elif tensor.dtype not in ELEMENT_TYPES.values():
                 raise _UncountableError(f"a constant has the element {tensor.dtype}, which is not known")
@@ -112,19 +122,50 @@ class _UncountableError(ValueError):
     """Why a graph cannot be counted, without the file's name."""
 
 
-def _product(node: Node, graph: OnnxGraph, sequence: int) -> tuple[str, int]:
+def _constants(node: Node) -> list[tuple[str, TensorType]]:
+    """The tensors that a node holds as attributes, under the name of its first output."""
+    return [(node.outputs[0] if node.outputs else "", tensor) for tensor in node.tensors]
+
+
+def _dequantized(graph: OnnxGraph) -> set[str]:
+    """Names of the values that are dequantised from 8-bit integers."""
+    return {
+        name
+        for node in graph.nodes
+        if node.op_type == "DequantizeLinear" and node.inputs and _type_of(node.inputs[0], graph).dtype in INT8_TYPES
+        for name in node.outputs
+    }
+
+
+def _integer_weights(graph: OnnxGraph) -> set[str]:
+    """Names of what is dequantised or multiplied as integers. Zero points are neither."""
+    operands = {"DequantizeLinear": 1, "MatMulInteger": 2}
+    return {name for node in graph.nodes for name in node.inputs[: operands.get(node.op_type, 0)]}
+
+
+def _product(node: Node, graph: OnnxGraph, dequantized: Collection[str], sequence: int) -> tuple[str, int]:
     """Type and number of MACs of a node: every element of its output is a sum over the weights' other dimensions."""
     if len(node.inputs) < 2 or len(node.outputs) != 1:
         raise _UncountableError(f"{_label(node)} has {len(node.inputs)} inputs and {len(node.outputs)} outputs")
-    dtypes = sorted({_type_of(name, graph).dtype for name in node.inputs if name})
+    dtype = _computed_in(node, graph, dequantized)
+    second, output = (_sizes(name, _type_of(name, graph), sequence) for name in (node.inputs[1], node.outputs[0]))
+    if len(second) < PRODUCTS[node.op_type]:
+        raise _UncountableError(f"{_label(node)} has a second operand of {len(second)} dimensions")
+    return dtype, prod(output) * _terms(node, second)
+
+
+def _computed_in(node: Node, graph: OnnxGraph, dequantized: Collection[str]) -> str:
+    """The type of the operands of a product."""
+    integers = node.op_type == "MatMulInteger"
+    operands = node.inputs[:2] if integers else node.inputs
+    dtypes = sorted({_type_of(name, graph).dtype for name in operands if name})
+    if integers and all(dtype in INT8_TYPES for dtype in dtypes):
+        return "int8"
     if len(dtypes) != 1:
         raise _UncountableError(f"{_label(node)} has operands of different types, {' and '.join(dtypes)}")
     if dtypes[0] not in FLOAT_TYPES:
         raise _UncountableError(f"{_label(node)} computes in {dtypes[0]}; known: {', '.join(FLOAT_TYPES)}")
-    second, output = (_sizes(name, _type_of(name, graph), sequence) for name in (node.inputs[1], node.outputs[0]))
-    if len(second) < PRODUCTS[node.op_type]:
-        raise _UncountableError(f"{_label(node)} has a second operand of {len(second)} dimensions")
-    return dtypes[0], prod(output) * _terms(node, second)
+    return "int8" if all(name in dequantized for name in node.inputs[:2]) else dtypes[0]
 
 
 def _label(node: Node) -> str:

@@ -117,6 +117,35 @@ def test_types_are_counted_apart(tmp_path: Path) -> None:
     assert list(content.macs) == sorted(content.macs)
 
 
+QUANTIZED = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[batch, 2, 5, 5] x, float[sequence, 4] t) => (float[batch, 3, 5, 5] z, int32[sequence, 6] p)
+<float s = {0.1}, uint8 o = {3}, int8[3, 2, 1, 1] w = {1,2,3,4,5,6}, float[3] ws = {1,1,1}, int8[3] wz = {0,0,0},
+ int32[3] b = {1,2,3}, float[3] bs = {1,1,1}, int32[3] bz = {0,0,0}, float[3, 3, 1, 1] v = {1,2,3,4,5,6,7,8,9},
+ int8[4, 6] dense = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}>
+{
+  xq = QuantizeLinear (x, s, o)
+  xd = DequantizeLinear (xq, s, o)
+  wd = DequantizeLinear <axis: int = 0> (w, ws, wz)
+  bd = DequantizeLinear <axis: int = 0> (b, bs, bz)
+  [int8] y = Conv (xd, wd, bd)
+  [weights_only] yw = Conv (x, wd)
+  [float] z = Conv (y, v)
+  tq, ts, tz = DynamicQuantizeLinear (t)
+  [integer] p = MatMulInteger (tq, dense, tz)
+}
+"""
+
+
+def test_int8_is_what_both_operands_are(tmp_path: Path) -> None:
+    """Dequantised on both sides, or multiplied as integers; weights alone in int8 are a way of storing them."""
+    made = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(QUANTIZED))
+    content = content_of(onnx_models.write(tmp_path, made), 7)
+    assert content.macs == {"int8": 25 * 3 * 2 + 7 * 4 * 6, "float32": 25 * 3 * 2 + 25 * 3 * 3}
+    # Zero points are no weights; the scales are.
+    assert content.weights == {"int8": 6 + 24, "int32": 3, "float32": 1 + 3 + 3 + 9}
+
+
 def changed(change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
     made = onnx_models.half_model()
     change(made)
@@ -172,7 +201,10 @@ def add_node(*arguments: Any, **attributes: Any) -> Callable[[onnx.ModelProto], 
         (add_node("MatMul", ["x"], ["y"], name="one"), "MatMul 'one' has 1 inputs and 1 outputs"),
         (add_node("Conv", ["x", "dense"], ["y"]), "Conv 'y' has a second operand of 2 dimensions"),
         (add_node("Einsum", ["x", "dense"], ["y"], name="hidden"), "Einsum 'hidden' is there, whose products"),
-        (add_node("DequantizeLinear", ["x", "y"], ["q"]), "DequantizeLinear 'q' is there, whose products"),
+        (add_node("QLinearConv", ["x", "y"], ["q"]), "QLinearConv 'q' is there, whose products"),
+        (add_node("DequantizeLinear", ["nowhere", "y"], ["q"]), "the type of 'nowhere' is missing in the file"),
+        (add_node("MatMulInteger", ["x", "axes"], ["q"], name="mixed"), "MatMulInteger 'mixed' has operands of diff"),
+        (add_node("MatMulInteger", ["axes", "axes"], ["q"], name="wide"), "MatMulInteger 'wide' computes in int64"),
         (add_node("Relu", ["x"], ["r"], domain="com.microsoft"), "Relu 'r' is there, whose products are not counted"),
         (
             lambda made: made.graph.initializer.append(TensorProto(name="odd", data_type=17, dims=[1])),
@@ -208,6 +240,7 @@ def macs(**counts: int) -> GraphContent:
         ("fp32", macs(float32=10)),
         ("fp16", macs(float16=10)),
         ("fp16", macs(float16=5, float32=5)),
+        ("int8", macs(int8=5, float32=3, float16=2)),
     ],
 )
 def test_names_that_are_true(precision: str, content: GraphContent) -> None:
@@ -229,9 +262,12 @@ def test_names_that_are_true(precision: str, content: GraphContent) -> None:
             "calls itself fp16 but computes 3.1 % of its MACs in float16; at least 50 %",
         ),
         ("fp16", macs(float16=499_999, float32=500_001), "computes 50.0 % of its MACs in float16"),
+        ("int8", macs(int8=49, float32=51), "calls itself int8 but computes 49.0 % of its MACs in int8; at least 50 %"),
+        ("int8", macs(float16=9), "calls itself int8 but computes 0 % of its MACs in int8"),
+        ("fp32", macs(int8=9), "calls itself fp32 but computes 0 % of its MACs in float32"),
         ("fp16", macs(), "calls itself fp16 but computes 0 % of its MACs"),
         ("fp32", macs(float32=0), "calls itself fp32 but computes 0 % of its MACs"),
-        ("int4", macs(float32=10), "calls itself 'int4'; there are rules for fp32, fp16 only"),
+        ("int4", macs(float32=10), "calls itself 'int4'; there are rules for fp32, fp16, int8 only"),
     ],
 )
 def test_names_that_are_false(precision: str, content: GraphContent, message: str) -> None:

@@ -78,6 +78,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+def milliseconds(seconds: float) -> str:
+    """``12.3 ms``."""
+    return f"{number(1000 * seconds)} ms"
+
+
 def power_of_ten(exponent: int) -> str:
     """``10⁻⁵``."""
     return f"10{str(exponent).translate(SUPERSCRIPTS)}"

@@ -13,6 +13,7 @@ from align_exporter.report.charts import bar, stacked_bar
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, section, table, title_of, verdict_of
 from align_exporter.report.record import BuildRecord, GraphRecord
+from align_runtime.manifest import ANY_TARGET
 from align_runtime.parity import Parity
 
 
@@ -111,11 +112,12 @@ def _size_table(graphs: Sequence[GraphRecord]) -> Markup:
 
 
 def _of_fp32(record: GraphRecord, graphs: Sequence[GraphRecord]) -> str:
-    """The size in relation to that of the same graph in FP32, where there is one."""
-    for other in graphs:
-        same = (other.graph.tower, other.graph.target) == (record.graph.tower, record.graph.target)
-        if same and other.graph.variant == "fp32" and other is not record and other.bytes:
-            return f"{record.bytes / other.bytes:.3f} ×"
+    """The size in relation to that of the FP32 graph for the same target, or else for every target."""
+    for target in (record.graph.target, ANY_TARGET):
+        for other in graphs:
+            same = (other.graph.tower, other.graph.target) == (record.graph.tower, target)
+            if same and other.graph.variant == "fp32" and record.graph.variant != "fp32" and other.bytes:
+                return f"{record.bytes / other.bytes:.3f} ×"
     return figures.UNKNOWN
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from align_calibration.ranges import TensorRange
 from align_calibration.samples.own_samples import OwnSamples
+from align_exporter.int8.acceptance import Race
+from align_exporter.int8.search import Trial
 from align_runtime.errors import ParityError
 from align_runtime.manifest import Graph, ModelFacts, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
@@ -62,6 +64,8 @@ class GraphRecord:
         labels: of the same rows; a sample that was compared in several batches occurs as often.
         casts: how many casts an FP16 graph has more than its FP32 twin.
         ruled: names of the operators that FP16's rules kept in FP32, whatever the values are.
+        trials: ways of calibrating an INT8 graph, the best, which was taken, first.
+        races: an INT8 graph against the float graphs of its tower.
 
     Raises:
         ValueError: as many labels as cosines are needed: a mistake of the caller.
@@ -74,6 +78,8 @@ class GraphRecord:
     labels: tuple[str, ...]
     casts: int
     ruled: tuple[str, ...]
+    trials: tuple[Trial, ...] = ()
+    races: tuple[Race, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.cosines) != len(self.labels):
@@ -89,7 +95,8 @@ class GraphRecord:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"graph": self.graph.to_json(), "passed": self.failure is None}
+        races = [asdict(race) | {"rival": race.rival, "speedup": race.speedup} for race in self.races]
+        return asdict(self) | {"graph": self.graph.to_json(), "passed": self.failure is None, "races": races}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import add_output_options, run, table
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import ANY_SPEED, FASTER, Manifest, Quantization
 from align_runtime.precision import describe
+
+SPEED_WORDS = {FASTER: "faster than every float graph where it was built", ANY_SPEED: "kept whatever its speed"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +55,8 @@ def _as_text(bundle: Bundle) -> str:
         f"made with {tools}",
         "",
     ]
-    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *island_lines(manifest)])
+    notes = [*island_lines(manifest), *quantization_lines(manifest)]
+    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *notes])
 
 
 def graphs_table(manifest: Manifest) -> str:
@@ -85,6 +88,21 @@ def island_lines(manifest: Manifest) -> list[str]:
         for graph in manifest.graphs
         for island in graph.islands
     ]
+
+
+def quantization_lines(manifest: Manifest) -> list[str]:
+    """How INT8 graphs came by their scales and whether they had to be faster, a line for each."""
+    return [
+        f"{graph.file}: {_scales(graph.quantization)}; {SPEED_WORDS[graph.quantization.speed]}"
+        for graph in manifest.graphs
+        if graph.quantization
+    ]
+
+
+def _scales(quantization: Quantization) -> str:
+    if quantization.samples == 0:
+        return "activations quantised as they come"
+    return f"scales by the observer '{quantization.scheme}' on {quantization.samples} pictures"
 
 
 def _contents(manifest: Manifest) -> str:

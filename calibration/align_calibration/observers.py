@@ -1,0 +1,80 @@
+"""Observers: from the histogram of a tensor to the range that 8 bits are spread over.
+
+A range that holds every value wastes steps on rare ones; a narrower one clips them. Which observer is best differs from
+checkpoint to checkpoint and is measured (see align_exporter/int8/search.py). Every range holds 0, which zero padding
+and the gate of a closed channel need exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_calibration.histograms import Histogram
+
+LEVELS = 255  # steps of uint8
+CUTS = np.linspace(0.0, 0.75, 16)  # shares of either side that the search for the smallest error may cut off
+
+
+@dataclass(frozen=True)
+class Scale:
+    """uint8 ↔ float: ``value = (number − zero_point) · step``."""
+
+    step: float
+    zero_point: int
+
+
+def scale_of(low: float, high: float) -> Scale:
+    """The scale that spreads uint8 over `low` … `high`, extended to 0 where it is outside."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    # As float32, in which the graph holds it; a tensor that is always 0 gets any step.
+    step = float(np.float32((high - low) / LEVELS)) or 1.0
+    return Scale(step, int(np.clip(round(-low / step), 0, LEVELS)))
+
+
+def min_max(histogram: Histogram) -> Scale:
+    """The whole range."""
+    return scale_of(histogram.lowest, histogram.highest)
+
+
+def percentile(share: float) -> Callable[[Histogram], Scale]:
+    """An observer that leaves out ``1 − share`` of all values, half of them on either side."""
+
+    def observe(histogram: Histogram) -> Scale:
+        total = np.cumsum(histogram.counts) / histogram.counts.sum()
+        tail = (1.0 - share) / 2
+        first, last = np.searchsorted(total, [tail, 1.0 - tail])
+        edges = np.linspace(histogram.lowest, histogram.highest, len(histogram.counts) + 1)
+        return scale_of(edges[first], edges[min(int(last) + 1, len(histogram.counts))])
+
+    return observe
+
+
+def least_error(histogram: Histogram) -> Scale:
+    """The range, cut on either side, whose rounding and clipping have the smallest mean square."""
+    low, high = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
+    filled = histogram.counts > 0
+    centres, counts = histogram.centres[filled], histogram.counts[filled]
+    lows = np.unique(low * (1.0 - CUTS))
+    highs = np.unique(high * (1.0 - CUTS))
+    scales = [scale_of(bottom, top) for bottom in lows for top in highs]
+    errors = [_square_error(scale, centres, counts) for scale in scales]
+    return scales[int(np.argmin(errors))]
+
+
+def _square_error(scale: Scale, centres: NDArray[np.floating], counts: NDArray[np.int64]) -> float:
+    numbers = np.clip(np.rint(centres / scale.step) + scale.zero_point, 0, LEVELS)
+    return float((((numbers - scale.zero_point) * scale.step - centres) ** 2 * counts).sum())
+
+
+OBSERVERS: Mapping[str, Callable[[Histogram], Scale]] = {
+    "min-max": min_max,
+    "percentile 99.999": percentile(0.99999),
+    "percentile 99.99": percentile(0.9999),
+    "percentile 99.97": percentile(0.9997),
+    "percentile 99.9": percentile(0.999),
+    "least error": least_error,
+}

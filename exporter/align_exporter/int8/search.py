@@ -1,0 +1,73 @@
+"""Which observer is best for a graph: every one is tried, and the embeddings of the samples decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_calibration.histograms import Histogram, measure_histograms
+from align_calibration.observe import Batch, run_batches
+from align_calibration.observers import OBSERVERS, Scale
+from align_exporter.int8.static import quantize_statically, quantized_tensors
+from align_runtime.errors import BuildError
+
+LARGEST_ERROR = 4.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An observer and what it does to the embeddings.
+
+    Attributes:
+        scheme: the observer's name.
+        error: mean square of the distance from the float graph's embeddings, over the samples; from 0 to 4.
+    """
+
+    scheme: str
+    error: float
+
+
+def best_scales(
+    model: ir.Model, batches: Sequence[Batch], folder: Path
+) -> tuple[Mapping[str, Scale], tuple[Trial, ...]]:
+    """Scales for the `quantized_tensors` of `model`, and all trials, the best first.
+
+    Args:
+        model: float32; left as it is.
+        batches, folder: as in `measure_histograms`.
+
+    Raises:
+        BuildError: a tensor is not finite on the samples.
+    """
+    try:
+        histograms = measure_histograms(model, quantized_tensors(model.graph), batches, folder)
+    except ValueError as error:
+        raise BuildError(f"INT8 cannot be calibrated: {error}; are these trained weights?") from None
+    exact = _embeddings(model, batches, folder)
+    scales = {name: _scales(histograms, name) for name in OBSERVERS}
+    trials = [Trial(name, _error(model, scales[name], exact, batches, folder)) for name in OBSERVERS]
+    trials.sort(key=lambda trial: trial.error)
+    return scales[trials[0].scheme], tuple(trials)
+
+
+def _scales(histograms: Mapping[str, Histogram], observer: str) -> dict[str, Scale]:
+    return {name: OBSERVERS[observer](histogram) for name, histogram in histograms.items()}
+
+
+def _error(
+    model: ir.Model, scales: Mapping[str, Scale], exact: NDArray[np.float64], batches: Sequence[Batch], folder: Path
+) -> float:
+    quantized = model.clone()
+    quantize_statically(quantized, scales)
+    distances = ((_embeddings(quantized, batches, folder) - exact) ** 2).sum(axis=1)
+    # Not a number where the embedding is all zeros: as far as unit vectors can be.
+    return float(np.where(np.isnan(distances), LARGEST_ERROR, distances).mean())
+
+
+def _embeddings(model: ir.Model, batches: Sequence[Batch], folder: Path) -> NDArray[np.float64]:
+    return np.concatenate(list(run_batches(model, batches, folder))).astype(np.float64)

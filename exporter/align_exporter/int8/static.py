@@ -1,0 +1,119 @@
+"""A float32 graph of convolutions → the same graph with explicit quantisation for ONNX Runtime's CPU kernels (U8S8).
+
+before: Conv(x, w, b)      after: DQ(Q(Conv(DQ(Q(x)), DQ(w int8), DQ(b int32))))
+
+Activations are uint8 with a scale and a zero point per tensor, weights int8 with a scale per output channel, biases
+int32 in units of both. ONNX Runtime replaces such a group by QLinearConv, and likewise a Sigmoid, Mul, Add or
+GlobalAveragePool between DQ and Q, when *every* tensor between them is quantised; one that is not costs two conversions
+and is slower than float32. TensorRT wants signed activations and nothing inside a swish: its graph is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_calibration.observers import Scale
+from align_exporter.int8.constants import constant
+from align_exporter.int8.weights import quantized_weights
+
+FUSED_OPERATORS = ("Conv", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
+
+
+def quantized_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """The operators that compute in INT8: between the first and the last convolution, both included.
+
+    Before are the bytes and their normalisation; after are the last residual, the mean over the picture and the L2
+    norm, which cost next to nothing and end in the embedding.
+    """
+    after = _reached(graph, forwards=True)
+    before = _reached(graph, forwards=False)
+    return [node for node in graph if node in after and node in before and node.op_type in FUSED_OPERATORS]
+
+
+def quantized_tensors(graph: ir.Graph) -> list[str]:
+    """Names of the activations that are quantised: all that those operators read or write, in the graph's order."""
+    nodes = quantized_nodes(graph)
+    values = [value for node in nodes for value in (*node.inputs, *node.outputs)]
+    return list(dict.fromkeys(value.name or "" for value in values if value is not None and not value.is_initializer()))
+
+
+def quantize_statically(model: ir.Model, scales: Mapping[str, Scale]) -> None:
+    """Quantises `model` in place; `scales` of all its `quantized_tensors`."""
+    graph = model.graph
+    nodes = quantized_nodes(graph)
+    results = (value for node in graph for value in node.outputs)
+    values = {value.name or "": value for value in [*graph.inputs, *results]}
+    for node in nodes:
+        if node.op_type == "Conv":
+            _quantize_weights(graph, node, scales)
+    for name, scale in scales.items():
+        _quantize_activation(graph, values[name], scale)
+
+
+def _reached(graph: ir.Graph, forwards: bool) -> set[ir.Node]:
+    """The convolutions and all nodes behind them, or all before them."""
+    found: set[ir.Node] = set()
+    for node in graph if forwards else reversed(graph):
+        if forwards:
+            others = [value.producer() for value in node.inputs if value is not None]
+        else:
+            others = [use.node for value in node.outputs for use in value.uses()]
+        if node.op_type == "Conv" or any(other in found for other in others):
+            found.add(node)
+    return found
+
+
+def _quantize_weights(graph: ir.Graph, node: ir.Node, scales: Mapping[str, Scale]) -> None:
+    features, kernel, bias = (*node.inputs, None)[:3]
+    assert features is not None
+    assert kernel is not None
+    assert kernel.const_value is not None
+    numbers, steps = quantized_weights(kernel.const_value.numpy())
+    _replace_constant(graph, node, 1, numbers, steps)
+    if bias is not None:
+        assert bias.const_value is not None
+        units = (steps.astype(np.float64) * scales[features.name or ""].step).astype(np.float32)
+        limits = np.iinfo(np.int32)
+        offsets = np.clip(np.rint(bias.const_value.numpy() / units.astype(np.float64)), limits.min, limits.max)
+        _replace_constant(graph, node, 2, offsets.astype(np.int32), units)
+
+
+def _replace_constant(
+    graph: ir.Graph, node: ir.Node, index: int, numbers: NDArray[np.integer], steps: NDArray[np.float32]
+) -> None:
+    """Makes input `index` of `node` the dequantised `numbers` (channels, …), one of `steps` for each channel."""
+    old = node.inputs[index]
+    assert old is not None
+    name = old.name or ""
+    operands = [
+        constant(graph, f"{name}/quantized", numbers),
+        constant(graph, f"{name}/scale", steps),
+        constant(graph, f"{name}/zero_point", np.zeros(len(steps), dtype=numbers.dtype)),
+    ]
+    output = ir.val(f"{name}/dequantized", dtype=ir.DataType.FLOAT, shape=old.shape)
+    graph.insert_before(node, ir.node("DequantizeLinear", operands, {"axis": 0}, outputs=[output], name=output.name))
+    node.replace_input_with(index, output)
+
+
+def _quantize_activation(graph: ir.Graph, value: ir.Value, scale: Scale) -> None:
+    """Every reader of `value` reads it quantised and dequantised."""
+    name = value.name or ""
+    step = constant(graph, f"{name}/scale", np.float32(scale.step))
+    zero_point = constant(graph, f"{name}/zero_point", np.uint8(scale.zero_point))
+    numbers = ir.val(f"{name}/quantized", dtype=ir.DataType.UINT8, shape=value.shape)
+    output = ir.val(f"{name}/dequantized", dtype=ir.DataType.FLOAT, shape=value.shape)
+    ir.convenience.replace_all_uses_with(value, output)
+    pair = [
+        ir.node("QuantizeLinear", [value, step, zero_point], outputs=[numbers], name=numbers.name),
+        ir.node("DequantizeLinear", [numbers, step, zero_point], outputs=[output], name=output.name),
+    ]
+    producer = value.producer()
+    if producer is None:
+        first = next(node for node in graph if output in node.inputs)
+        graph.insert_before(first, pair)
+    else:
+        graph.insert_after(producer, pair)

@@ -1,0 +1,95 @@
+"""Histograms against NumPy, in slices and over runaway samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from align_calibration import histograms
+from align_calibration.histograms import BINS, measure_histograms
+from support.graphs import typed
+
+GRAPH = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 4] x) => (float[n, 4] y)
+<float[1] two = {2}>
+{
+  doubled = Mul (x, two)
+  y = Neg (doubled)
+}
+"""
+TENSORS = ["x", "doubled", "y"]
+
+
+def samples(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 1, 4)).astype(np.float32)
+
+
+def measure(rows: np.ndarray, folder: Path) -> dict[str, histograms.Histogram]:
+    model = typed(GRAPH)
+    before = ir.to_onnx_text(model)
+    found = measure_histograms(model, TENSORS, [{"x": row} for row in rows], folder)
+    assert ir.to_onnx_text(model) == before
+    assert list(folder.iterdir()) == []
+    return dict(found)
+
+
+def test_counts_agree_with_numpy(tmp_path: Path) -> None:
+    rows = samples(40)
+    found = measure(rows, tmp_path)
+    assert list(found) == TENSORS
+    for name, factor in (("x", 1.0), ("doubled", 2.0), ("y", -2.0)):
+        values, histogram = factor * rows.ravel(), found[name]
+        assert (histogram.lowest, histogram.highest) == (values.min(), values.max())
+        assert histogram.counts.sum() == values.size
+        expected, _ = np.histogram(values, BINS, (histogram.lowest, histogram.highest))
+        # A value on the border of two bins may fall to either side.
+        assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 1
+
+
+def test_slices_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(samples(5), tmp_path)
+    monkeypatch.setattr(histograms, "SLICE_ELEMENTS", 4)
+    assert len(list(histograms._slices(typed(GRAPH).graph, TENSORS))) == 3
+    sliced = measure(samples(5), tmp_path)
+    for name in TENSORS:
+        np.testing.assert_array_equal(sliced[name].counts, whole[name].counts)
+
+
+def test_one_runaway_among_many_does_not_widen_the_range_but_counts(tmp_path: Path) -> None:
+    rows = samples(128)
+    usual = measure(rows, tmp_path)["x"]
+    rows[17] *= 1000
+    found = measure(rows, tmp_path)["x"]
+    assert (found.lowest, found.highest) == pytest.approx((usual.lowest, usual.highest), rel=0.3)
+    assert found.counts.sum() == rows.size
+    assert found.counts[0] + found.counts[-1] >= 4
+
+
+def test_few_samples_are_all_inside(tmp_path: Path) -> None:
+    rows = samples(8)
+    rows[3] *= 1000
+    found = measure(rows, tmp_path)["x"]
+    assert (found.lowest, found.highest) == (rows.min(), rows.max())
+
+
+def test_a_constant_tensor_has_one_bin(tmp_path: Path) -> None:
+    found = measure(np.full((3, 1, 4), 2.5, dtype=np.float32), tmp_path)["x"]
+    assert (found.lowest, found.highest) == (2.5, 2.5)
+    assert found.counts[0] == found.counts.sum() == 12
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    rows = samples(64)
+    rows[9, 0, 1] = value
+    with pytest.raises(ValueError, match="infinite|not numbers"):
+        measure(rows, tmp_path)
+
+
+def test_no_samples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        measure(samples(0), tmp_path)
