@@ -28,11 +28,17 @@ def quantized_nodes(graph: ir.Graph) -> list[ir.Node]:
     """The operators that compute in INT8: between the first and the last convolution, both included.
 
     Before are the bytes and their normalisation; after are the last residual, the mean over the picture and the L2
-    norm, which cost next to nothing and end in the embedding.
+    norm, which cost next to nothing and end in the embedding. Sums and products with a constant, as older opsets spell
+    an activation with, stay float: there is no scale for the constant.
     """
     after = _reached(graph, forwards=True)
     before = _reached(graph, forwards=False)
-    return [node for node in graph if node in after and node in before and node.op_type in FUSED_OPERATORS]
+    return [node for node in graph if node in after and node in before and _has_kernel(node)]
+
+
+def _has_kernel(node: ir.Node) -> bool:
+    constant_operand = any(value is not None and value.is_initializer() for value in node.inputs)
+    return node.op_type in FUSED_OPERATORS and (node.op_type == "Conv" or not constant_operand)
 
 
 def quantized_tensors(graph: ir.Graph) -> list[str]:

@@ -55,6 +55,11 @@ def test_quantised_is_what_lies_between_the_first_and_the_last_convolution() -> 
     assert quantized_tensors(graph) == TENSORS
 
 
+def test_a_product_with_a_constant_stays_float() -> None:
+    graph = typed(GRAPH.replace("[swish] m = Mul (a, s)", "[swish] m = Mul (a, half)")).graph
+    assert [node.name for node in quantized_nodes(graph)] == ["first", "second"]
+
+
 def test_every_such_tensor_is_quantised_and_every_reader_reads_it_so() -> None:
     model = quantized()
     graph = {node.name: node for node in model.graph}
