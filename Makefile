@@ -40,6 +40,7 @@ format: install
 figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_full_size.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_fp16.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py

@@ -28,7 +28,8 @@ def figures() -> str:
     text = json.loads((ROOT / "tests/results/text.json").read_text())
     vision = json.loads((ROOT / "tests/results/vision.json").read_text())
     fp16 = json.loads((ROOT / "tests/results/fp16.json").read_text())
-    parts = (_full_size(full_size), _fp16(fp16), _text(text), _vision(vision), _tiny(tiny))
+    int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
+    parts = (_full_size(full_size), _fp16(fp16), _text(text), _vision(vision), _int8(int8), _tiny(tiny))
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
@@ -98,6 +99,28 @@ def _fp16(result: dict[str, Any]) -> list[str]:
             f"| {title} | {_at_least(ways[way]['samples']['min_centred_cosine'])} | "
             f"{_at_least(ways[way]['others']['min_centred_cosine'])} |"
             for way, title in FP16_WAYS.items()
+        ),
+    ]
+
+
+def _int8(result: dict[str, Any]) -> list[str]:
+    rows = [
+        (f"{case['name']}, {name}", case, name, next(iter(case["seconds"])))
+        for case in result["cases"]
+        for name in case["seconds"]
+        if name.startswith("int8")
+    ]
+    (alone,) = [case["max_abs_alone_from_batch"] for case in result["cases"] if case["name"] == "captions"]
+    return [
+        f"INT8 on the CPU, {result['threads']} threads, time that passed; load average "
+        f"{result['load']['before'][0]:.1f} before, {result['load']['after'][0]:.1f} after. A caption alone and in its "
+        f"batch differ by {alone:.1e} at most:",
+        "",
+        "| | against | times as fast |",
+        "|---|---|---|",
+        *(
+            f"| {title} | {rival} | {speedup(case['seconds'][rival], case['seconds'][name]):.2f} |"
+            for title, case, name, rival in rows
         ),
     ]
 

@@ -20,6 +20,7 @@ from align_calibration.observers import Scale
 from align_exporter.int8.constants import constant
 from align_exporter.int8.weights import quantized_weights
 
+MOST_UNITS = 2.0**30  # of an int32 bias: the other half is left to the sum of products
 FUSED_OPERATORS = ("Conv", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
 
 
@@ -27,11 +28,17 @@ def quantized_nodes(graph: ir.Graph) -> list[ir.Node]:
     """The operators that compute in INT8: between the first and the last convolution, both included.
 
     Before are the bytes and their normalisation; after are the last residual, the mean over the picture and the L2
-    norm, which cost next to nothing and end in the embedding.
+    norm, which cost next to nothing and end in the embedding. Sums and products with a constant, as older opsets spell
+    an activation with, stay float: there is no scale for the constant.
     """
     after = _reached(graph, forwards=True)
     before = _reached(graph, forwards=False)
-    return [node for node in graph if node in after and node in before and node.op_type in FUSED_OPERATORS]
+    return [node for node in graph if node in after and node in before and _has_kernel(node)]
+
+
+def _has_kernel(node: ir.Node) -> bool:
+    constant_operand = any(value is not None and value.is_initializer() for value in node.inputs)
+    return node.op_type in FUSED_OPERATORS and (node.op_type == "Conv" or not constant_operand)
 
 
 def quantized_tensors(graph: ir.Graph) -> list[str]:
@@ -72,14 +79,17 @@ def _quantize_weights(graph: ir.Graph, node: ir.Node, scales: Mapping[str, Scale
     assert features is not None
     assert kernel is not None
     assert kernel.const_value is not None
-    numbers, steps = quantized_weights(kernel.const_value.numpy())
+    if bias is None:
+        _replace_constant(graph, node, 1, *quantized_weights(kernel.const_value.numpy()))
+        return
+    assert bias.const_value is not None
+    step, biases = scales[features.name or ""].step, bias.const_value.numpy().astype(np.float64)
+    # A bias is counted in steps of weights times inputs. Beside one that would need more of them than an int32 holds,
+    # weights are next to nothing: they get larger steps, down to one number for all.
+    numbers, steps = quantized_weights(kernel.const_value.numpy(), (np.abs(biases) / (step * MOST_UNITS)).astype("f4"))
+    units = (steps.astype(np.float64) * step).astype(np.float32)
     _replace_constant(graph, node, 1, numbers, steps)
-    if bias is not None:
-        assert bias.const_value is not None
-        units = (steps.astype(np.float64) * scales[features.name or ""].step).astype(np.float32)
-        limits = np.iinfo(np.int32)
-        offsets = np.clip(np.rint(bias.const_value.numpy() / units.astype(np.float64)), limits.min, limits.max)
-        _replace_constant(graph, node, 2, offsets.astype(np.int32), units)
+    _replace_constant(graph, node, 2, np.rint(biases / units.astype(np.float64)).astype(np.int32), units)
 
 
 def _replace_constant(

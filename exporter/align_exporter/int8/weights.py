@@ -8,10 +8,22 @@ from numpy.typing import NDArray
 LARGEST = 127  # −128 is left out: a symmetric range needs no zero point
 
 
-def quantized_weights(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """`weights` (channels, …) as int8 of the same shape, and the step of each channel, float32 (channels,)."""
+TINIEST = np.float32(1e-30)  # a step: products with those of activations are then normal numbers too
+
+
+def quantized_weights(
+    weights: NDArray[np.float32], least: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """`weights` as int8, a step for each channel.
+
+    Args:
+        weights: float32 (channels, …).
+        least: steps that are not gone below, float32 (channels,); all zeros are then as good as any other number.
+
+    Returns:
+        int8 of the same shape, and the steps, float32 (channels,).
+    """
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    # A channel of zeros, or of numbers that no step in float32 is small enough for, gets any step.
-    steps = np.maximum((largest / LARGEST).astype(np.float32), np.finfo(np.float32).tiny)
+    steps = np.maximum((largest / LARGEST).astype(np.float32), TINIEST if least is None else np.maximum(least, TINIEST))
     numbers = np.rint(weights / steps.reshape(-1, *[1] * (weights.ndim - 1)))
     return np.clip(numbers, -LARGEST, LARGEST).astype(np.int8), steps

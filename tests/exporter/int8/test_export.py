@@ -1,0 +1,262 @@
+"""``align-export --int8``: what it writes, what proves it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import align_runtime
+from align_exporter import gate, graphs
+from align_exporter.command import main
+from align_exporter.int8.acceptance import ROUNDS, Race
+from align_exporter.int8.dynamic import quantize_dynamically
+from align_exporter.int8.fusion import check_fused, kernels
+from align_runtime import BuildError, Bundle, ParityError, golden
+from align_runtime.commands.inspect import main as inspect
+from align_runtime.commands.verify import main as verify
+from align_runtime.manifest import ANY_SPEED, Graph
+from align_runtime.parity import compare
+from align_runtime.selftest import check_graph
+
+TOWERS = ("vision", "text")
+FILES = {tower: f"onnx/{tower}_model_int8_cpu.onnx" for tower in TOWERS}
+
+
+def export(checkpoint: Path, bundle: Path, *arguments: str) -> int:
+    return main([str(checkpoint), "-o", str(bundle), "--quiet", *arguments])
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_int8_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_int8_bundle)
+
+
+def int8_graphs(bundle: Bundle) -> dict[str, Graph]:
+    return {graph.tower: graph for graph in bundle.manifest.graphs if graph.variant == "int8"}
+
+
+# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_both_towers_have_an_int8_graph_for_the_cpu_with_the_same_contract(bundle: Bundle) -> None:
+    found = int8_graphs(bundle)
+    assert {tower: graph.file for tower, graph in found.items()} == FILES
+    for tower, graph in found.items():
+        single = bundle.graph(tower, "fp32", "cpu")
+        assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
+        assert (graph.precision, graph.target, graph.data) == ("int8", "cpu", None)
+        assert graph.quantization is not None
+        assert graph.quantization.speed == ANY_SPEED
+    assert found["vision"].quantization.samples == 128
+    assert found["text"].quantization.scheme == "dynamic"
+    assert not [path for path in (bundle.folder / "onnx").iterdir() if path.name.startswith(".")]
+
+
+def test_shares_of_int8(bundle: Bundle) -> None:
+    """All convolutions; all dense layers. Attention's products stay float32: 5.5 % of a model this small."""
+    shares = {}
+    for tower, graph in int8_graphs(bundle).items():
+        macs = graph.content.macs
+        shares[tower] = macs["int8"] / sum(macs.values())
+        assert sum(macs.values()) == sum(bundle.graph(tower, "fp32", "cpu").content.macs.values())
+        weights = graph.content.weights
+        # The embedding table and the layer norms stay float32.
+        assert weights["int8"] > 0.9 * sum(weights.values())
+    assert shares["vision"] == 1
+    assert shares["text"] == pytest.approx(0.945, abs=0.001)
+
+
+def test_onnx_runtime_computes_them_in_int8(bundle: Bundle) -> None:
+    found = kernels(bundle.path(FILES["vision"]))
+    nodes = Counter(node.op_type for node in onnx.load(bundle.folder / "onnx" / "vision_model.onnx").graph.node)
+    assert found["QLinearConv"] == nodes["Conv"]
+    assert found["QLinearSigmoid"] == nodes["Sigmoid"]
+    assert found["QLinearMul"] == nodes["Mul"] - 1  # the normalisation of bytes
+    assert found["QLinearGlobalAveragePool"] == nodes["GlobalAveragePool"] - 1  # the last, which makes the embedding
+    assert found["Conv"] == found["Sigmoid"] == 0
+    # Bytes in, two numbers of the last residual out.
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 2)
+
+
+def test_files_are_small(bundle: Bundle) -> None:
+    """Half and not a quarter of FP32: the description of the nodes weighs as much as weights of a model this small."""
+    for tower, graph in int8_graphs(bundle).items():
+        assert bundle.manifest.graph_bytes(graph) < 0.55 * bundle.manifest.graph_bytes(
+            bundle.graph(tower, "fp32", "cpu")
+        )
+
+
+def test_load_takes_the_variant_and_its_exact_name(bundle: Bundle) -> None:
+    texts = golden.read(bundle).texts
+    with align_runtime.load(bundle.folder, precision="int8") as model:
+        found = model.embed_text(texts)
+    with align_runtime.load(bundle.folder, precision="int8_cpu") as model:
+        np.testing.assert_array_equal(model.embed_text(texts), found)
+    with align_runtime.load(bundle.folder) as model:
+        assert 1e-4 < np.abs(model.embed_text(texts) - found).max() < gate.TOWER_LIMITS["int8", "text"].max_abs
+    with pytest.raises(align_runtime.ConfigurationError, match="'int8_cuda' is not in the bundle .* fp32, int8"):
+        align_runtime.load(bundle.folder, precision="int8_cuda")
+
+
+def test_verify_and_inspect_tell(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify([str(bundle.folder), "--quiet"]) == 0
+    assert "int8 94.5 %, float32 5.5 %" in capsys.readouterr().out
+    assert inspect([str(bundle.folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "on 128 pictures; kept whatever its speed" in printed
+    assert "activations quantised as they come" in printed
+
+
+def test_the_report_holds_trials_and_races(bundle: Bundle) -> None:
+    records = {
+        record["graph"]["file"]: record for record in json.loads((bundle.folder / "report.json").read_text())["graphs"]
+    }
+    vision = records[FILES["vision"]]
+    assert len(vision["trials"]) == 6
+    errors = [trial["error"] for trial in vision["trials"]]
+    assert errors == sorted(errors)
+    assert [race["case"] for race in vision["races"]] == ["batch 1", "batch 8"]
+    assert all(len(values) == ROUNDS for race in vision["races"] for values in race["seconds"].values())
+    assert records["onnx/vision_model.onnx"]["races"] == []
+    page = (bundle.folder / "report.html").read_text()
+    assert "Ways of calibrating on 128 pictures" in page
+    assert "kept whatever its speed" in page
+
+
+def test_two_builds_are_the_same_but_for_the_report(
+    bundle: Bundle, tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path
+) -> None:
+    arguments = ("--int8", "--keep-slower", "--pictures", str(calibration_pictures), "--samples", "128")
+    assert export(tiny_checkpoint, tmp_path / "again", *arguments) == 0
+    for file in sorted(path for path in bundle.folder.rglob("*") if path.is_file()):
+        name = file.relative_to(bundle.folder)
+        same = file.read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert same == (file.stem != "report"), name
+
+
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def damaged(bundle: Bundle, tower: str, initializer: str, factor: float, folder: Path) -> ParityError | None:
+    """What the gate's limits say when `initializer`, a scale, is multiplied by `factor`."""
+    model = ir.load(bundle.path(FILES[tower]))
+    value = model.graph.initializers[initializer]
+    value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=initializer)
+    ir.save(model, folder / "damaged.onnx")
+    answers = golden.read(bundle)
+    runner = align_runtime.backends.open_runner(folder / "damaged.onnx", "cpu", None)
+    if tower == "text":
+        inputs = {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}
+        parity = compare(runner.run(inputs), answers.text_embeds, answers.texts)
+    else:
+        parity = compare(runner.run({"pixels": answers.pixels}), answers.image_embeds, ["?"] * len(answers.pixels))
+    try:
+        parity.check(tower, int8_graphs(bundle)[tower].limits)
+    except ParityError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("tower", "initializer", "factor"),
+    [
+        ("vision", "vision_model.embeddings.convolution/Conv/scale", 0.25),
+        ("vision", "vision_model.embeddings.convolution/Conv/scale", 8.0),
+        ("vision", "vision_model.encoder.blocks.2.expansion.expand_conv.weight/scale", 1.5),
+        ("vision", "vision_model.encoder.blocks.9.depthwise_conv.depthwise_conv.weight/scale", 2.0),
+        ("vision", "vision_model.encoder.blocks.11.expansion.expand_conv.weight/scale", 2.0),
+        ("text", "text_model.encoder.layer.1.intermediate.dense/MatMul/weight_scale", 1.5),
+    ],
+)
+def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, factor: float, tmp_path: Path) -> None:
+    """A step too small clips, one too large rounds, and wrong ones of weights are wrong weights. Of tensors that hardly
+    matter, as late squeeze-excite, the gate sees no wrong scale: its limits are those of INT8's own noise."""
+    assert damaged(bundle, tower, initializer, 1.0, tmp_path) is None
+    assert damaged(bundle, tower, initializer, factor, tmp_path) is not None
+
+
+def test_a_missed_target_says_how_far_it_got_and_leaves_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--target-cosine", "0.9999") == 1
+    message = capsys.readouterr().err
+    assert "onnx/vision_model_int8_cpu.onnx: min_cosine is 0.9" in message
+    assert "allowed 1 " in message or "allowed 0.9999" in message or "allowed 1" in message
+    assert "the best of 6 ways of calibrating on 8 pictures" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slower_graph_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slower = Race("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
+    monkeypatch.setattr(graphs, "race", lambda *_: (slower,))
+    assert export(tiny_checkpoint, tmp_path / "bundle", "--int8") == 1
+    assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── the proof of precision ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_float_graph_is_not_called_int8(bundle: Bundle) -> None:
+    for tower, graph in int8_graphs(bundle).items():
+        single = bundle.graph(tower, "fp32", "cpu")
+        named = Graph(**{**vars(graph), "file": single.file, "data": single.data})
+        check = check_graph(bundle, named, golden.read(bundle), "cpu", None)
+        assert any("calls itself int8 but computes 0 % of its MACs in int8" in failure for failure in check.failures)
+
+
+def test_a_graph_that_does_not_fuse_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    """A tensor whose pair of quantisation is gone: the graph still runs, in float around it."""
+    model = ir.load(bundle.path(FILES["vision"]))
+    (node,) = [node for node in model.graph if node.name == "vision_model.encoder.blocks.4.expansion/Mul/dequantized"]
+    quantizer = node.inputs[0].producer()
+    ir.convenience.replace_all_uses_with(node.outputs[0], quantizer.inputs[0])
+    ir.save(model, tmp_path / "graph.onnx")
+    wanted = {"Conv": sum(node.op_type == "Conv" for node in model.graph)}
+    check_fused(bundle.path(FILES["vision"]), wanted)
+    with pytest.raises(BuildError, match=r"graph\.onnx: ONNX Runtime .* computes \d+ of 84 quantised Conv in INT8"):
+        check_fused(tmp_path / "graph.onnx", wanted)
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+
+
+def test_dense_layers_that_do_not_fuse_are_refused(bundle: Bundle) -> None:
+    count = quantize_dynamically(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
+    check_fused(bundle.path(FILES["text"]), {"MatMul": count})
+    with pytest.raises(BuildError, match=rf"computes 0 of {count} quantised MatMul in INT8"):
+        check_fused(bundle.folder / "onnx" / "text_model_cpu.onnx", {"MatMul": count})
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep-slower"], "do nothing without --int8"),
+        (["--target-cosine", "0.9"], "do nothing without --int8"),
+        (["--pictures", "x"], "--pictures does nothing without --fp16 or --int8"),
+        (["--int8", "--captions", "x.txt"], "--captions does nothing without --fp16"),
+        (["--int8", "--target-cosine", "1.5"], "--target-cosine is 1.5; a cosine between"),
+        (["--int8", "--target-cosine", "nan"], "--target-cosine is nan; a cosine between"),
+    ],
+)
+def test_wrong_calls(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
