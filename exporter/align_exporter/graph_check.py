@@ -43,14 +43,18 @@ def check_operators(model: ir.Model, contract: GraphContract, config: AlignConfi
             )
 
 
-def check_file(file: Path, contract: GraphContract, opset: int) -> None:
+def check_file(file: Path, contract: GraphContract, opset: int, data: str | None) -> None:
     """The written graph: ONNX's checker with full type and shape inference, then the contract.
 
     The full check is strict about types: operands that a schema gives one type must have one, as under TensorRT's
     strong typing, and the types that the file notes must be those that follow.
 
+    Args:
+        data: name of the file of external data, in the graph's folder, that may hold weights; None: no file may.
+
     Raises:
-        BuildError: the file is not valid ONNX, mixes types, or its inputs, outputs or opset are not those asked for.
+        BuildError: the file is not valid ONNX, mixes types, has weights elsewhere than in `data`, or its inputs, outputs
+            or opset are not those asked for.
     """
     try:
         onnx.checker.check_model(str(file), full_check=True)
@@ -63,6 +67,13 @@ def check_file(file: Path, contract: GraphContract, opset: int) -> None:
         "opset": next(entry.version for entry in model.opset_import if entry.domain == ""),
     }
     wanted = {"inputs": contract.inputs, "outputs": (contract.output,), "opset": opset}
+    elsewhere = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    if elsewhere - {data}:
+        raise BuildError(
+            f"{file.name} has weights in {', '.join(sorted(elsewhere))}; {data or 'no file'} was planned for them"
+        )
     for side, value in wanted.items():
         if found[side] != value:
             raise BuildError(f"{file.name}: {side} is {found[side]}, the contract says {value}")

@@ -75,8 +75,8 @@ class GraphBuilder:
             check_operators(traced, plan.contract, config, plan.target)
             if plan.weights is not None:
                 plan.weights.move(traced)
-            self._write(traced, plan.contract, plan.file)
-        data = None if plan.weights is None else plan.weights.path.relative_to(self.folder).as_posix()
+            data = None if plan.weights is None else plan.weights.path.relative_to(self.folder).as_posix()
+            self._write(traced, plan.contract, plan.file, data)
         graph, measurement = self._prove(plan, "fp32", plan.file, data)
         yield BuiltGraph(graph, measurement)
         if self.options.fp16 and plan.target == ANY_TARGET:
@@ -94,8 +94,9 @@ class GraphBuilder:
             self.operators.update(node.name or "" for node in model.graph)
             pictures = self.observed.for_means(plan.contract)
             halving = halve(model, ranges, pictures, self.options, (self.folder / file).parent)
+            ir.external_data.load_to_model(model)  # weights that stay FP32: the graph holds its own
             run_steps(model, CLEAN_UP)
-            self._write(model, plan.contract, file)
+            self._write(model, plan.contract, file, None)
         graph, measurement = self._prove(plan, "fp16", file, None)
         return BuiltGraph(replace(graph, islands=halving.islands), measurement, halving)
 
@@ -110,7 +111,7 @@ class GraphBuilder:
             quantizing = quantize(model, pictures, (self.folder / file).parent)
         with self.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
-            self._write(model, plan.contract, file)
+            self._write(model, plan.contract, file, None)
             check_fused(self.folder / file, quantizing.operators)
         try:
             graph, measurement = self._prove(plan, INT8, file, None)
@@ -139,9 +140,9 @@ class GraphBuilder:
             return race(files, text_cases(self.answers))
         return race(files, picture_cases(self.observed.samples_at_once(plan.contract)))
 
-    def _write(self, model: ir.Model, contract: GraphContract, name: str) -> None:
+    def _write(self, model: ir.Model, contract: GraphContract, name: str, data: str | None) -> None:
         write_graph(model, contract, self.folder / name)
-        check_file(self.folder / name, contract, self.options.opset)
+        check_file(self.folder / name, contract, self.options.opset, None if data is None else Path(data).name)
 
     def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
         """The gate: the graph as it is run here and, for FP16, as hardware rounds."""

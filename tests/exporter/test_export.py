@@ -291,15 +291,26 @@ def test_a_graph_that_is_no_valid_onnx_is_an_error(tiny_bundle: Path, tiny_check
     model.graph.node[-1].input[0] = "nothing"
     onnx.save(model, tmp_path / "text.onnx")
     with pytest.raises(BuildError, match=r"text\.onnx is not a valid graph"):
-        check_file(tmp_path / "text.onnx", contract, 20)
+        check_file(tmp_path / "text.onnx", contract, 20, None)
     model = graph(tiny_bundle, "text_model")
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value += 1
     onnx.save(model, tmp_path / "text.onnx")
     with pytest.raises(BuildError, match=r"text\.onnx"):
-        check_file(tmp_path / "text.onnx", contract, 20)
+        check_file(tmp_path / "text.onnx", contract, 20, None)
     onnx.save(graph(tiny_bundle, "text_model"), tmp_path / "text.onnx")
     with pytest.raises(BuildError, match="opset is 20, the contract says 21"):
-        check_file(tmp_path / "text.onnx", contract, 21)
+        check_file(tmp_path / "text.onnx", contract, 21, None)
+
+
+def test_weights_may_lie_only_where_it_was_planned(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    from align_exporter.contract import text_contract
+
+    contract = text_contract(load_model(tiny_checkpoint).config)
+    file = tiny_bundle / "onnx" / "text_model.onnx"
+    check_file(file, contract, 20, "text_model.onnx_data")
+    for planned in (None, "other.onnx_data"):
+        with pytest.raises(BuildError, match=r"text_model\.onnx has weights in text_model\.onnx_data; .* was planned"):
+            check_file(file, contract, 20, planned)
 
 
 # ── wrong calls and bad checkpoints ──────────────────────────────────────────────────────────────────────────────────

@@ -38,7 +38,7 @@ def test_an_activation_with_tanh_is_no_pooler(activation: str, opset: int, count
         with pytest.raises(BuildError, match="the text graph holds 2 Tanh where 0 were expected"):
             check_operators(graph, contract, PLAIN)  # no activation accounts for them
     write_graph(graph, contract, file)
-    check_file(file, contract, opset)
+    check_file(file, contract, opset, None)
     ids, mask = token_batch(model.config, 3, 9)
     found = open_runner(file, "cpu", 1).run({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
     with torch.inference_mode():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -120,6 +121,15 @@ def test_fp16_graphs_are_half_as_large(exported: tuple[Path, int]) -> None:
         for variant in ("fp16", "fp32")
     )
     assert half <= 0.51 * single
+
+
+def test_graphs_hold_their_weights_or_name_the_file_that_does(exported: tuple[Path, int]) -> None:
+    """Layer norms of this size, which FP16 keeps in FP32, are large enough to lie in a file of weights."""
+    for graph in Bundle.open(exported[0]).manifest.graphs:
+        model = onnx.load(exported[0] / graph.file, load_external_data=False)
+        places = {entry.value for tensor in model.graph.initializer for entry in tensor.external_data}
+        named = {value for value in places if value.endswith("_data")}
+        assert named == (set() if graph.data is None else {Path(graph.data).name})
 
 
 def test_fp16_keeps_the_embeddings_of_other_pictures(
