@@ -53,8 +53,8 @@ def check_file(file: Path, contract: GraphContract, opset: int, data: str | None
         data: name of the file of external data, in the graph's folder, that may hold weights; None: no file may.
 
     Raises:
-        BuildError: the file is not valid ONNX, mixes types, has weights elsewhere than in `data`, or its inputs, outputs
-            or opset are not those asked for.
+        BuildError: the file is not valid ONNX, mixes types, has weights elsewhere than in `data`, or its inputs,
+            outputs or opset are not those asked for.
     """
     try:
         onnx.checker.check_model(str(file), full_check=True)
@@ -67,13 +67,11 @@ def check_file(file: Path, contract: GraphContract, opset: int, data: str | None
         "opset": next(entry.version for entry in model.opset_import if entry.domain == ""),
     }
     wanted = {"inputs": contract.inputs, "outputs": (contract.output,), "opset": opset}
-    elsewhere = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    if elsewhere - {data}:
-        raise BuildError(
-            f"{file.name} has weights in {', '.join(sorted(elsewhere))}; {data or 'no file'} was planned for them"
-        )
+    places = (entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location")
+    elsewhere = {entry.value for entry in places} - {data}
+    if elsewhere:
+        planned = data or "no file"
+        raise BuildError(f"{file.name} has weights in {', '.join(sorted(elsewhere))}; {planned} was planned for them")
     for side, value in wanted.items():
         if found[side] != value:
             raise BuildError(f"{file.name}: {side} is {found[side]}, the contract says {value}")
