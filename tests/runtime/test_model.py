@@ -14,6 +14,7 @@ from PIL import Image
 
 import align_runtime
 from align_runtime import ConfigurationError, InputError, Model, golden
+from align_runtime.backends.onnxruntime import has_vnni
 from align_runtime.commands import verify
 
 BATCHING_TOLERANCE = 1e-5  # results must not depend on what else is in a batch
@@ -242,3 +243,13 @@ def test_classify_needs_labels_and_a_place_for_them(model: Model, answers: golde
     for template in ("a photo", "a {0}", None):
         with pytest.raises(ConfigurationError, match=re.escape(f"the template is {template!r}; it needs {{}} where")):
             model.classify(answers.pictures, ["cat"], template=template)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"), [("avx2 avx512f avx512_vnni", True), ("avx2 avx_vnni", True), ("avx2", False)]
+)
+def test_vnni_is_read_off_the_processor(tmp_path: Path, flags: str, found: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"model name\t: a processor\nflags\t\t: fpu {flags}\n")
+    assert has_vnni(cpuinfo) is found
+    assert has_vnni(tmp_path / "nowhere") is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ class OnnxRuntimeRunner:
             ) from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
-        # Without VNNI, sums of products of uint8 and int8 saturate at 16 bits: exact ones cost a little time there.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        # Without VNNI, sums of products of uint8 and int8 saturate at 16 bits. Exact ones take 1.7 times as long, with
+        # VNNI as well, where they are not needed.
+        options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
         if threads is not None:
             if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
                 raise ConfigurationError(f"threads is {threads!r}; 1 to {MAX_THREADS} is needed, or None for all cores")
@@ -47,6 +49,12 @@ class OnnxRuntimeRunner:
 
     def close(self) -> None:
         del self._session
+
+
+@cache
+def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor adds products of bytes without saturation; False where nothing tells (not Linux)."""
+    return cpuinfo.is_file() and "vnni" in cpuinfo.read_text(encoding="utf-8", errors="replace")
 
 
 def _first_line(error: Exception) -> str:
