@@ -14,10 +14,11 @@ from typing import Any
 from align_exporter.options import DEFAULT_OPSET, FP16_HEADROOM, OPSETS, PIXEL_INPUTS, ExportOptions
 from align_exporter.sample_options import add_sample_options, check_sample_options, choose
 from align_runtime.bundle import Bundle, check_destination
+from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import Progress, add_output_options, run
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
-from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+from align_runtime.manifest import Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from align_reference.config import AlignConfig
-from align_runtime.manifest import TensorSpec
+from align_runtime.graph_entry import TensorSpec
 
 
 @dataclass(frozen=True)

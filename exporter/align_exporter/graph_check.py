@@ -12,7 +12,7 @@ from align_exporter.contract import GraphContract
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime.errors import BuildError
-from align_runtime.manifest import TensorSpec
+from align_runtime.graph_entry import TensorSpec
 
 WITH_TANH = ("tanh", "gelu_new", "gelu_pytorch_tanh")  # activations that put Tanh into a graph, the last by opset
 

@@ -29,7 +29,7 @@ from align_exporter.trace import trace
 from align_runtime.console import Progress
 from align_runtime.errors import ParityError
 from align_runtime.golden import Golden
-from align_runtime.manifest import ANY_SPEED, ANY_TARGET, FASTER, Graph, Quantization
+from align_runtime.graph_entry import ANY_SPEED, ANY_TARGET, FASTER, Graph, Quantization
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from align_exporter.passes import Step
 from align_exporter.passes.pipeline import text_steps, vision_steps
 from align_exporter.towers import NormalizedVisionTower, TextTower, VisionTower
 from align_exporter.weight_file import WeightFile
-from align_runtime.manifest import ANY_TARGET
+from align_runtime.graph_entry import ANY_TARGET
 
 TEXT_WEIGHTS = "onnx/text_model.onnx_data"  # of both text graphs, under the Hub's name for external data
 

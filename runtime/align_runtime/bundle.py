@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from align_runtime.bundle_paths import MANIFEST_NAME
 from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.graph_entry import ANY_TARGET, Graph
 from align_runtime.json_files import read_object
-from align_runtime.manifest import ANY_TARGET, MANIFEST_NAME, FileEntry, Graph, Manifest
+from align_runtime.manifest import FileEntry, Manifest
 
 
 @dataclass(frozen=True)

@@ -5,173 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
+from align_runtime.bundle_paths import inside
 from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.graph_entry import Graph
 from align_runtime.json_files import of_kind, require
-from align_runtime.parity import Limits, Parity
-from align_runtime.precision import GraphContent
 from align_runtime.preprocessing import ImagePreprocessing
 
 SCHEMA_VERSION = 3
-MANIFEST_NAME = "align.json"
-# The record of one build: no part of what a bundle is, so the manifest does not list it.
-REPORT_NAMES = ("report.html", "report.json")
-TOWERS = ("vision", "text")
-ANY_TARGET = "any"
-TARGETS = (ANY_TARGET, "cpu")
-# An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not.
-FASTER, ANY_SPEED = "faster", "any"
-SPEEDS = (FASTER, ANY_SPEED)
-DTYPES = ("uint8", "int64", "float32")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or output of a graph. `shape` mixes numbers and the names of free dimensions."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str) -> TensorSpec:
-        dtype = require(where, values, "dtype", str)
-        if dtype not in DTYPES:
-            raise ConfigurationError(f"{where}: dtype is {dtype!r}; known: {', '.join(DTYPES)}")
-        shape = require(where, values, "shape", list)
-        return cls(
-            name=require(where, values, "name", str),
-            dtype=dtype,
-            shape=tuple(of_kind(f"{where}: shape", size, (int, str)) for size in shape),
-        )
-
-
-@dataclass(frozen=True)
-class Island:
-    """Operators side by side that an FP16 graph keeps in FP32 because of their values, or because it was asked for.
-
-    Attributes:
-        nodes: their names, in the order of the graph.
-        reasons: what was found, one sentence each, e.g. ``"vision_model…/Conv reaches 1.2e+05"``.
-    """
-
-    nodes: tuple[str, ...]
-    reasons: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str) -> Island:
-        return cls(
-            nodes=_texts(f"{where}: nodes", require(where, values, "nodes", list)),
-            reasons=_texts(f"{where}: reasons", require(where, values, "reasons", list)),
-        )
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """How an INT8 graph came by its scales, and why it is here.
-
-    Attributes:
-        scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"dynamic"`` where scales
-            follow from each input.
-        samples: pictures that scales were measured on; 0 where none were needed.
-        speed: one of `SPEEDS`.
-    """
-
-    scheme: str
-    samples: int
-    speed: str
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
-        speed = require(where, values, "speed", str)
-        if speed not in SPEEDS:
-            raise ConfigurationError(f"{where}: speed is {speed!r}; known: {', '.join(SPEEDS)}")
-        return cls(
-            scheme=require(where, values, "scheme", str), samples=require(where, values, "samples", int), speed=speed
-        )
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One ONNX file: a tower in one variant for one target.
-
-    Attributes:
-        tower: ``"vision"`` or ``"text"``.
-        variant: the name that `load(precision=…)` takes, e.g. ``"fp32"``.
-        precision: of the weights and the arithmetic, e.g. ``"fp32"``.
-        target: the device that the graph was made for; ``"any"`` runs everywhere.
-        file: path inside the bundle.
-        data: path of the file of external data that holds its weights, which other graphs may share; None where
-            the graph holds them itself.
-        opset: of the default ONNX domain.
-        content: what it computes and holds in which types, counted in the written file.
-        parity: distance from the reference, measured when it was built.
-        limits: what that distance had to keep within.
-        islands: what a graph of lower precision keeps in FP32 beyond the rules of its precision.
-        quantization: of an INT8 graph, None of any other.
-    """
-
-    tower: str
-    variant: str
-    precision: str
-    target: str
-    file: str
-    data: str | None
-    opset: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    content: GraphContent
-    parity: Parity
-    limits: Limits
-    islands: tuple[Island, ...] = ()
-    quantization: Quantization | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"parity": self.parity.to_json()}
-
-    @property
-    def exact_variant(self) -> str:
-        """The variant with the device that the graph was made for, e.g. ``"int8_cpu"``."""
-        return self.variant if self.target == ANY_TARGET else f"{self.variant}_{self.target}"
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Paths of all its files: the graph, and its external data where it has any."""
-        return (self.file,) if self.data is None else (self.file, self.data)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str) -> Graph:
-        tower = require(where, values, "tower", str)
-        if tower not in TOWERS:
-            raise ConfigurationError(f"{where}: tower is {tower!r}; known: {', '.join(TOWERS)}")
-        target = require(where, values, "target", str)
-        if target not in TARGETS:
-            raise ConfigurationError(f"{where}: target is {target!r}; known: {', '.join(TARGETS)}")
-        data = require(where, values, "data", (str, type(None)))
-        quantization = require(where, values, "quantization", (dict, type(None)))
-        return cls(
-            tower=tower,
-            variant=require(where, values, "variant", str),
-            precision=require(where, values, "precision", str),
-            target=target,
-            file=_inside(require(where, values, "file", str)),
-            data=None if data is None else _inside(data),
-            opset=require(where, values, "opset", int),
-            inputs=_tensors(where, values, "inputs"),
-            outputs=_tensors(where, values, "outputs"),
-            content=GraphContent.from_json(require(where, values, "content", dict), f"{where}: content"),
-            parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
-            limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
-            islands=tuple(
-                Island.from_json(of_kind(f"{where}: islands", island, dict), f"{where}: islands")
-                for island in require(where, values, "islands", list)
-            ),
-            quantization=None
-            if quantization is None
-            else Quantization.from_json(quantization, f"{where}: quantization"),
-        )
 
 
 @dataclass(frozen=True)
@@ -300,7 +142,7 @@ class Manifest:
                 for index, graph in enumerate(graphs)
             ),
             files={
-                _inside(name): FileEntry.from_json(of_kind(f"{where}: {name}", entry, dict), f"{where}: {name}")
+                inside(name): FileEntry.from_json(of_kind(f"{where}: {name}", entry, dict), f"{where}: {name}")
                 for name, entry in files.items()
             },
         )
@@ -319,25 +161,5 @@ def _model_facts(values: Mapping[str, Any], where: str) -> ModelFacts:
     return facts
 
 
-def _tensors(where: str, values: Mapping[str, Any], key: str) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec.from_json(of_kind(f"{where}: {key}", tensor, dict), f"{where}: {key}")
-        for tensor in require(where, values, key, list)
-    )
-
-
-def _texts(where: str, values: list[Any]) -> tuple[str, ...]:
-    return tuple(of_kind(where, value, str) for value in values)
-
-
 def _strings(where: str, values: Mapping[str, Any]) -> dict[str, str]:
     return {key: of_kind(f"{where}: {key}", value, str) for key, value in values.items()}
-
-
-def _inside(name: str) -> str:
-    """`name` if it is a plain relative path that cannot leave the bundle."""
-    path = PurePosixPath(name)
-    plain = bool(name) and not path.is_absolute() and str(path) == name and ".." not in path.parts
-    if not plain or "\\" in name or ":" in name or "\0" in name or name in (".", MANIFEST_NAME):
-        raise ConfigurationError(f"the path {name!r} is not a plain path inside the bundle")
-    return name

@@ -15,8 +15,9 @@ from PIL import Image
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
 from align_runtime.errors import AlignError, BundleError, ConfigurationError, InputError
+from align_runtime.graph_entry import Graph
 from align_runtime.images import ImageInput, preprocess
-from align_runtime.manifest import Graph, ModelFacts
+from align_runtime.manifest import ModelFacts
 from align_runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")

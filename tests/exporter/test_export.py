@@ -28,7 +28,7 @@ from align_exporter.graph_check import check_file, check_operators
 from align_exporter.options import OPSETS
 from align_reference.checkpoint import load_model
 from align_runtime import BuildError, Bundle
-from align_runtime.manifest import REPORT_NAMES
+from align_runtime.bundle_paths import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
 
 ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]

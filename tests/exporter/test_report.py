@@ -23,7 +23,7 @@ from align_exporter.report.charts import error_histogram, stacked_bar
 from align_exporter.report.markup import Markup, element, escape
 from align_exporter.report.range_chart import range_chart
 from align_exporter.report.record import EDGES, BuildRecord, ErrorHistogram, GraphRecord, Phase
-from align_runtime.manifest import Island
+from align_runtime.graph_entry import Island
 from align_runtime.precision import GraphContent
 from support.build_records import large_record, tiny_record
 

@@ -20,7 +20,7 @@ from align_reference.checkpoint import load_model
 from align_reference.model import unit_length
 from align_runtime import Bundle, golden
 from align_runtime.commands import verify
-from align_runtime.manifest import Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.parity import compare
 from support.checkpoints import crops, pixel_values
 from support.half_graphs import run_rounded

@@ -18,7 +18,9 @@ import pytest
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.bundle import check_destination, inventory, sha256_of, staged
-from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, TOWERS, Manifest
+from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
+from align_runtime.graph_entry import TOWERS
+from align_runtime.manifest import Manifest
 
 
 def edit(bundle: Path, change: Any) -> None:

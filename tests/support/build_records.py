@@ -21,7 +21,7 @@ from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecor
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.golden import Golden
-from align_runtime.manifest import Graph, Island
+from align_runtime.graph_entry import Graph, Island
 from align_runtime.parity import Limits, compare, cosines
 from align_runtime.precision import GraphContent
 

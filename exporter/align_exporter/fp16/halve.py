@@ -16,7 +16,7 @@ from align_exporter.fp16.islands import assign
 from align_exporter.fp16.mean_rounding import round_weights
 from align_exporter.fp16.rules import rules
 from align_exporter.options import ExportOptions
-from align_runtime.manifest import Island
+from align_runtime.graph_entry import Island
 
 
 @dataclass(frozen=True)

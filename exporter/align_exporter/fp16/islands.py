@@ -13,7 +13,7 @@ from align_calibration.ranges import FP16_MAX, TensorRange
 from align_exporter.fp16.neighbours import floats, is_float, neighbours, readers_of
 from align_exporter.fp16.rules import MAC_OPERATORS, rules
 from align_runtime.errors import BuildError
-from align_runtime.manifest import Island
+from align_runtime.graph_entry import Island
 
 # Rounding a tensor to FP16 changes it by 2⁻¹² of its norm; four times as much means that subnormals weigh in.
 MAX_ROUNDING_ERROR = 2.0**-10

@@ -23,7 +23,7 @@ class Quantizing:
     """How an INT8 graph came about.
 
     Attributes:
-        scheme: as in `align_runtime.manifest.Quantization`.
+        scheme: as in `align_runtime.graph_entry.Quantization`.
         samples: pictures that scales were measured on.
         trials: of observers, the best first; none where nothing is calibrated.
         operators: how many were quantised, by operator; every dense layer counts as ``"MatMul"``.

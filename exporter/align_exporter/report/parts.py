@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from align_exporter.report.markup import Markup, element
-from align_runtime.manifest import ANY_TARGET, Graph
+from align_runtime.graph_entry import ANY_TARGET, Graph
 
 Row = Sequence[str | Markup]
 

@@ -15,7 +15,8 @@ from align_calibration.samples.own_samples import OwnSamples
 from align_exporter.int8.acceptance import Race
 from align_exporter.int8.search import Trial
 from align_runtime.errors import ParityError
-from align_runtime.manifest import Graph, ModelFacts, Provenance
+from align_runtime.graph_entry import Graph
+from align_runtime.manifest import ModelFacts, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
 
 SCHEMA_VERSION = 1

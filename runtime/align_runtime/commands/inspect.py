@@ -8,7 +8,8 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import add_output_options, run, table
-from align_runtime.manifest import ANY_SPEED, FASTER, Manifest, Quantization
+from align_runtime.graph_entry import ANY_SPEED, FASTER, Quantization
+from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
 
 SPEED_WORDS = {FASTER: "faster than every float graph where it was built", ANY_SPEED: "kept whatever its speed"}

@@ -23,7 +23,7 @@ from align_exporter.fp16.rules import rules
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime import Bundle, ConfigurationError, golden
-from align_runtime.manifest import Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.parity import Parity, compare
 from support.half_graphs import run_rounded
 from support.overflowing import overflowing

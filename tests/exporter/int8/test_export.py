@@ -20,7 +20,7 @@ from align_exporter.int8.fusion import check_fused, kernels
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
-from align_runtime.manifest import ANY_SPEED, Graph
+from align_runtime.graph_entry import ANY_SPEED, Graph
 from align_runtime.parity import compare
 from align_runtime.selftest import check_graph
 
