@@ -48,9 +48,10 @@ def build(
                 checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
             )
         observed = ObservedSamples(answers, checkpoint, tokenizer, own)
-        builder = GraphBuilder(checkpoint, answers, observed, folder, options, progress, operators=set())
+        builder = GraphBuilder(checkpoint, answers, observed, folder, options, progress)
         built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]
-        _check_patterns(options.fp16_keep, builder.operators)
+        operators = {name for entry in built if entry.halving for name in entry.halving.operators}
+        _check_patterns(options.fp16_keep, operators)
         with progress.phase("bundle and self-test"):
             golden.write(folder, answers)
             _write_configs(folder, source, checkpoint.preprocessing)

@@ -1,4 +1,4 @@
-"""From a plan to proven ONNX files: trace, passes, checks, the parity gate; then the same graph in INT8 and FP16."""
+"""From a plan to proven ONNX files: trace, passes, checks, the parity gate; then the same graph in FP16 and INT8."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ class GraphBuilder:
     Attributes:
         answers: the samples and what the reference makes of them.
         observed: what activation ranges and means of channels are measured on.
-        operators: names of the operators that ``--fp16-keep`` could have meant, filled while FP16 graphs are built.
     """
 
     checkpoint: Checkpoint
@@ -58,7 +57,6 @@ class GraphBuilder:
     folder: Path
     options: ExportOptions
     progress: Progress
-    operators: set[str]
 
     def build(self, plan: Plan) -> Iterator[BuiltGraph]:
         """The FP32 graph of `plan`; where they are asked for, its FP16 twin, if one graph serves every device, and its
@@ -91,7 +89,6 @@ class GraphBuilder:
         bar = self.progress.bar(f"{title}: activation ranges", batches, count)
         ranges = measure_ranges(model, bar, (self.folder / file).parent)
         with self.progress.phase(f"{title}: conversion and checks"):
-            self.operators.update(node.name or "" for node in model.graph)
             pictures = self.observed.for_means(plan.contract)
             halving = halve(model, ranges, pictures, self.options, (self.folder / file).parent)
             ir.external_data.load_to_model(model)  # weights that stay FP32: the graph holds its own

@@ -47,20 +47,21 @@ def _full_size(result: dict[str, Any]) -> list[str]:
         "export_fp16": "export with `--fp16`",
         "again": "the same once more, nothing changed",
     }
+    exported = [
+        (title, f"{result[key]['seconds']:.3g} s, {result[key]['peak_bytes'] / 2**30:.1f} GiB at most")
+        for key, title in exports.items()
+    ]
+    written = [(f"{graph['file']}, weights included", _graph(graph)) for graph in graphs]
+    loaded = (
+        f"`import align_runtime`, `load` (median of {len(loads)})",
+        f"{median(load['import_seconds'] for load in loads):.2f} s, "
+        f"{median(load['load_seconds'] for load in loads):.2f} s",
+    )
     return [
         f"Published sizes (172.1 M parameters, random conditioned weights), {machine['processor']}, "
         f"{machine['cores']} cores, ONNX Runtime {machine['versions']['onnxruntime']}, {machine['date']}:",
         "",
-        "| | |",
-        "|---|---|",
-        *(
-            f"| {title} | {result[key]['seconds']:.3g} s, {result[key]['peak_bytes'] / 2**30:.1f} GiB at most |"
-            for key, title in exports.items()
-        ),
-        *(f"| {graph['file']}, weights included | {_graph(graph)} |" for graph in graphs),
-        f"| `import align_runtime`, `load` (median of {len(loads)}) | "
-        f"{median(load['import_seconds'] for load in loads):.2f} s, "
-        f"{median(load['load_seconds'] for load in loads):.2f} s |",
+        *_table(["", ""], [*exported, *written, loaded]),
     ]
 
 
@@ -93,12 +94,12 @@ def _fp16(result: dict[str, Any]) -> list[str]:
     return [
         "FP16 vision graph of the same weights, every value rounded: smallest mean-centred cosine with the reference",
         "",
-        "| | the export's samples | parts of other photographs |",
-        "|---|---|---|",
-        *(
-            f"| {title} | {_at_least(ways[way]['samples']['min_centred_cosine'])} | "
-            f"{_at_least(ways[way]['others']['min_centred_cosine'])} |"
-            for way, title in FP16_WAYS.items()
+        *_table(
+            ["", "the export's samples", "parts of other photographs"],
+            [
+                (title, *(_at_least(ways[way][pictures]["min_centred_cosine"]) for pictures in ("samples", "others")))
+                for way, title in FP16_WAYS.items()
+            ],
         ),
     ]
 
@@ -116,11 +117,12 @@ def _int8(result: dict[str, Any]) -> list[str]:
         f"{result['load']['before'][0]:.1f} before, {result['load']['after'][0]:.1f} after. A caption alone and in its "
         f"batch differ by {alone:.1e} at most:",
         "",
-        "| | against | times as fast |",
-        "|---|---|---|",
-        *(
-            f"| {title} | {rival} | {speedup(case['seconds'][rival], case['seconds'][name]):.2f} |"
-            for title, case, name, rival in rows
+        *_table(
+            ["", "against", "times as fast"],
+            [
+                (title, rival, f"{speedup(case['seconds'][rival], case['seconds'][name]):.2f}")
+                for title, case, name, rival in rows
+            ],
         ),
     ]
 
@@ -181,15 +183,24 @@ def _threads(count: int) -> str:
 
 def _ratios(rows: Sequence[tuple[str, dict[str, Any], str]]) -> list[str]:
     """A table of titles, cases and contestants."""
-    return [
-        "| | times as fast | largest difference |",
-        "|---|---|---|",
-        *(
-            f"| {title} | {speedup(case['seconds']['plain'], case['seconds'][name]):.2f} | "
-            f"{case['max_abs_from_plain'][name]:.1e} |"
+    return _table(
+        ["", "times as fast", "largest difference"],
+        [
+            (
+                title,
+                f"{speedup(case['seconds']['plain'], case['seconds'][name]):.2f}",
+                f"{case['max_abs_from_plain'][name]:.1e}",
+            )
             for title, case, name in rows
-        ),
-    ]
+        ],
+    )
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
+    lines.insert(1, "|" + "---|" * len(headings))
+    return lines
 
 
 def _tiny(result: dict[str, Any]) -> list[str]:

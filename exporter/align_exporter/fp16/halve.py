@@ -28,12 +28,14 @@ class Halving:
         ruled: names of the operators that stay FP32 in every FP16 graph.
         islands: what else stays FP32.
         casts: number of casts added.
+        operators: names of all operators of the FP32 graph, which ``--fp16-keep`` may mean.
     """
 
     ranges: tuple[TensorRange, ...]
     ruled: tuple[str, ...]
     islands: tuple[Island, ...]
     casts: int
+    operators: tuple[str, ...]
 
 
 def halve(
@@ -58,4 +60,5 @@ def halve(
     assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
     if pictures is not None:
         round_weights(model, measure_channel_means(model, pictures, folder), assignment.float32)
-    return Halving(ranges, names, assignment.islands, convert(model, assignment.float32))
+    operators = tuple(node.name or "" for node in model.graph)
+    return Halving(ranges, names, assignment.islands, convert(model, assignment.float32), operators)
