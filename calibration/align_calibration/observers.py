@@ -1,76 +1,60 @@
 """Observers: from the histogram of a tensor to the range that 8 bits are spread over.
 
 A range that holds every value wastes steps on rare ones; a narrower one clips them. Which observer is best differs from
-checkpoint to checkpoint and is measured (see align_exporter/int8/search.py). Every range holds 0, which zero padding
-and the gate of a closed channel need exactly.
+checkpoint to checkpoint and is measured (see align_exporter/int8/search.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_calibration.histograms import Histogram
+from align_calibration.scales import Grid, Scale
 
-LEVELS = 255  # steps of uint8
 CUTS = np.linspace(0.0, 0.75, 16)  # shares of either side that the search for the smallest error may cut off
 
-
-@dataclass(frozen=True)
-class Scale:
-    """uint8 ↔ float: ``value = (number − zero_point) · step``."""
-
-    step: float
-    zero_point: int
+Observer = Callable[[Histogram, Grid], Scale]
 
 
-def scale_of(low: float, high: float) -> Scale:
-    """The scale that spreads uint8 over `low` … `high`, extended to 0 where it is outside."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    # As float32, in which the graph holds it; a tensor that is always 0 gets any step.
-    step = float(np.float32((high - low) / LEVELS)) or 1.0
-    return Scale(step, int(np.clip(round(-low / step), 0, LEVELS)))
-
-
-def min_max(histogram: Histogram) -> Scale:
+def min_max(histogram: Histogram, grid: Grid) -> Scale:
     """The whole range."""
-    return scale_of(histogram.lowest, histogram.highest)
+    return grid.scale(histogram.lowest, histogram.highest)
 
 
-def percentile(share: float) -> Callable[[Histogram], Scale]:
+def percentile(share: float) -> Observer:
     """An observer that leaves out ``1 − share`` of all values, half of them on either side."""
 
-    def observe(histogram: Histogram) -> Scale:
+    def observe(histogram: Histogram, grid: Grid) -> Scale:
         total = np.cumsum(histogram.counts) / histogram.counts.sum()
         tail = (1.0 - share) / 2
         first, last = np.searchsorted(total, [tail, 1.0 - tail])
         edges = np.linspace(histogram.lowest, histogram.highest, len(histogram.counts) + 1)
-        return scale_of(edges[first], edges[min(int(last) + 1, len(histogram.counts))])
+        return grid.scale(edges[first], edges[min(int(last) + 1, len(histogram.counts))])
 
     return observe
 
 
-def least_error(histogram: Histogram) -> Scale:
+def least_error(histogram: Histogram, grid: Grid) -> Scale:
     """The range, cut on either side, whose rounding and clipping have the smallest mean square."""
     low, high = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
     filled = histogram.counts > 0
     centres, counts = histogram.centres[filled], histogram.counts[filled]
     lows = np.unique(low * (1.0 - CUTS))
     highs = np.unique(high * (1.0 - CUTS))
-    scales = [scale_of(bottom, top) for bottom in lows for top in highs]
-    errors = [_square_error(scale, centres, counts) for scale in scales]
+    scales = list(dict.fromkeys(grid.scale(bottom, top) for bottom in lows for top in highs))
+    errors = [_square_error(scale, grid, centres, counts) for scale in scales]
     return scales[int(np.argmin(errors))]
 
 
-def _square_error(scale: Scale, centres: NDArray[np.floating], counts: NDArray[np.int64]) -> float:
-    numbers = np.clip(np.rint(centres / scale.step) + scale.zero_point, 0, LEVELS)
+def _square_error(scale: Scale, grid: Grid, centres: NDArray[np.floating], counts: NDArray[np.int64]) -> float:
+    numbers = np.clip(np.rint(centres / scale.step) + scale.zero_point, grid.lowest, grid.highest)
     return float((((numbers - scale.zero_point) * scale.step - centres) ** 2 * counts).sum())
 
 
-OBSERVERS: Mapping[str, Callable[[Histogram], Scale]] = {
+OBSERVERS: Mapping[str, Observer] = {
     "min-max": min_max,
     "percentile 99.999": percentile(0.99999),
     "percentile 99.99": percentile(0.9999),

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from align_calibration.histograms import Histogram, measure_histograms
 from align_calibration.observe import Batch, run_batches
-from align_calibration.observers import OBSERVERS, Scale
+from align_calibration.observers import OBSERVERS
+from align_calibration.scales import UINT8, Scale
 from align_exporter.int8.static import quantize_statically, quantized_tensors
 from align_runtime.errors import BuildError
 
@@ -56,7 +57,7 @@ def best_scales(
 
 
 def _scales(histograms: Mapping[str, Histogram], observer: str) -> dict[str, Scale]:
-    return {name: OBSERVERS[observer](histogram) for name, histogram in histograms.items()}
+    return {name: OBSERVERS[observer](histogram, UINT8) for name, histogram in histograms.items()}
 
 
 def _error(

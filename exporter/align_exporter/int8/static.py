@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.observers import Scale
+from align_calibration.scales import Scale
 from align_exporter.int8.constants import constant
 from align_exporter.int8.weights import quantized_weights
 
@@ -113,8 +113,8 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, scale: Scale) -> None
     """Every reader of `value` reads it quantised and dequantised."""
     name = value.name or ""
     step = constant(graph, f"{name}/scale", np.float32(scale.step))
-    zero_point = constant(graph, f"{name}/zero_point", np.uint8(scale.zero_point))
-    numbers = ir.val(f"{name}/quantized", dtype=ir.DataType.UINT8, shape=value.shape)
+    zero_point = constant(graph, f"{name}/zero_point", np.dtype(scale.dtype).type(scale.zero_point))
+    numbers = ir.val(f"{name}/quantized", dtype=zero_point.dtype, shape=value.shape)
     output = ir.val(f"{name}/dequantized", dtype=ir.DataType.FLOAT, shape=value.shape)
     ir.convenience.replace_all_uses_with(value, output)
     pair = [

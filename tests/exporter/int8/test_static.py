@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from align_calibration.observers import Scale, scale_of
+from align_calibration.scales import UINT8, Scale
 from align_exporter.int8.static import quantize_statically, quantized_nodes, quantized_tensors
 from align_exporter.int8.weights import LARGEST, quantized_weights
 from support.graphs import typed
@@ -32,8 +32,8 @@ g (float[n, 2, 4, 4] x) => (float[n, 3, 1, 1] y)
 }
 """
 TENSORS = ["scaled", "a", "s", "m", "c"]
-SCALES = {"scaled": scale_of(-2, 2), "a": scale_of(-16, 16), "s": scale_of(0, 1), "m": scale_of(-1, 16)}
-SCALES["c"] = scale_of(-1, 16)
+SCALES = {"scaled": UINT8.scale(-2, 2), "a": UINT8.scale(-16, 16), "s": UINT8.scale(0, 1), "m": UINT8.scale(-1, 16)}
+SCALES["c"] = UINT8.scale(-1, 16)
 
 
 def quantized() -> ir.Model:
@@ -102,7 +102,7 @@ def test_a_wrong_scale_shows(tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-4, 4, (5, 2, 4, 4)).astype(np.float32)
     wrong = typed(GRAPH)
     scale = SCALES["m"]
-    quantize_statically(wrong, SCALES | {"m": Scale(scale.step / 4, scale.zero_point)})
+    quantize_statically(wrong, SCALES | {"m": Scale(scale.step / 4, scale.zero_point, scale.dtype)})
     assert np.abs(run(typed(GRAPH), x, tmp_path) - run(wrong, x, tmp_path)).max() > 1
 
 
