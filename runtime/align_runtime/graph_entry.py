@@ -67,8 +67,8 @@ class Quantization:
     """How an INT8 graph came by its scales, and why it is here.
 
     Attributes:
-        scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"dynamic"`` where scales
-            follow from each input.
+        scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"per token"`` where
+            scales follow from each input.
         samples: pictures that scales were measured on; 0 where none were needed.
         speed: one of `SPEEDS`.
     """

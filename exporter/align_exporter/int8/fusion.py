@@ -23,7 +23,7 @@ KERNELS = {
     "Mul": ("QLinearMul",),
     "Add": ("QLinearAdd",),
     "GlobalAveragePool": ("QLinearGlobalAveragePool",),
-    "MatMul": ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+    "MatMul": ("MatMulInteger",),  # the group is left as it is: ONNX Runtime knows one scale a tensor, not one a row
 }
 
 

@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from align_calibration.observe import Batch
 from align_exporter.int8.acceptance import Race
-from align_exporter.int8.dynamic import quantize_dynamically
+from align_exporter.int8.per_token import quantize_per_token
 from align_exporter.int8.search import Trial, best_scales
 from align_exporter.int8.static import quantize_statically, quantized_nodes
 
-DYNAMIC = "dynamic"
+BY_ROW = "per token"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Quantizing:
 
 
 def quantize(model: ir.Model, pictures: Sequence[Batch], folder: Path) -> Quantizing:
-    """Quantises `model` in place: with the best scales on `pictures`, in batches of one, or dynamically without any.
+    """Quantises `model` in place: with the best scales on `pictures`, in batches of one, or token by token without any.
 
     Args:
         folder: as in `align_calibration.observe.run_batches`.
@@ -47,7 +47,7 @@ def quantize(model: ir.Model, pictures: Sequence[Batch], folder: Path) -> Quanti
         BuildError: as `best_scales`.
     """
     if not pictures:
-        return Quantizing(DYNAMIC, 0, (), {"MatMul": quantize_dynamically(model)})
+        return Quantizing(BY_ROW, 0, (), {"MatMul": quantize_per_token(model)})
     operators = Counter(node.op_type for node in quantized_nodes(model.graph))
     scales, trials = best_scales(model, pictures, folder)
     quantize_statically(model, scales)

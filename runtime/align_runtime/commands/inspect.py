@@ -102,7 +102,7 @@ def quantization_lines(manifest: Manifest) -> list[str]:
 
 def _scales(quantization: Quantization) -> str:
     if quantization.samples == 0:
-        return "activations quantised as they come"
+        return "activations quantised as they come, token by token"
     return f"scales by the observer '{quantization.scheme}' on {quantization.samples} pictures"
 
 

@@ -15,8 +15,8 @@ import align_runtime
 from align_exporter import gate, graphs
 from align_exporter.command import main
 from align_exporter.int8.acceptance import ROUNDS, Race
-from align_exporter.int8.dynamic import quantize_dynamically
 from align_exporter.int8.fusion import check_fused, kernels
+from align_exporter.int8.per_token import quantize_per_token
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
@@ -54,7 +54,7 @@ def test_both_towers_have_an_int8_graph_for_the_cpu_with_the_same_contract(bundl
         assert graph.quantization is not None
         assert graph.quantization.speed == ANY_SPEED
     assert found["vision"].quantization.samples == 128
-    assert found["text"].quantization.scheme == "dynamic"
+    assert found["text"].quantization.scheme == "per token"
     assert not [path for path in (bundle.folder / "onnx").iterdir() if path.name.startswith(".")]
 
 
@@ -228,10 +228,18 @@ def test_a_graph_that_does_not_fuse_is_refused(bundle: Bundle, tmp_path: Path) -
 
 
 def test_dense_layers_that_do_not_fuse_are_refused(bundle: Bundle) -> None:
-    count = quantize_dynamically(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
+    count = quantize_per_token(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
     check_fused(bundle.path(FILES["text"]), {"MatMul": count})
     with pytest.raises(BuildError, match=rf"computes 0 of {count} quantised MatMul in INT8"):
         check_fused(bundle.folder / "onnx" / "text_model_cpu.onnx", {"MatMul": count})
+
+
+def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle: Path) -> None:
+    texts = [text for text in golden.read(Bundle.open(tiny_int8_bundle)).texts if text]
+    with align_runtime.load(tiny_int8_bundle, precision="int8") as model:
+        together = model.embed_text(texts)
+        alone = np.concatenate([model.embed_text([text]) for text in texts])
+    assert np.abs(together - alone).max() < 2e-3
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
