@@ -24,7 +24,7 @@ from align_calibration.observe import Batch, run_batches, set_output
 
 BINS = 2048
 RUNAWAYS = 0.02  # share of the samples that may leave the range of a tensor at either end
-SLICE_ELEMENTS = 1 << 25  # of all tensors of a slice for one item: 128 MB
+SLICE_ELEMENTS = 1 << 25  # of all tensors of a slice for one sample: 128 MB
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Histogram:
 def measure_histograms(
     model: ir.Model, tensors: Sequence[str], batches: Sequence[Batch], folder: Path
 ) -> Mapping[str, Histogram]:
-    """Histograms of the float32 `tensors` of `model`, whose first dimension is the batch and whose others are fixed.
+    """Histograms of the float32 `tensors` of `model`, whose free dimensions are all free dimensions of its inputs.
 
     Args:
         model: left as it is.
@@ -63,7 +63,7 @@ def measure_histograms(
     lowest, highest = _extremes(model, tensors, batches, folder)
     ranges = dict(zip(tensors, zip(lowest.tolist(), highest.tolist(), strict=True), strict=True))
     counts = {name: np.zeros(BINS, dtype=np.int64) for name in tensors}
-    for names in _slices(model.graph, tensors):
+    for names in _slices(model.graph, tensors, batches):
         for name, values in _values(model, names, batches, folder):
             counts[name] += _count(values, *ranges[name])
     return {name: Histogram(*ranges[name], counts[name]) for name in tensors}
@@ -98,18 +98,19 @@ def _values(
     flat = tape.initializer(ir.tensor(np.array([-1], dtype=np.int64), name="histograms.flat"))
     set_output(watching.graph, tape, [tape.op("Reshape", [values[name], flat]) for name in names], ["values"])
     RemoveUnusedNodesPass()(watching)  # what comes after the slice
-    sizes = np.array([_elements(values[name]) for name in names])
-    for output in run_batches(watching, batches, folder):
+    for batch, output in zip(batches, run_batches(watching, batches, folder), strict=True):
         if np.isnan(output).any():  # which ReduceMin and ReduceMax pass over
             raise ValueError("a tensor has values that are not numbers")
-        items = output.size // sizes.sum()
-        yield from zip(names, np.split(output, np.cumsum(sizes * items)[:-1]), strict=True)
+        free = _free_sizes(model.graph, batch)
+        sizes = [_elements(values[name], free) for name in names]
+        yield from zip(names, np.split(output, np.cumsum(sizes)[:-1]), strict=True)
 
 
-def _slices(graph: ir.Graph, tensors: Sequence[str]) -> Iterator[list[str]]:
+def _slices(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) -> Iterator[list[str]]:
     values, names, size = _by_name(graph), list[str](), 0
+    largest = max((_free_sizes(graph, batch) for batch in batches), key=lambda free: prod(free.values()))
     for name in tensors:
-        elements = _elements(values[name])
+        elements = _elements(values[name], largest)
         if names and size + elements > SLICE_ELEMENTS:
             yield names
             names, size = [], 0
@@ -119,10 +120,19 @@ def _slices(graph: ir.Graph, tensors: Sequence[str]) -> Iterator[list[str]]:
         yield names
 
 
-def _elements(value: ir.Value) -> int:
-    """Of one item."""
+def _free_sizes(graph: ir.Graph, batch: Batch) -> Mapping[str, int]:
+    """What the names of free dimensions of the inputs stand for in `batch`."""
+    return {
+        str(name): size
+        for value in graph.inputs
+        for name, size in zip(value.shape or (), batch[value.name or ""].shape, strict=True)
+        if not isinstance(name, int)
+    }
+
+
+def _elements(value: ir.Value, free: Mapping[str, int]) -> int:
     assert value.shape is not None
-    return prod(size for size in value.shape[1:] if isinstance(size, int))
+    return prod(size if isinstance(size, int) else free[str(size)] for size in value.shape)
 
 
 def _by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from align_calibration.ranges import measure_ranges
+from align_calibration.ranges import TensorRange, measure_ranges
 from align_exporter import gate
 from align_exporter.checkpoint import Checkpoint
 from align_exporter.content import proven_content
@@ -19,17 +19,28 @@ from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.int8.acceptance import INT8, Race, check_faster, picture_cases, race, text_cases
 from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.quantizing import Quantizing, quantize
+from align_exporter.int8.quantizing import Quantizing, quantize_for_cpu, quantize_for_gpu
 from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import CLEAN_UP
 from align_exporter.plans import Plan
+from align_exporter.tensorrt_rules import check_tensorrt
 from align_exporter.trace import trace
 from align_runtime.console import Progress
 from align_runtime.errors import ParityError
 from align_runtime.golden import Golden
-from align_runtime.graph_entry import ANY_SPEED, ANY_TARGET, FASTER, Graph, Quantization
+from align_runtime.graph_entry import (
+    ANY_SPEED,
+    ANY_TARGET,
+    CPU_TARGET,
+    FASTER,
+    GPU_TARGET,
+    NOT_MEASURED,
+    SAMPLE_WORDS,
+    Graph,
+    Quantization,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,8 @@ class GraphBuilder:
     progress: Progress
 
     def build(self, plan: Plan) -> Iterator[BuiltGraph]:
-        """The FP32 graph of `plan`; where they are asked for, its FP16 twin, if one graph serves every device, and its
-        INT8 twin, if it is what runs on a CPU.
+        """The FP32 graph of `plan`; where they are asked for, its twins in FP16 and in INT8 for GPUs, if it is the one
+        for every device, and in INT8 for CPUs, if it is what runs on a CPU.
 
         Raises:
             BuildError, ParityError: a check or the gate failed.
@@ -75,58 +86,95 @@ class GraphBuilder:
                 plan.weights.move(traced)
             data = None if plan.weights is None else plan.weights.path.relative_to(self.folder).as_posix()
             self._write(traced, plan.contract, plan.file, data)
+            if plan.target == ANY_TARGET:
+                check_tensorrt(self.folder / plan.file)
         graph, measurement = self._prove(plan, "fp32", plan.file, data)
         yield BuiltGraph(graph, measurement)
+        reduced = plan.target == ANY_TARGET and (self.options.fp16 or self.options.int8)
+        ranges = self._ranges(plan, traced) if reduced else ()
         if self.options.fp16 and plan.target == ANY_TARGET:
-            yield self._build_fp16(plan, traced)
+            yield self._build_fp16(plan, traced, ranges)
         if self.options.int8 and plan.runs_on_cpu:
-            yield self._build_int8(plan)
+            yield self._build_int8_for_cpu(plan)
+        if self.options.int8 and plan.target == ANY_TARGET:
+            yield self._build_int8_for_gpu(plan, ranges)
 
-    def _build_fp16(self, plan: Plan, model: ir.Model) -> BuiltGraph:
+    def _ranges(self, plan: Plan, model: ir.Model) -> tuple[TensorRange, ...]:
+        batches, count = self.observed.for_ranges(plan.contract)
+        bar = self.progress.bar(f"{plan.title}: activation ranges", batches, count)
+        return measure_ranges(model, bar, (self.folder / plan.file).parent)
+
+    def _build_fp16(self, plan: Plan, model: ir.Model, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
         """`model`, the FP32 graph, is converted in place."""
         file, title = f"onnx/{plan.contract.tower}_model_fp16.onnx", f"{plan.title} fp16"
-        batches, count = self.observed.for_ranges(plan.contract)
-        bar = self.progress.bar(f"{title}: activation ranges", batches, count)
-        ranges = measure_ranges(model, bar, (self.folder / file).parent)
         with self.progress.phase(f"{title}: conversion and checks"):
             pictures = self.observed.for_means(plan.contract)
             halving = halve(model, ranges, pictures, self.options, (self.folder / file).parent)
             ir.external_data.load_to_model(model)  # weights that stay FP32: the graph holds its own
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file, None)
+            check_tensorrt(self.folder / file)
         graph, measurement = self._prove(plan, "fp16", file, None)
         return BuiltGraph(replace(graph, islands=halving.islands), measurement, halving)
 
-    def _build_int8(self, plan: Plan) -> BuiltGraph:
+    def _build_int8_for_cpu(self, plan: Plan) -> BuiltGraph:
         """Made of the FP32 graph in the bundle, for ONNX Runtime's CPU kernels."""
         tower = plan.contract.tower
-        file, title = f"onnx/{tower}_model_int8_cpu.onnx", f"{tower} int8"
-        model = ir.load(self.folder / plan.file)
-        ir.external_data.load_to_model(model)
+        file, title = f"onnx/{tower}_model_int8_cpu.onnx", f"{tower} for cpu int8"
+        model = self._read(plan)
         with self.progress.phase(f"{title}: calibration"):
-            pictures = self.observed.for_scales(plan.contract)
-            quantizing = quantize(model, pictures, (self.folder / file).parent)
+            pictures = [] if tower == "text" else self.observed.for_scales(plan.contract)
+            quantizing = quantize_for_cpu(model, pictures, (self.folder / file).parent)
         with self.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file, None)
             check_fused(self.folder / file, quantizing.operators)
-        try:
-            graph, measurement = self._prove(plan, INT8, file, None)
-        except ParityError as error:
-            raise error.advised(
-                f"that is how far the best of {len(quantizing.trials)} ways of calibrating on {quantizing.samples} "
-                "pictures gets. Calibrate on more pictures of the kind that the service sees (--pictures), ask "
-                "for less (--target-cosine), or leave --int8 out"
-                if quantizing.trials
-                else "INT8 gets no further on this tower. Ask for less (--target-cosine) or leave --int8 out"
-            ) from None
+        graph, measurement = self._prove_int8(plan, CPU_TARGET, file, quantizing)
         with self.progress.phase(f"{title}: speed"):
             quantizing = replace(quantizing, races=self._races(plan, file))
         if not self.options.keep_slower:
             check_faster(file, quantizing.races)
         speed = ANY_SPEED if self.options.keep_slower else FASTER
         record = Quantization(quantizing.scheme, quantizing.samples, speed)
-        return BuiltGraph(replace(graph, target="cpu", quantization=record), measurement, quantizing=quantizing)
+        return BuiltGraph(replace(graph, quantization=record), measurement, quantizing=quantizing)
+
+    def _build_int8_for_gpu(self, plan: Plan, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
+        """Made of the FP32 graph in the bundle, for TensorRT. No GPU takes part: how fast it is, is not known here."""
+        tower = plan.contract.tower
+        file, title = f"onnx/{tower}_model_int8.onnx", f"{tower} for gpu int8"
+        model = self._read(plan)
+        with self.progress.phase(f"{title}: calibration"):
+            samples = self.observed.for_scales(plan.contract)
+            folder = (self.folder / file).parent
+            quantizing, halving = quantize_for_gpu(model, samples, ranges, self.options, folder)
+        with self.progress.phase(f"{title}: checks"):
+            run_steps(model, CLEAN_UP)
+            self._write(model, plan.contract, file, None)
+            check_tensorrt(self.folder / file)
+        graph, measurement = self._prove_int8(plan, GPU_TARGET, file, quantizing)
+        record = Quantization(quantizing.scheme, quantizing.samples, NOT_MEASURED)
+        graph = replace(graph, islands=halving.islands, quantization=record)
+        return BuiltGraph(graph, measurement, halving, quantizing)
+
+    def _read(self, plan: Plan) -> ir.Model:
+        """The FP32 graph in the bundle, with its weights in memory."""
+        model = ir.load(self.folder / plan.file)
+        ir.external_data.load_to_model(model)
+        return model
+
+    def _prove_int8(self, plan: Plan, target: str, file: str, quantizing: Quantizing) -> tuple[Graph, gate.Measurement]:
+        """The gate, which says how INT8 could come closer."""
+        samples = SAMPLE_WORDS[plan.contract.tower]
+        try:
+            return self._prove(replace(plan, target=target), INT8, file, None)
+        except ParityError as error:
+            raise error.advised(
+                f"that is how far the best of {len(quantizing.trials)} ways of calibrating on {quantizing.samples} "
+                f"{samples} gets. Calibrate on more {samples} of the kind that the service sees (--{samples}), ask "
+                "for less (--target-cosine), or leave --int8 out"
+                if quantizing.trials
+                else "INT8 gets no further on this tower. Ask for less (--target-cosine) or leave --int8 out"
+            ) from None
 
     def _races(self, plan: Plan, int8: str) -> tuple[Race, ...]:
         """Against the float graphs that the runtime would take in its place."""
@@ -142,12 +190,12 @@ class GraphBuilder:
         check_file(self.folder / name, contract, self.options.opset, None if data is None else Path(data).name)
 
     def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
-        """The gate: the graph as it is run here and, for FP16, as hardware rounds."""
+        """The gate: the graph as it is run here and, where FP16 is in it, as hardware rounds."""
         limits = gate.limits(variant, plan.contract.tower, self.options)
         files = [self.folder / file]
         title = plan.title if variant == "fp32" else f"{plan.title} {variant}"
         with self.progress.phase(f"{title}: parity with the reference"):
-            if variant == "fp16":
+            if variant == "fp16" or (variant, plan.target) == (INT8, GPU_TARGET):
                 files.append(files[0].with_name(".rounded.onnx"))
                 ir.save(rounded(ir.load(files[0])), files[1])
             measurement = gate.measure(files, plan.contract, self.checkpoint.preprocessing, self.answers)

@@ -48,10 +48,12 @@ class ObservedSamples:
         return self._feeds(contract, chain(samples.one_by_one(self.answers.pixels), self._own_pixels()))
 
     def for_scales(self, contract: GraphContract) -> list[Batch]:
-        """Pictures that INT8 scales are measured on, in batches of one: the user's own, the built-in ones where there
-        are none; nothing for a graph that is quantised while it runs. They are run many times, so all are kept."""
+        """What INT8 scales are measured on, in batches of one: the user's own pictures, the built-in ones where there
+        are none; the built-in captions and the user's own, without padding. They are run many times, so all are kept.
+        """
         if contract.tower == "text":
-            return []
+            own_captions = [] if self.own is None else self.own.caption_batches(self.tokenizer)
+            return [*samples.captions_one_by_one(self.answers), *own_captions]
         own = None if self.own is None else self.own.pictures
         pixels = samples.one_by_one(self.answers.pixels) if own is None else self._own_pixels()
         return list(self._feeds(contract, pixels))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 PIXEL_INPUTS = ("uint8", "float32")
 OPSETS = range(18, 25)  # 18: ReduceL2 takes its axes as an input; from 25 on Sigmoid·Mul would become Swish
 DEFAULT_OPSET = 20  # the first with Gelu
+INT8_OPSET = 19  # the first whose QuantizeLinear takes float16
 # How far below FP16's end, 65504, the samples' largest value has to stay: other inputs go further than a few samples.
 FP16_HEADROOM = 8.0
 
@@ -27,10 +28,10 @@ class ExportOptions:
         fp16: whether FP16 graphs are written beside the FP32 ones.
         fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in them.
         fp16_headroom: tensors whose largest value on the samples times this exceeds 65504 stay FP32.
-        samples: the user's own, which FP16's ranges are measured on too and INT8's scales alone; None for the built-in
-            ones.
-        int8: whether INT8 graphs for ONNX Runtime's CPU kernels are written.
-        keep_slower: whether they are kept where a float graph is faster.
+        samples: the user's own, which FP16's ranges and text's INT8 scales are measured on too and those of vision
+            alone; None for the built-in ones.
+        int8: whether INT8 graphs are written, for ONNX Runtime's CPU kernels and for TensorRT.
+        keep_slower: whether those for CPUs are kept where a float graph is faster.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 

@@ -47,10 +47,9 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
 def check_sample_options(options: argparse.Namespace) -> None:
     """Raises ConfigurationError where one is out of range or does nothing."""
     named = options.pictures is not None or options.captions is not None
-    if options.captions is not None and not options.fp16:
-        raise ConfigurationError("--captions does nothing without --fp16; add it or leave it out")
-    if options.pictures is not None and not (options.fp16 or options.int8):
-        raise ConfigurationError("--pictures does nothing without --fp16 or --int8; add one or leave it out")
+    for name in ("pictures", "captions"):
+        if getattr(options, name) is not None and not (options.fp16 or options.int8):
+            raise ConfigurationError(f"--{name} does nothing without --fp16 or --int8; add one or leave it out")
     if not named and (options.samples, options.samples_seed) != (SAMPLES, SEED):
         raise ConfigurationError("--samples and --samples-seed do nothing without --pictures or --captions")
     if options.samples < 1:

@@ -101,6 +101,15 @@ def one_by_one(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [pixels[index : index + 1] for index in range(len(pixels))]
 
 
+def captions_one_by_one(answers: Golden) -> list[dict[str, NDArray[np.int64]]]:
+    """The sample captions in batches of one, without padding: padding is no value that a text has."""
+    lengths = answers.attention_mask.sum(axis=1)
+    return [
+        {"input_ids": ids[None, :length], "attention_mask": mask[None, :length]}
+        for ids, mask, length in zip(answers.input_ids, answers.attention_mask, lengths, strict=True)
+    ]
+
+
 def _blocks(count: int) -> Iterator[slice]:
     for start in range(0, count, REFERENCE_BATCH):
         yield slice(start, start + REFERENCE_BATCH)

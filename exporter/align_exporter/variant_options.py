@@ -6,7 +6,7 @@ import argparse
 import math
 from dataclasses import replace
 
-from align_exporter.options import FP16_HEADROOM, ExportOptions
+from align_exporter.options import FP16_HEADROOM, INT8_OPSET, ExportOptions
 from align_exporter.sample_options import check_sample_options
 from align_runtime.errors import ConfigurationError
 
@@ -48,8 +48,9 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--int8",
         action="store_true",
-        help="also write INT8 graphs for CPUs, calibrated on --pictures (default: the few sample pictures); they have "
-        "to be faster than the float ones on this machine",
+        help="also write INT8 graphs: for CPUs, where they have to be faster than the float ones on this machine, and "
+        "for TensorRT, whose speed is not measured. Calibrated on --pictures (default: the few sample pictures) and on "
+        "the sample captions with --captions",
     )
     group.add_argument(
         "--target-cosine",
@@ -58,7 +59,9 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         help="smallest cosine with the reference, as it is and mean-centred, that the INT8 graphs have to reach "
         "(default: the gate's table)",
     )
-    group.add_argument("--keep-slower", action="store_true", help="keep INT8 graphs that are not faster; recorded")
+    group.add_argument(
+        "--keep-slower", action="store_true", help="keep INT8 graphs for CPUs that are not faster; recorded"
+    )
 
 
 def _add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -94,11 +97,18 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
     Raises:
         ConfigurationError: an option out of range, or one for FP16 or INT8 without ``--fp16`` or ``--int8``.
     """
-    if not options.fp16 and (options.fp16_keep or options.fp16_headroom != FP16_HEADROOM):
-        raise ConfigurationError("--fp16-keep and --fp16-headroom do nothing without --fp16; add it or leave them out")
+    if not (options.fp16 or options.int8) and (options.fp16_keep or options.fp16_headroom != FP16_HEADROOM):
+        raise ConfigurationError(
+            "--fp16-keep and --fp16-headroom do nothing without --fp16 or --int8; add one or leave them out"
+        )
     if not 1 <= options.fp16_headroom < math.inf:
         raise ConfigurationError(f"--fp16-headroom is {options.fp16_headroom:g}; a number of at least 1 is needed")
     check_sample_options(options)
+    if options.int8 and options.opset < INT8_OPSET:
+        raise ConfigurationError(
+            f"--int8 is given with --opset {options.opset}; {INT8_OPSET} or later is needed: the graph for TensorRT "
+            "quantises FP16 values"
+        )
     if not options.int8 and (options.target_cosine is not None or options.keep_slower):
         raise ConfigurationError(
             "--target-cosine and --keep-slower do nothing without --int8; add it or leave them out"

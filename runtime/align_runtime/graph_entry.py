@@ -14,11 +14,20 @@ from align_runtime.precision import GraphContent
 
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
-TARGETS = (ANY_TARGET, "cpu")
+CPU_TARGET, GPU_TARGET = "cpu", "gpu"
+TARGETS = (ANY_TARGET, CPU_TARGET, GPU_TARGET)
+GPU_DEVICES = ("cuda", "tensorrt")
+SAMPLE_WORDS = {"vision": "pictures", "text": "captions"}
 DTYPES = ("uint8", "int64", "float32")
-# An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not.
-FASTER, ANY_SPEED = "faster", "any"
-SPEEDS = (FASTER, ANY_SPEED)
+# An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not, or
+# made for a device that was not there.
+FASTER, ANY_SPEED, NOT_MEASURED = "faster", "any", "not measured"
+SPEEDS = (FASTER, ANY_SPEED, NOT_MEASURED)
+
+
+def targets_on(device: str) -> tuple[str, str]:
+    """Targets of the graphs that `device` runs, the one made for it first."""
+    return (GPU_TARGET if device in GPU_DEVICES else device, ANY_TARGET)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Quantization:
     Attributes:
         scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"per token"`` where
             scales follow from each input.
-        samples: pictures that scales were measured on; 0 where none were needed.
+        samples: pictures or captions that scales were measured on; 0 where none were needed.
         speed: one of `SPEEDS`.
     """
 
@@ -95,7 +104,7 @@ class Graph:
         tower: ``"vision"`` or ``"text"``.
         variant: the name that `load(precision=…)` takes, e.g. ``"fp32"``.
         precision: of the weights and the arithmetic, e.g. ``"fp32"``.
-        target: the device that the graph was made for; ``"any"`` runs everywhere.
+        target: the kind of device that the graph was made for, one of `TARGETS`; ``"any"`` runs everywhere.
         file: path inside the bundle.
         data: path of the file of external data that holds its weights, which other graphs may share; None where
             the graph holds them itself.
@@ -127,8 +136,8 @@ class Graph:
 
     @property
     def exact_variant(self) -> str:
-        """The variant with the device that the graph was made for, e.g. ``"int8_cpu"``."""
-        return self.variant if self.target == ANY_TARGET else f"{self.variant}_{self.target}"
+        """The name of this graph alone: that of the variant, with ``_cpu`` where it is for CPUs (``"int8_cpu"``)."""
+        return f"{self.variant}_{self.target}" if self.target == CPU_TARGET else self.variant
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -55,10 +55,22 @@ def halve(
     Raises:
         BuildError: as `assign`.
     """
+    float32, halving = decide(model, ranges, options)
+    if pictures is not None:
+        round_weights(model, measure_channel_means(model, pictures, folder), float32)
+    return replace(halving, casts=convert(model, float32))
+
+
+def decide(
+    model: ir.Model, ranges: tuple[TensorRange, ...], options: ExportOptions
+) -> tuple[frozenset[ir.Node], Halving]:
+    """The operators of the FP32 graph `model` that stay FP32, and the record, still without casts.
+
+    Raises:
+        BuildError: as `assign`.
+    """
     ruled = rules(model.graph)
     names = tuple(node.name or "" for node in model.graph if node in ruled)
     assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
-    if pictures is not None:
-        round_weights(model, measure_channel_means(model, pictures, folder), assignment.float32)
     operators = tuple(node.name or "" for node in model.graph)
-    return Halving(ranges, names, assignment.islands, convert(model, assignment.float32), operators)
+    return assignment.float32, Halving(ranges, names, assignment.islands, 0, operators)

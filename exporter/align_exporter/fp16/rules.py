@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from align_exporter.fp16.neighbours import floats, is_float, producers, readers
@@ -44,15 +46,30 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
 
 def undiluted_gates(graph: ir.Graph) -> set[ir.Node]:
     """Squeeze-excite, from the global mean to the product with its input, in blocks without a residual."""
-    return {node for pool in graph for node in _undiluted_gate(pool)}
+    return {node for pool in graph if pool.op_type == "GlobalAveragePool" for node in _undiluted_gate(gate(pool))}
 
 
-def _undiluted_gate(pool: ir.Node) -> set[ir.Node]:
-    """From the global mean `pool` to the product of its gates and its input, where no residual is added to what the
-    next product makes of that; nothing elsewhere."""
-    if pool.op_type != "GlobalAveragePool":
-        return set()
+@dataclass(frozen=True)
+class Gate:
+    """Squeeze-excite: from the global mean to the product of its gates and its input.
+
+    Attributes:
+        features: its input.
+        pool: the mean.
+        nodes: all of it, the mean and the product included; what follows the mean where there is no product.
+        product: None behind the mean at the end of the tower.
+    """
+
+    features: ir.Value
+    pool: ir.Node
+    nodes: frozenset[ir.Node]
+    product: ir.Node | None
+
+
+def gate(pool: ir.Node) -> Gate:
+    """What the global mean `pool` belongs to."""
     (features,) = pool.inputs
+    assert features is not None
     chain, border = {pool}, [pool]
     while border:
         for reader in readers(border.pop()):
@@ -61,8 +78,13 @@ def _undiluted_gate(pool: ir.Node) -> set[ir.Node]:
                 if features not in reader.inputs:
                     border.append(reader)
     products = [node for node in chain if node is not pool and features in node.inputs]
-    if len(products) != 1:  # the pool at the end has none
-        return set()
-    (projection,) = readers(products[0])
+    return Gate(features, pool, frozenset(chain), products[0] if len(products) == 1 else None)
+
+
+def _undiluted_gate(found: Gate) -> frozenset[ir.Node]:
+    """All of it where no residual is added to what the next product makes of it; nothing elsewhere."""
+    if found.product is None:
+        return frozenset()
+    (projection,) = readers(found.product)
     diluted = [reader.op_type for reader in readers(projection)] == ["Add"]
-    return set() if diluted else chain
+    return frozenset() if diluted else found.nodes

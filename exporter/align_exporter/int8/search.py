@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from align_calibration.histograms import Histogram, measure_histograms
 from align_calibration.observe import Batch, run_batches
 from align_calibration.observers import OBSERVERS
-from align_calibration.scales import UINT8, Scale
-from align_exporter.int8.static import quantize_statically, quantized_tensors
+from align_calibration.scales import Grid, Scale
 from align_runtime.errors import BuildError
 
 LARGEST_ERROR = 4.0
@@ -33,10 +32,25 @@ class Trial:
     error: float
 
 
+@dataclass(frozen=True)
+class Method:
+    """How graphs are quantised for a target.
+
+    Attributes:
+        grid: the numbers of activations.
+        tensors: names of those that need a scale.
+        apply: quantises a float32 graph in place, with a scale for each of them.
+    """
+
+    grid: Grid
+    tensors: Callable[[ir.Graph], list[str]]
+    apply: Callable[[ir.Model, Mapping[str, Scale]], object]
+
+
 def best_scales(
-    model: ir.Model, batches: Sequence[Batch], folder: Path
+    model: ir.Model, method: Method, batches: Sequence[Batch], folder: Path
 ) -> tuple[Mapping[str, Scale], tuple[Trial, ...]]:
-    """Scales for the `quantized_tensors` of `model`, and all trials, the best first.
+    """Scales for `model`, and all trials, the best first.
 
     Args:
         model: float32; left as it is.
@@ -46,26 +60,26 @@ def best_scales(
         BuildError: a tensor is not finite on the samples.
     """
     try:
-        histograms = measure_histograms(model, quantized_tensors(model.graph), batches, folder)
+        histograms = measure_histograms(model, method.tensors(model.graph), batches, folder)
     except ValueError as error:
         raise BuildError(f"INT8 cannot be calibrated: {error}; are these trained weights?") from None
     exact = _embeddings(model, batches, folder)
-    scales = {name: _scales(histograms, name) for name in OBSERVERS}
-    trials = [Trial(name, _error(model, scales[name], exact, batches, folder)) for name in OBSERVERS]
+    scales = {name: _scales(histograms, name, method.grid) for name in OBSERVERS}
+    trials = []
+    for name in OBSERVERS:
+        quantized = model.clone()
+        method.apply(quantized, scales[name])
+        trials.append(Trial(name, _error(_embeddings(quantized, batches, folder), exact)))
     trials.sort(key=lambda trial: trial.error)
     return scales[trials[0].scheme], tuple(trials)
 
 
-def _scales(histograms: Mapping[str, Histogram], observer: str) -> dict[str, Scale]:
-    return {name: OBSERVERS[observer](histogram, UINT8) for name, histogram in histograms.items()}
+def _scales(histograms: Mapping[str, Histogram], observer: str, grid: Grid) -> dict[str, Scale]:
+    return {name: OBSERVERS[observer](histogram, grid) for name, histogram in histograms.items()}
 
 
-def _error(
-    model: ir.Model, scales: Mapping[str, Scale], exact: NDArray[np.float64], batches: Sequence[Batch], folder: Path
-) -> float:
-    quantized = model.clone()
-    quantize_statically(quantized, scales)
-    distances = ((_embeddings(quantized, batches, folder) - exact) ** 2).sum(axis=1)
+def _error(actual: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
+    distances = ((actual - exact) ** 2).sum(axis=1)
     # Not a number where the embedding is all zeros: as far as unit vectors can be.
     return float(np.where(np.isnan(distances), LARGEST_ERROR, distances).mean())
 

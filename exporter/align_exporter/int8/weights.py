@@ -23,7 +23,17 @@ def quantized_weights(
     Returns:
         int8 of the same shape, and the steps, float32 (channels,).
     """
-    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    steps = np.maximum((largest / LARGEST).astype(np.float32), TINIEST if least is None else np.maximum(least, TINIEST))
+    steps = channel_steps(weights)
+    steps = np.maximum(steps, TINIEST if least is None else np.maximum(least, TINIEST))
+    return in_steps(weights, steps), steps
+
+
+def channel_steps(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The steps that hold all of `weights` (channels, …), float32 (channels,); 0 where a channel is all 0."""
+    return (np.abs(weights).reshape(len(weights), -1).max(axis=1) / LARGEST).astype(np.float32)
+
+
+def in_steps(weights: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray[np.int8]:
+    """`weights` (channels, …) in `steps` (channels,), int8; those beyond the range are clipped."""
     numbers = np.rint(weights / steps.reshape(-1, *[1] * (weights.ndim - 1)))
-    return np.clip(numbers, -LARGEST, LARGEST).astype(np.int8), steps
+    return np.clip(numbers, -LARGEST, LARGEST).astype(np.int8)

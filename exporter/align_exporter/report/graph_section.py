@@ -14,7 +14,7 @@ from align_exporter.report.charts import error_histogram
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, figure, more, section, table, title_of, verdict_of
 from align_exporter.report.record import BuildRecord, GraphRecord
-from align_runtime.graph_entry import FASTER, Island, TensorSpec
+from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Island, TensorSpec
 
 WORST_SAMPLES = 5
 SHOWN_NAMES = 3  # of an island's operators and reasons; the others are folded away
@@ -94,12 +94,15 @@ def _quantization(record: GraphRecord) -> list[Markup]:
     if record.trials:
         rows = [(trial.scheme, figures.scientific(trial.error)) for trial in record.trials]
         caption = (
-            f"Ways of calibrating on {quantization.samples} pictures, by the mean square of the distance between its "
-            "embeddings and the float graph's; the first was taken"
+            f"Ways of calibrating on {quantization.samples} {SAMPLE_WORDS[record.graph.tower]}, by the mean square of "
+            "the distance between its embeddings and the float graph's; the first was taken"
         )
         parts.append(table(caption, ["Observer", "Error"], rows, numbers=(1,)))
     else:
         parts.append(element("p", "Scales of activations follow from each input; nothing was calibrated."))
+    if quantization.speed == NOT_MEASURED:
+        told = f"Speed not measured: made for {record.graph.target}, which did not take part in the build."
+        return [*parts, element("p", told)]
     races = [
         (
             race.case,

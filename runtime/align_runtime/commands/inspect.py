@@ -8,11 +8,15 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import add_output_options, run, table
-from align_runtime.graph_entry import ANY_SPEED, FASTER, Quantization
+from align_runtime.graph_entry import ANY_SPEED, FASTER, NOT_MEASURED, SAMPLE_WORDS, Graph, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
 
-SPEED_WORDS = {FASTER: "faster than every float graph where it was built", ANY_SPEED: "kept whatever its speed"}
+SPEED_WORDS = {
+    FASTER: "faster than every float graph where it was built",
+    ANY_SPEED: "kept whatever its speed",
+    NOT_MEASURED: "speed not measured, its device was not at hand where it was built",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,16 +98,16 @@ def island_lines(manifest: Manifest) -> list[str]:
 def quantization_lines(manifest: Manifest) -> list[str]:
     """How INT8 graphs came by their scales and whether they had to be faster, a line for each."""
     return [
-        f"{graph.file}: {_scales(graph.quantization)}; {SPEED_WORDS[graph.quantization.speed]}"
+        f"{graph.file}: {_scales(graph, graph.quantization)}; {SPEED_WORDS[graph.quantization.speed]}"
         for graph in manifest.graphs
         if graph.quantization
     ]
 
 
-def _scales(quantization: Quantization) -> str:
+def _scales(graph: Graph, quantization: Quantization) -> str:
     if quantization.samples == 0:
         return "activations quantised as they come, token by token"
-    return f"scales by the observer '{quantization.scheme}' on {quantization.samples} pictures"
+    return f"scales by the observer '{quantization.scheme}' on {quantization.samples} {SAMPLE_WORDS[graph.tower]}"
 
 
 def _contents(manifest: Manifest) -> str:
