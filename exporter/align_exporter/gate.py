@@ -30,17 +30,22 @@ BATCH_SIZES = (1, 3)  # besides all at once
 # to 0.994 with the reference on the sample photographs, mean-centred 0.957 to 0.990, largest differences of 0.036 to
 # 0.073. Those are of another kind and were not calibrated on. Decisions on held-out pictures: tests/parity.
 # int8, text: 0.9993, mean-centred 0.998, largest difference 0.011; all batches and lengths together.
+# int8 for GPUs, FP16 values rounded. Vision, calibrated on the eight sample photographs or one of four draws: cosines
+# of 0.974 to 0.994, mean-centred 0.970 to 0.994, largest differences of 0.035 to 0.074. Text, whose scales are measured
+# once, on the sample captions alone or with 128 more (three draws): 0.9976 to 0.9983, 0.9895 to 0.9954, 0.015 to 0.019.
 LIMITS = {
     "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),
     "fp16": Limits(max_abs=2e-2, min_cosine=0.9995, min_centred_cosine=0.9995),
     "int8": Limits(max_abs=0.1, min_cosine=0.95, min_centred_cosine=0.94),
 }
+TARGET_LIMITS = {("int8", "text", "gpu"): Limits(max_abs=0.03, min_cosine=0.995, min_centred_cosine=0.98)}
 TOWER_LIMITS = {("int8", "text"): Limits(max_abs=0.02, min_cosine=0.999, min_centred_cosine=0.995)}
 
 
-def limits(variant: str, tower: str, options: ExportOptions) -> Limits:
-    """What is allowed for a graph of `variant`: the table, or what the options put in its place."""
-    allowed = TOWER_LIMITS.get((variant, tower)) or LIMITS[variant]
+def limits(variant: str, tower: str, target: str, options: ExportOptions) -> Limits:
+    """What is allowed for a graph of `variant` for `target`: the table, or what the options put in its place."""
+    known = TARGET_LIMITS.get((variant, tower, target)), TOWER_LIMITS.get((variant, tower)), LIMITS[variant]
+    allowed = next(entry for entry in known if entry is not None)
     if variant in options.max_abs:
         allowed = replace(allowed, max_abs=options.max_abs[variant])
     if variant in options.min_cosine:

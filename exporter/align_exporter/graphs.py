@@ -90,13 +90,13 @@ class GraphBuilder:
                 check_tensorrt(self.folder / plan.file)
         graph, measurement = self._prove(plan, "fp32", plan.file, data)
         yield BuiltGraph(graph, measurement)
-        reduced = plan.target == ANY_TARGET and (self.options.fp16 or self.options.int8)
+        reduced = plan.target == ANY_TARGET and (self.options.fp16 or self.options.int8_for_gpu)
         ranges = self._ranges(plan, traced) if reduced else ()
         if self.options.fp16 and plan.target == ANY_TARGET:
             yield self._build_fp16(plan, traced, ranges)
-        if self.options.int8 and plan.runs_on_cpu:
+        if self.options.int8_for_cpu and plan.runs_on_cpu:
             yield self._build_int8_for_cpu(plan)
-        if self.options.int8 and plan.target == ANY_TARGET:
+        if self.options.int8_for_gpu and plan.target == ANY_TARGET:
             yield self._build_int8_for_gpu(plan, ranges)
 
     def _ranges(self, plan: Plan, model: ir.Model) -> tuple[TensorRange, ...]:
@@ -171,7 +171,7 @@ class GraphBuilder:
             raise error.advised(
                 f"that is how far the best of {len(quantizing.trials)} ways of calibrating on {quantizing.samples} "
                 f"{samples} gets. Calibrate on more {samples} of the kind that the service sees (--{samples}), ask "
-                "for less (--target-cosine), or leave --int8 out"
+                "for less (--target-cosine), or leave it out (--int8-target)"
                 if quantizing.trials
                 else "INT8 gets no further on this tower. Ask for less (--target-cosine) or leave --int8 out"
             ) from None
@@ -191,7 +191,7 @@ class GraphBuilder:
 
     def _prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
         """The gate: the graph as it is run here and, where FP16 is in it, as hardware rounds."""
-        limits = gate.limits(variant, plan.contract.tower, self.options)
+        limits = gate.limits(variant, plan.contract.tower, plan.target, self.options)
         files = [self.folder / file]
         title = plan.title if variant == "fp32" else f"{plan.title} {variant}"
         with self.progress.phase(f"{title}: parity with the reference"):

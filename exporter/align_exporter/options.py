@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 PIXEL_INPUTS = ("uint8", "float32")
 OPSETS = range(18, 25)  # 18: ReduceL2 takes its axes as an input; from 25 on Sigmoid·Mul would become Swish
 DEFAULT_OPSET = 20  # the first with Gelu
-INT8_OPSET = 19  # the first whose QuantizeLinear takes float16
+INT8_TARGETS = ("all", "cpu", "gpu")
+INT8_OPSET = 19  # the first whose QuantizeLinear takes float16, as in the graph for GPUs
 # How far below FP16's end, 65504, the samples' largest value has to stay: other inputs go further than a few samples.
 FP16_HEADROOM = 8.0
 
@@ -31,6 +32,7 @@ class ExportOptions:
         samples: the user's own, which FP16's ranges and text's INT8 scales are measured on too and those of vision
             alone; None for the built-in ones.
         int8: whether INT8 graphs are written, for ONNX Runtime's CPU kernels and for TensorRT.
+        int8_target: for which of them, one of `INT8_TARGETS`.
         keep_slower: whether those for CPUs are kept where a float graph is faster.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
@@ -43,6 +45,7 @@ class ExportOptions:
     fp16_headroom: float = FP16_HEADROOM
     samples: OwnSamples | None = None
     int8: bool = False
+    int8_target: str = "all"
     keep_slower: bool = False
     max_abs: Mapping[str, float] = field(default_factory=dict)
     min_cosine: Mapping[str, float] = field(default_factory=dict)
@@ -52,6 +55,16 @@ class ExportOptions:
         """The variants that the bundle will hold."""
         chosen = {"fp32": True, "fp16": self.fp16, "int8": self.int8}
         return tuple(variant for variant, wanted in chosen.items() if wanted)
+
+    @property
+    def int8_for_cpu(self) -> bool:
+        """Whether INT8 graphs for ONNX Runtime's CPU kernels are written."""
+        return self.int8 and self.int8_target != "gpu"
+
+    @property
+    def int8_for_gpu(self) -> bool:
+        """Whether INT8 graphs for TensorRT are written, which are FP16 elsewhere."""
+        return self.int8 and self.int8_target != "cpu"
 
     @property
     def record(self) -> dict[str, Any]:

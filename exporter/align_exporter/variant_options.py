@@ -6,7 +6,7 @@ import argparse
 import math
 from dataclasses import replace
 
-from align_exporter.options import FP16_HEADROOM, INT8_OPSET, ExportOptions
+from align_exporter.options import FP16_HEADROOM, INT8_OPSET, INT8_TARGETS, ExportOptions
 from align_exporter.sample_options import check_sample_options
 from align_runtime.errors import ConfigurationError
 
@@ -53,6 +53,9 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         "the sample captions with --captions",
     )
     group.add_argument(
+        "--int8-target", choices=INT8_TARGETS, default=INT8_TARGETS[0], help="for which devices (default: all)"
+    )
+    group.add_argument(
         "--target-cosine",
         metavar="X",
         type=float,
@@ -97,21 +100,23 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
     Raises:
         ConfigurationError: an option out of range, or one for FP16 or INT8 without ``--fp16`` or ``--int8``.
     """
-    if not (options.fp16 or options.int8) and (options.fp16_keep or options.fp16_headroom != FP16_HEADROOM):
+    int8_for_gpu = options.int8 and options.int8_target != "cpu"
+    if not (options.fp16 or int8_for_gpu) and (options.fp16_keep or options.fp16_headroom != FP16_HEADROOM):
         raise ConfigurationError(
-            "--fp16-keep and --fp16-headroom do nothing without --fp16 or --int8; add one or leave them out"
+            "--fp16-keep and --fp16-headroom do nothing without --fp16 or --int8 for GPUs; add one or leave them out"
         )
     if not 1 <= options.fp16_headroom < math.inf:
         raise ConfigurationError(f"--fp16-headroom is {options.fp16_headroom:g}; a number of at least 1 is needed")
-    check_sample_options(options)
-    if options.int8 and options.opset < INT8_OPSET:
+    check_sample_options(options, int8_for_gpu)
+    if int8_for_gpu and options.opset < INT8_OPSET:
         raise ConfigurationError(
             f"--int8 is given with --opset {options.opset}; {INT8_OPSET} or later is needed: the graph for TensorRT "
-            "quantises FP16 values"
+            "quantises FP16 values (--int8-target cpu leaves it out)"
         )
-    if not options.int8 and (options.target_cosine is not None or options.keep_slower):
+    idle = options.target_cosine is None and options.int8_target == INT8_TARGETS[0] and not options.keep_slower
+    if not options.int8 and not idle:
         raise ConfigurationError(
-            "--target-cosine and --keep-slower do nothing without --int8; add it or leave them out"
+            "--target-cosine, --int8-target and --keep-slower do nothing without --int8; add it or leave them out"
         )
     export = ExportOptions(
         pixel_input=options.pixel_input,
@@ -121,6 +126,7 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
         fp16_keep=tuple(options.fp16_keep),
         fp16_headroom=options.fp16_headroom,
         int8=options.int8,
+        int8_target=options.int8_target,
         keep_slower=options.keep_slower,
     )
     return replace(

@@ -53,10 +53,21 @@ def test_counts_agree_with_numpy(tmp_path: Path) -> None:
 def test_slices_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measure(samples(5), tmp_path)
     monkeypatch.setattr(histograms, "SLICE_ELEMENTS", 4)
-    assert len(list(histograms._slices(typed(GRAPH).graph, TENSORS))) == 3
+    assert len(list(histograms._slices(typed(GRAPH).graph, TENSORS, [{"x": samples(1)[0]}]))) == 3
     sliced = measure(samples(5), tmp_path)
     for name in TENSORS:
         np.testing.assert_array_equal(sliced[name].counts, whole[name].counts)
+
+
+def test_free_dimensions_have_the_sizes_of_each_sample(tmp_path: Path) -> None:
+    """Tokens of a text: some tensors have a row for each, others one for the whole text."""
+    text = GRAPH.replace("[n, 4]", "[n, tokens, 2]").replace("y = Neg (doubled)", "y = ReduceMax (doubled, axis)")
+    text = text.replace("float[n, tokens, 2] y", "float[n, 1, 2] y").replace("<float", "<int64[1] axis = {1}, float")
+    rows = [np.full((1, length, 2), length, dtype=np.float32) for length in (1, 5, 3)]
+    found = measure_histograms(typed(text), TENSORS, [{"x": row} for row in rows], tmp_path)
+    assert {name: histogram.counts.sum() for name, histogram in found.items()} == {"x": 18, "doubled": 18, "y": 6}
+    assert found["x"].counts[[0, BINS // 2, -1]].tolist() == [2, 6, 10]
+    assert found["y"].counts[[0, BINS // 2, -1]].tolist() == [2, 2, 2]
 
 
 def test_one_runaway_among_many_does_not_widen_the_range_but_counts(tmp_path: Path) -> None:

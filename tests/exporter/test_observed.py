@@ -57,6 +57,11 @@ def test_own_samples_come_after_the_built_in_ones(
     built_in, found = batches(plain, texts), batches(subject, texts)
     assert [batch["input_ids"].shape[0] for batch in found[len(built_in) :]] == [1, 1] * with_captions
     assert subject.for_means(texts) is None
+    scales = subject.for_scales(texts)
+    assert len(scales) == len(plain.answers.texts) + 2 * with_captions
+    for batch, mask in zip(scales, plain.answers.attention_mask, strict=False):
+        assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, mask.sum())
+        assert batch["attention_mask"].all()  # no padding
 
     size = bundle.manifest.preprocessing.output_size
     images = vision_contract(config, size, "uint8")

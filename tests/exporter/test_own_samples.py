@@ -187,7 +187,7 @@ def test_a_sample_makes_an_island_that_the_built_in_ones_do_not(tiny_checkpoint:
     ("arguments", "message"),
     [
         (["--pictures", "p"], "--pictures does nothing without --fp16 or --int8"),
-        (["--captions", "c.txt"], "--captions does nothing without --fp16"),
+        (["--captions", "c.txt"], "--captions does nothing without --fp16 or --int8"),
         (["--fp16", "--samples", "3"], "--samples and --samples-seed do nothing without --pictures or --captions"),
         (["--fp16", "--samples-seed", "3"], "do nothing without --pictures or --captions"),
         (["--fp16", "--pictures", "p", "--samples", "0"], "--samples is 0; a number of at least 1 is needed"),

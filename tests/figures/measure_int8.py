@@ -104,7 +104,7 @@ def main() -> None:
         graphs = [
             {"file": graph.file, "bytes": bundle.manifest.graph_bytes(graph), "macs": dict(graph.content.macs)}
             for graph in bundle.manifest.graphs
-            if graph.variant == "int8"
+            if (graph.variant, graph.target) == ("int8", "cpu")
         ]
     result = {
         "machine": describe(),

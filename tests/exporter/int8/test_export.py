@@ -1,4 +1,4 @@
-"""``align-export --int8``: what it writes, what proves it, and what it refuses."""
+"""``align-export --int8`` for CPUs: what it writes, what proves it, and what it refuses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def bundle(tiny_int8_bundle: Path) -> Bundle:
 
 
 def int8_graphs(bundle: Bundle) -> dict[str, Graph]:
-    return {graph.tower: graph for graph in bundle.manifest.graphs if graph.variant == "int8"}
+    graphs = bundle.manifest.graphs
+    return {graph.tower: graph for graph in graphs if (graph.variant, graph.target) == ("int8", "cpu")}
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,7 +252,14 @@ def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle:
         (["--keep-slower"], "do nothing without --int8"),
         (["--target-cosine", "0.9"], "do nothing without --int8"),
         (["--pictures", "x"], "--pictures does nothing without --fp16 or --int8"),
-        (["--int8", "--captions", "x.txt"], "--captions does nothing without --fp16"),
+        (["--captions", "x.txt"], "--captions does nothing without --fp16 or --int8"),
+        (["--int8-target", "cpu"], "do nothing without --int8"),
+        (
+            ["--int8", "--int8-target", "cpu", "--captions", "x.txt"],
+            "--captions does nothing without --fp16 or --int8 for",
+        ),
+        (["--int8", "--int8-target", "cpu", "--fp16-keep", "*"], "do nothing without --fp16 or --int8 for GPUs"),
+        (["--int8", "--opset", "18"], "--int8 is given with --opset 18; 19 or later is needed"),
         (["--int8", "--target-cosine", "1.5"], "--target-cosine is 1.5; a cosine between"),
         (["--int8", "--target-cosine", "nan"], "--target-cosine is nan; a cosine between"),
     ],

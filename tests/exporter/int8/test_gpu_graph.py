@@ -1,0 +1,156 @@
+"""``align-export --int8`` for TensorRT: what it writes and what the gate notices. No GPU takes part."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+import align_runtime
+from align_exporter.fp16.rounding import rounded
+from align_exporter.tensorrt_rules import check_tensorrt, findings
+from align_runtime import Bundle, ConfigurationError, ParityError, golden
+from align_runtime.backends import open_runner
+from align_runtime.commands.inspect import main as inspect
+from align_runtime.commands.verify import main as verify
+from align_runtime.graph_entry import NOT_MEASURED, Graph
+from align_runtime.parity import Parity, compare
+
+TOWERS = ("vision", "text")
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_int8_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_int8_bundle)
+
+
+def graph_of(bundle: Bundle, tower: str) -> Graph:
+    return bundle.graph(tower, "int8", "cuda")
+
+
+# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_the_graph_is_beside_the_one_for_cpus_with_the_contract_of_fp32(bundle: Bundle, tower: str) -> None:
+    graph, single = graph_of(bundle, tower), bundle.graph(tower, "fp32", "cuda")
+    assert (graph.file, graph.target, graph.exact_variant) == (f"onnx/{tower}_model_int8.onnx", "gpu", "int8")
+    assert (graph.precision, graph.data, graph.islands) == ("int8", None, ())
+    assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
+    assert graph.quantization is not None
+    assert graph.quantization.speed == NOT_MEASURED
+    assert graph.quantization.samples == (128 if tower == "vision" else len(golden.read(bundle).texts))
+
+
+def test_every_device_gets_its_graph_and_exact_names_that_one_alone(bundle: Bundle) -> None:
+    for tower in TOWERS:
+        for device, target in (("cpu", "cpu"), ("cuda", "gpu"), ("tensorrt", "gpu")):
+            assert bundle.graph(tower, "int8", device).target == target
+        assert bundle.graph(tower, "int8_cpu", "cpu").target == "cpu"
+        with pytest.raises(ConfigurationError, match=r"'int8_cpu' is not in .* on cuda; it holds: fp32, int8"):
+            bundle.graph(tower, "int8_cpu", "cuda")
+    with align_runtime.load(bundle.folder, precision="int8", device="cpu") as model:
+        assert {graph.target for graph in model._graphs.values()} == {"cpu"}
+
+
+@pytest.mark.parametrize(("tower", "least"), [("vision", 0.85), ("text", 0.94)])
+def test_shares_of_int8(bundle: Bundle, tower: str, least: float) -> None:
+    """Float are squeeze-excite's convolutions, 0.9 % of align-tiny; attention's products, 5.5 %. Nothing is FP32."""
+    macs = graph_of(bundle, tower).content.macs
+    assert macs["int8"] > least * sum(macs.values())
+    assert macs.get("float32", 0) < 0.01 * sum(macs.values())  # gates in blocks without a residual
+    assert sum(macs.values()) == sum(bundle.graph(tower, "fp32", "cuda").content.macs.values())
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str) -> None:
+    file = bundle.path(graph_of(bundle, tower).file)
+    check_tensorrt(file)
+    graph = onnx.load(file).graph
+    operators = Counter(node.op_type for node in graph.node)
+    single = Counter(node.op_type for node in onnx.load(bundle.folder / "onnx" / f"{tower}_model.onnx").graph.node)
+    products = "Conv" if tower == "vision" else "MatMul"
+    assert operators[products] == single[products]
+    assert operators["QuantizeLinear"] > 10
+    # Each quantised tensor is dequantised, and each quantised weight.
+    assert operators["DequantizeLinear"] > operators["QuantizeLinear"] + 10
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_files_are_small(bundle: Bundle, tower: str) -> None:
+    single = bundle.manifest.graph_bytes(bundle.graph(tower, "fp32", "cuda"))
+    assert bundle.manifest.graph_bytes(graph_of(bundle, tower)) < 0.45 * single
+
+
+def test_verify_and_inspect_say_what_was_not_measured(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify([str(bundle.folder), "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "made for gpu, run on cpu: checked is what the graphs say, not how gpu computes them" in printed
+    assert "made for cpu" not in printed
+    assert inspect([str(bundle.folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "onnx/vision_model_int8.onnx: scales by the observer 'percentile" in printed
+    assert "on 128 pictures; speed not measured" in printed
+    assert "captions; speed not measured" in printed
+
+
+def test_the_report_says_so_too(bundle: Bundle) -> None:
+    records = json.loads((bundle.folder / "report.json").read_text())["graphs"]
+    found = {record["graph"]["file"]: record for record in records}
+    for tower in TOWERS:
+        record = found[f"onnx/{tower}_model_int8.onnx"]
+        assert record["races"] == []
+        assert len(record["trials"]) > 1
+        assert record["casts"] > 0
+    page = (bundle.folder / "report.html").read_text()
+    assert "Speed not measured: made for gpu, which did not take part in the build." in page
+    assert "captions, by the mean square of the distance" in page
+
+
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) -> Parity:
+    """As the gate runs it: with every FP16 value rounded."""
+    ir.save(rounded(model), folder / "rounded.onnx")
+    runner, answers = open_runner(folder / "rounded.onnx", "cpu", None), golden.read(bundle)
+    if tower == "text":
+        inputs = {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}
+        return compare(runner.run(inputs), answers.text_embeds, answers.texts)
+    names = [picture.name for picture in answers.pictures]
+    return compare(runner.run({"pixels": answers.pixels}), answers.image_embeds, names)
+
+
+@pytest.mark.parametrize(
+    ("tower", "initializer", "factor"),
+    [
+        ("vision", "Add/scale", 0.25),  # the pixels
+        ("vision", "vision_model.encoder.blocks.2.expansion/Mul/scale", 8.0),
+        ("vision", "vision_model.encoder.blocks.2.expansion.expand_conv/Conv/weight/scale", 2.0),
+        ("vision", "vision_model.encoder.blocks.9.depthwise_conv.depthwise_conv/Conv/weight/scale", 2.0),
+        ("text", "text_model.encoder.layer.0.output.LayerNorm/LayerNormalization/scale", 0.125),
+        ("text", "text_model.encoder.layer.1.intermediate/Gelu/scale", 16.0),
+        ("text", "text_model.encoder.layer.1.intermediate.dense/MatMul/weight/scale", 1.5),
+    ],
+)
+def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, factor: float, tmp_path: Path) -> None:
+    graph = graph_of(bundle, tower)
+    model = ir.load(bundle.path(graph.file))
+    parity(bundle, tower, model, tmp_path).check(tower, graph.limits)
+    for name in (initializer, f"{initializer}/float16"):  # in both float types where it is needed in both
+        value = model.graph.initializers.get(name)
+        if value is not None and value.const_value is not None:
+            numbers = value.const_value.numpy()
+            value.const_value = ir.tensor((numbers * factor).astype(numbers.dtype), name=name)
+    assert findings(model) == []  # a scale that is wrong is no rule that is broken
+    with pytest.raises(ParityError):
+        parity(bundle, tower, model, tmp_path).check(tower, graph.limits)
+
+
+def test_the_gate_ran_it_rounded_as_well(bundle: Bundle) -> None:
+    """Every sample twice as often as with the graph for CPUs: ONNX Runtime alone hides what FP16 does."""
+    assert graph_of(bundle, "vision").parity.rows == 2 * bundle.graph("vision", "int8", "cpu").parity.rows
