@@ -230,6 +230,7 @@ BREAKS: list[tuple[str, str, Callable[[ir.Model], None]]] = [
     ("granularity", "an activation has scales of shape [16]", scale_of("dense", 0, np.ones(16, dtype=np.float16))),
     ("granularity", "along axis 0; one for each output channel is needed, along axis 1", wrong_axis),
     ("granularity", "have scales [4] along axis 0", scale_of("first", 1, np.ones(4, dtype=np.float16))),
+    ("granularity", "have scales [] along axis 1", scale_of("dense", 1, np.float16(0.5))),
     ("float bias", "its bias is quantised", quantized_bias),
     ("whole products", "only its weights is quantised", lambda model: bare_operand(model, "dense", 0)),
     ("whole products", "only its activation is quantised", lambda model: bare_operand(model, "projection", 1)),

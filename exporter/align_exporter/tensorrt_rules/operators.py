@@ -1,7 +1,7 @@
 """Which operators TensorRT's ONNX parser knows.
 
-Source: onnx-tensorrt, docs/operators.md ("TensorRT 10.15 supports operators in the inclusive range of opset 9 to opset
-24"; that of 11.2 names the same range). Listed are those that compute on tensors and give shapes that follow from
+Source: onnx-tensorrt, docs/operators.md of TensorRT 10.15: opsets 9 to 24 (NVIDIA's opset guide for 11 goes to 25,
+whose Swish ONNX Runtime does not run). Listed are those that compute on tensors and give shapes that follow from
 shapes; control flow, sequences, random numbers, signal processing and recurrent cells have no place in a tower.
 """
 
@@ -26,7 +26,8 @@ SUPPORTED = frozenset(
     Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2
     ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
     Resize RotaryEmbedding Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus
-    Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where Xor
+    Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu
+    Unsqueeze Where Xor
     """.split()
 )
 # Those that quantised graphs for other engines hold.

@@ -26,7 +26,7 @@ def whole_products(model: ir.Model) -> Iterator[Finding]:
 
 
 def fused_dequantizers(model: ir.Model) -> Iterator[Finding]:
-    """Nothing stands between DequantizeLinear and what reads it, or what it dequantises is read directly."""
+    """No cast stands between DequantizeLinear and what reads it: the two would not become one kernel."""
     for node in model.graph:
         if node.op_type == "Cast" and is_quantized(node.inputs[0]):
             problem = "it casts what was just dequantised; dequantise with a scale of the other type"

@@ -66,7 +66,7 @@ def scale_types(model: ir.Model) -> Iterator[Finding]:
 
 
 def granularity(model: ir.Model) -> Iterator[Finding]:
-    """Activations have one scale; weights have one for each output channel, or one."""
+    """Activations have one scale, weights have one for each output channel."""
     for node in _quantizers(model):
         scale, constant = operand(node, 1), node.inputs[0] is not None and node.inputs[0].is_initializer()
         if scale is not None and scale.shape is not None and len(scale.shape) > 0 and not constant:
@@ -84,8 +84,8 @@ def _weight_scales(node: ir.Node) -> Iterator[Finding]:
     numbers = None if dequantizer is None else dequantizer.inputs[0]
     if dequantizer is None or scale is None or scale.shape is None or numbers is None or numbers.shape is None:
         return
-    if len(scale.shape) == 0 or not numbers.is_initializer():
-        return
+    if not numbers.is_initializer():
+        return  # a product of two activations, which another rule refuses
     axis, wanted = dequantizer.attributes.get_int("axis", 1), output_axis(node)
     if axis % len(numbers.shape) != wanted or list(scale.shape) != [numbers.shape[wanted]]:
         problem = (

@@ -131,6 +131,21 @@ def test_readers_in_both_types_have_a_dequantizer_each() -> None:
     assert {node.name for node in added} == {"t/dequantized/float32", "other/weight/dequantized"}
 
 
+def test_an_input_of_the_graph_is_quantised_in_its_own_type(tmp_path: Path) -> None:
+    """Pictures that the caller normalised: float32 in, and the first convolution in FP16."""
+    text = GRAPH.replace("[tanh] t = Tanh (x)\n", "").replace("Conv (t,", "Conv (x,")
+    scales = {"x" if name == "t" else name: scale for name, scale in SCALES.items()}
+    model = typed(text)
+    assert place(model.graph).tensors == list(scales)
+    kept = {node for node in model.graph if node.name == "transposed"}
+    convert(model, kept | quantize_signed(model, scales, kept))
+    types = {node.name: node.inputs[1].dtype for node in model.graph if node.inputs[1:] and node.inputs[1]}
+    assert (types["x/quantized"], types["x/dequantized"], types["conv"]) == (SINGLE, HALF, HALF)
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 2, 4, 4)).astype(np.float32)
+    exact = run(typed(text), x, tmp_path)
+    assert 0 < np.abs(run(rounded(model), x, tmp_path) - exact).max() < 0.05 * np.abs(exact).max()
+
+
 def test_steps_are_numbers_of_fp16_where_it_has_one() -> None:
     steps = np.array([0.1, 1 / 3, 2.0**-24, 1e-9, 1e6], dtype=np.float32)
     found = half_steps(steps)
