@@ -38,8 +38,7 @@ def load(
 
     Args:
         bundle: the folder that ``align-export`` wrote.
-        precision: the variant to run, as listed in the bundle. ``"int8"`` is the graph made for the device; an exact
-            name, ``"int8_cpu"``, is that graph or none.
+        precision: the variant to run, as listed in the bundle.
         device: where to run it. A device that cannot be had is an error, never another device.
         threads: of one call, all cores when None.
         check_hashes: read every byte of the files used and compare their sha256 with the manifest; sizes are always
