@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from align_calibration.cache import StatisticsCache
 from align_calibration.ranges import measure_ranges
 from align_exporter import gate
 from align_exporter.checkpoint import Checkpoint
@@ -105,7 +106,9 @@ class GraphBuilder:
         ir.external_data.load_to_model(model)
         with self.progress.phase(f"{title}: calibration"):
             pictures = self.observed.for_scales(plan.contract)
-            quantizing = quantize(model, pictures, (self.folder / file).parent)
+            place = self.options.calibration_cache
+            cache = None if place is None else StatisticsCache(place, self.progress.warn)
+            quantizing = quantize(model, pictures, (self.folder / file).parent, cache, self.progress)
         with self.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file, None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,31 @@ from align_exporter.checkpoint import Checkpoint
 from align_exporter.contract import GraphContract
 from align_runtime.golden import Golden
 from align_runtime.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class KeptPictures(Sequence[Batch]):
+    """Batches that are kept as bytes and made what the graph takes when their turn comes.
+
+    Attributes:
+        pixels: uint8 (1, height, width, 3) each.
+        feed: makes such an array an input of the graph.
+    """
+
+    pixels: Sequence[NDArray[np.uint8]]
+    feed: Callable[[NDArray[np.uint8]], Batch]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> KeptPictures: ...
+    def __getitem__(self, index: int | slice) -> Batch | KeptPictures:
+        if isinstance(index, slice):
+            return KeptPictures(self.pixels[index], self.feed)
+        return self.feed(self.pixels[index])
 
 
 @dataclass(frozen=True)
@@ -47,14 +73,15 @@ class ObservedSamples:
             return None
         return self._feeds(contract, chain(samples.one_by_one(self.answers.pixels), self._own_pixels()))
 
-    def for_scales(self, contract: GraphContract) -> list[Batch]:
+    def for_scales(self, contract: GraphContract) -> Sequence[Batch]:
         """Pictures that INT8 scales are measured on, in batches of one: the user's own, the built-in ones where there
-        are none; nothing for a graph that is quantised while it runs. They are run many times, so all are kept."""
+        are none; nothing for a graph that is quantised while it runs. They are run many times, so all are kept, as
+        bytes: a quarter of a MB each in the published sizes."""
         if contract.tower == "text":
             return []
         own = None if self.own is None else self.own.pictures
         pixels = samples.one_by_one(self.answers.pixels) if own is None else self._own_pixels()
-        return list(self._feeds(contract, pixels))
+        return KeptPictures(list(pixels), lambda batch: next(self._feeds(contract, [batch])))
 
     def samples_at_once(self, contract: GraphContract) -> Batch:
         """All built-in pictures in one batch."""

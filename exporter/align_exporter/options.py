@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ OPSETS = range(18, 25)  # 18: ReduceL2 takes its axes as an input; from 25 on Si
 DEFAULT_OPSET = 20  # the first with Gelu
 # How far below FP16's end, 65504, the samples' largest value has to stay: other inputs go further than a few samples.
 FP16_HEADROOM = 8.0
+UNRECORDED = ("samples", "calibration_cache")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class ExportOptions:
             ones.
         int8: whether INT8 graphs for ONNX Runtime's CPU kernels are written.
         keep_slower: whether they are kept where a float graph is faster.
+        calibration_cache: folder where what INT8 measures on the samples outlives a killed export; None for nowhere. It
+            decides nothing about the bundle.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 
@@ -43,6 +47,7 @@ class ExportOptions:
     samples: OwnSamples | None = None
     int8: bool = False
     keep_slower: bool = False
+    calibration_cache: Path | None = None
     max_abs: Mapping[str, float] = field(default_factory=dict)
     min_cosine: Mapping[str, float] = field(default_factory=dict)
 
@@ -54,6 +59,7 @@ class ExportOptions:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What decides over the bundle, in JSON's types: paths of samples are left out, their contents are in."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "samples"}
+        """What decides over the bundle, in JSON's types. Paths of samples and of the cache are not in it; the contents
+        of samples are."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in UNRECORDED}
         return values | ({} if self.samples is None else self.samples.summary)

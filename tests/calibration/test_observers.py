@@ -10,9 +10,12 @@ from align_calibration.observers import OBSERVERS, Observer, least_error, min_ma
 from align_calibration.scales import INT8, UINT8, Grid, Scale
 
 
-def histogram(values: np.ndarray) -> Histogram:
+def histogram(values: np.ndarray, samples: int = 20) -> Histogram:
+    """Of `values`, which are those of so many samples."""
     counts, _ = np.histogram(values, BINS)
-    return Histogram(float(values.min()), float(values.max()), counts)
+    parts = np.array_split(values, samples)
+    lows, highs = (np.array([function(part) for part in parts]) for function in (np.min, np.max))
+    return Histogram(float(values.min()), float(values.max()), counts, lows, highs)
 
 
 GRIDS = [UINT8, INT8]
@@ -93,6 +96,6 @@ def test_least_error_beats_min_max_where_values_are_rare(grid: Grid) -> None:
 def test_a_tensor_of_zeros_gets_a_scale(observe: Observer, grid: Grid) -> None:
     counts = np.zeros(BINS, dtype=np.int64)
     counts[0] = 5
-    scale = observe(Histogram(0.0, 0.0, counts), grid)
+    scale = observe(Histogram(0.0, 0.0, counts, np.zeros(5), np.zeros(5)), grid)
     assert scale.step > 0
     assert scale.zero_point == 0

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from align_calibration.cache import StatisticsCache
+from align_calibration.histograms import QUIET
 from align_calibration.observe import Batch
 from align_exporter.int8.acceptance import Race
 from align_exporter.int8.dynamic import quantize_dynamically
 from align_exporter.int8.search import Trial, best_scales
 from align_exporter.int8.static import quantize_statically, quantized_nodes
+from align_runtime.console import Progress
 
 DYNAMIC = "dynamic"
 
@@ -37,11 +40,17 @@ class Quantizing:
     races: tuple[Race, ...] = ()
 
 
-def quantize(model: ir.Model, pictures: Sequence[Batch], folder: Path) -> Quantizing:
+def quantize(
+    model: ir.Model,
+    pictures: Sequence[Batch],
+    folder: Path,
+    cache: StatisticsCache | None = None,
+    progress: Progress = QUIET,
+) -> Quantizing:
     """Quantises `model` in place: with the best scales on `pictures`, in batches of one, or dynamically without any.
 
     Args:
-        folder: as in `align_calibration.observe.run_batches`.
+        folder, cache, progress: as in `align_calibration.histograms.measure_histograms`.
 
     Raises:
         BuildError: as `best_scales`.
@@ -49,6 +58,6 @@ def quantize(model: ir.Model, pictures: Sequence[Batch], folder: Path) -> Quanti
     if not pictures:
         return Quantizing(DYNAMIC, 0, (), {"MatMul": quantize_dynamically(model)})
     operators = Counter(node.op_type for node in quantized_nodes(model.graph))
-    scales, trials = best_scales(model, pictures, folder)
+    scales, trials = best_scales(model, pictures, folder, cache, progress)
     quantize_statically(model, scales)
     return Quantizing(trials[0].scheme, len(pictures), trials, operators)

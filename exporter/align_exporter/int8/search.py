@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.histograms import Histogram, measure_histograms
+from align_calibration.cache import StatisticsCache
+from align_calibration.histograms import QUIET, Histogram, measure_histograms
 from align_calibration.observe import Batch, run_batches
 from align_calibration.observers import OBSERVERS
 from align_calibration.scales import UINT8, Scale
 from align_exporter.int8.static import quantize_statically, quantized_tensors
+from align_runtime.console import Progress
 from align_runtime.errors import BuildError
 
 LARGEST_ERROR = 4.0
@@ -34,24 +36,32 @@ class Trial:
 
 
 def best_scales(
-    model: ir.Model, batches: Sequence[Batch], folder: Path
+    model: ir.Model,
+    batches: Sequence[Batch],
+    folder: Path,
+    cache: StatisticsCache | None = None,
+    progress: Progress = QUIET,
 ) -> tuple[Mapping[str, Scale], tuple[Trial, ...]]:
     """Scales for the `quantized_tensors` of `model`, and all trials, the best first.
 
     Args:
         model: float32; left as it is.
-        batches, folder: as in `measure_histograms`.
+        batches, folder, cache, progress: as in `measure_histograms`.
 
     Raises:
         BuildError: a tensor is not finite on the samples.
     """
     try:
-        histograms = measure_histograms(model, quantized_tensors(model.graph), batches, folder)
+        histograms = measure_histograms(model, quantized_tensors(model.graph), batches, folder, cache, progress)
     except ValueError as error:
         raise BuildError(f"INT8 cannot be calibrated: {error}; are these trained weights?") from None
-    exact = _embeddings(model, batches, folder)
+    exact = _embeddings(model, progress.track("calibration: float embeddings", batches, len(batches)), folder)
     scales = {name: _scales(histograms, name) for name in OBSERVERS}
-    trials = [Trial(name, _error(model, scales[name], exact, batches, folder)) for name in OBSERVERS]
+    trials = []
+    for number, name in enumerate(OBSERVERS, start=1):
+        title = f"calibration: trial {number} of {len(OBSERVERS)}, {name}"
+        bar = progress.track(title, batches, len(batches))
+        trials.append(Trial(name, _error(model, scales[name], exact, bar, folder)))
     trials.sort(key=lambda trial: trial.error)
     return scales[trials[0].scheme], tuple(trials)
 
@@ -61,7 +71,7 @@ def _scales(histograms: Mapping[str, Histogram], observer: str) -> dict[str, Sca
 
 
 def _error(
-    model: ir.Model, scales: Mapping[str, Scale], exact: NDArray[np.float64], batches: Sequence[Batch], folder: Path
+    model: ir.Model, scales: Mapping[str, Scale], exact: NDArray[np.float64], batches: Iterable[Batch], folder: Path
 ) -> float:
     quantized = model.clone()
     quantize_statically(quantized, scales)
@@ -70,5 +80,5 @@ def _error(
     return float(np.where(np.isnan(distances), LARGEST_ERROR, distances).mean())
 
 
-def _embeddings(model: ir.Model, batches: Sequence[Batch], folder: Path) -> NDArray[np.float64]:
+def _embeddings(model: ir.Model, batches: Iterable[Batch], folder: Path) -> NDArray[np.float64]:
     return np.concatenate(list(run_batches(model, batches, folder))).astype(np.float64)
