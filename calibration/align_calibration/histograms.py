@@ -80,6 +80,11 @@ def measure_histograms(
         raise ValueError("no samples to observe the graph on")
     recording = _recording(model, tensors, batches, cache)
     statistics, slices = recording.statistics, list(_slices(model.graph, tensors))
+    if statistics.done and cache is not None:
+        total = len(batches) * (1 + len(slices))
+        progress.warn(
+            f"{statistics.done} of {total} runs of the calibration were done before and are taken from {cache.folder}"
+        )
     counted = max(statistics.done - len(batches), 0)
     first = _find_extremes(model, tensors, batches, folder, statistics)
     for _ in progress.track("calibration: ranges", first, len(batches), min(statistics.done, len(batches))):

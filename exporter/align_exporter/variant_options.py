@@ -6,6 +6,7 @@ import argparse
 import math
 from dataclasses import replace
 
+from align_exporter.cache_options import add_cache_options, calibration_cache
 from align_exporter.options import FP16_HEADROOM, ExportOptions
 from align_exporter.sample_options import check_sample_options
 from align_runtime.errors import ConfigurationError
@@ -59,6 +60,7 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         "(default: the gate's table)",
     )
     group.add_argument("--keep-slower", action="store_true", help="keep INT8 graphs that are not faster; recorded")
+    add_cache_options(group)
 
 
 def _add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +114,7 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
         fp16_headroom=options.fp16_headroom,
         int8=options.int8,
         keep_slower=options.keep_slower,
+        calibration_cache=calibration_cache(options),
     )
     return replace(
         export,
