@@ -78,29 +78,24 @@ def measure_histograms(
     """
     if not batches:
         raise ValueError("no samples to observe the graph on")
+    slices = list(_slices(model.graph, tensors))
     recording = _recording(model, tensors, batches, cache)
-    statistics, slices = recording.statistics, list(_slices(model.graph, tensors))
-    if statistics.done and cache is not None:
-        total = len(batches) * (1 + len(slices))
-        progress.warn(
-            f"{statistics.done} of {total} runs of the calibration were done before and are taken from {cache.folder}"
-        )
-    counted = max(statistics.done - len(batches), 0)
+    statistics, done = recording.statistics, recording.statistics.done
+    first_runs, second_runs = len(batches), len(batches) * len(slices)
+    if cache is not None and done:
+        total = f"{done} of {first_runs + second_runs} runs of the calibration"
+        progress.warn(f"{total} were done before and are taken from {cache.folder}")
     first = _find_extremes(model, tensors, batches, folder, statistics)
-    for _ in progress.track("calibration: ranges", first, len(batches), min(statistics.done, len(batches))):
+    for _ in progress.track("calibration: ranges", first, first_runs, min(done, first_runs)):
         recording.advance()
-    extremes = statistics.extremes.astype(np.float64)
-    lowest = np.quantile(extremes[:, 0], RUNAWAYS, axis=0, method="lower").tolist()
-    highest = np.quantile(extremes[:, 1], 1 - RUNAWAYS, axis=0, method="higher").tolist()
-    if not np.isfinite(extremes).all():
-        raise ValueError("a tensor has infinite values")
-    ranges = dict(zip(tensors, zip(lowest, highest, strict=True), strict=True))
+    ranges = _ranges(tensors, statistics)
     second = _count_values(model, slices, ranges, batches, folder, statistics)
-    for _ in progress.track("calibration: histograms", second, len(batches) * len(slices), counted):
+    for _ in progress.track("calibration: histograms", second, second_runs, max(done - first_runs, 0)):
         recording.advance()
     recording.finish()
+    lows, highs = statistics.extremes.astype(np.float64).transpose(1, 2, 0)  # (tensors, samples) each
     return {
-        name: Histogram(*ranges[name], statistics.counts[row], extremes[:, 0, row], extremes[:, 1, row])
+        name: Histogram(*ranges[name], statistics.counts[row], lows[row], highs[row])
         for row, name in enumerate(tensors)
     }
 
@@ -136,6 +131,16 @@ def _find_extremes(
     for sample, output in enumerate(run_batches(watching, islice(batches, done, None), folder), start=done):
         statistics.extremes[sample] = output.reshape(2, len(tensors))
         yield
+
+
+def _ranges(tensors: Sequence[str], statistics: Statistics) -> Mapping[str, tuple[float, float]]:
+    """Lowest and highest value of each tensor, without runaways."""
+    extremes = statistics.extremes.astype(np.float64)
+    if not np.isfinite(extremes).all():
+        raise ValueError("a tensor has infinite values")
+    lowest = np.quantile(extremes[:, 0], RUNAWAYS, axis=0, method="lower").tolist()
+    highest = np.quantile(extremes[:, 1], 1 - RUNAWAYS, axis=0, method="higher").tolist()
+    return dict(zip(tensors, zip(lowest, highest, strict=True), strict=True))
 
 
 def _count_values(

@@ -153,9 +153,10 @@ def test_a_run_that_is_stopped_while_it_counts_is_not_counted_twice(
             raise KeyboardInterrupt
         return count(*arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(histograms, "_count", stopping)
+    monkeypatch.setattr(histograms, "_count", stopping)
+    with pytest.raises(KeyboardInterrupt):
         workplace.measure()
+    monkeypatch.setattr(histograms, "_count", count)
     assert_equal(workplace.measure(), expected)
     assert workplace.runs == RUNS - SAMPLES - 1
 

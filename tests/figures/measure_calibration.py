@@ -5,8 +5,9 @@
 Each number of pictures in a process of its own, on the vision graph alone: measuring the histograms of all its tensors,
 with a cache, and for the numbers of `--whole` all that INT8 does with them, every observer's trial included. Peak
 memory is the process's (VmHWM). Pictures are random parts of two photographs, weights random and conditioned (see
-tests/support/checkpoints.py): good for memory and counts of runs. 500 pictures are some 3,500 runs of the graph and
-half an hour on two cores that do nothing else; seconds are not recorded, they depend on the neighbours.
+tests/support/checkpoints.py): good for memory and counts of runs. The histograms take eight runs of the graph for each
+picture, one for the extremes and one for each of seven slices of its tensors: 4,000 runs for 500 pictures, some half an
+hour where two cores do nothing else. Seconds are not recorded: they depend on the neighbours.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def main() -> None:
         file = bundle / "onnx" / "vision_model.onnx"
         cases = [calibrate(file, count, False) for count in options.pictures]
         cases += [calibrate(file, count, True) for count in options.whole]
-    RESULT.write_text(json.dumps({"machine": describe(), "cases": cases}, indent=1) + "\n")
+    result = {"machine": describe(), "asked": {"pictures": options.pictures, "whole": options.whole}, "cases": cases}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {RESULT.relative_to(ROOT)}")
 
 
