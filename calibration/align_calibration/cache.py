@@ -15,6 +15,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ class StatisticsCache:
             self._drop_old()
         except OSError as error:
             self._warn(f"{self.folder} cannot be written ({error.strerror}); a killed calibration will start anew")
+            with suppress(OSError):  # as much as a full disk took
+                part.unlink()
             return False
         return True
 

@@ -323,6 +323,25 @@ def test_a_folder_that_cannot_be_written_is_said_once(workplace: Workplace, expe
     assert "a killed calibration will start anew" in writing
 
 
+def test_a_full_disk_keeps_what_was_there_and_nothing_else(
+    workplace: Workplace, expected: Mapping[str, Histogram], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device", str(path))
+
+    with pytest.raises(KeyboardInterrupt):
+        workplace.measure(counted=Counted(5, lambda: signal.raise_signal(signal.SIGINT)))
+    before = workplace.file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert_equal(workplace.measure(), expected)
+    assert workplace.file.read_bytes() == before
+    (warning,) = workplace.warnings
+    assert "cannot be written (No space left on device)" in warning
+
+
 def test_the_newest_entries_are_kept(tmp_path: Path) -> None:
     cache = StatisticsCache(tmp_path, pytest.fail)
     empty = Statistics.nothing(1, 1, 4)
