@@ -1,4 +1,4 @@
-# Four commands: install, demo, test, lint. `figures` measures (minutes) and renews the README's tables. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# Four commands: install, demo, test, lint. `figures` measures (an hour) and renews the README's tables. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -41,6 +41,7 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_full_size.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_fp16.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_calibration.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py

@@ -11,17 +11,34 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from align_calibration.divergence import divergences
 from align_calibration.histograms import Histogram
 from align_calibration.scales import Grid, Scale
 
-CUTS = np.linspace(0.0, 0.75, 16)  # shares of either side that the search for the smallest error may cut off
+CUTS = np.linspace(0.0, 0.75, 16)  # shares of either side that may be cut off where the best range is searched for
+AVERAGING = 0.01  # weight of a new sample in a moving average; torch's default
 
 Observer = Callable[[Histogram, Grid], Scale]
+Function = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 def min_max(histogram: Histogram, grid: Grid) -> Scale:
     """The whole range."""
     return grid.scale(histogram.lowest, histogram.highest)
+
+
+def moving_average(histogram: Histogram, grid: Grid) -> Scale:
+    """Lowest and highest value of a sample, each averaged over the samples in order, exponentially.
+
+    As `torch.ao.quantization.MovingAverageMinMaxObserver`: begin with the first sample, then ``average += 0.01 · (value
+    − average)``. Runaways count as the ends of the range, as in the counts.
+    """
+    ages = np.arange(len(histogram.lows))[::-1]
+    weights = AVERAGING * (1.0 - AVERAGING) ** ages
+    weights[0] /= AVERAGING
+    lows = np.maximum(histogram.lows, histogram.lowest)
+    highs = np.minimum(histogram.highs, histogram.highest)
+    return grid.scale(float(weights @ lows), float(weights @ highs))
 
 
 def percentile(share: float) -> Observer:
@@ -39,26 +56,59 @@ def percentile(share: float) -> Observer:
 
 def least_error(histogram: Histogram, grid: Grid) -> Scale:
     """The range, cut on either side, whose rounding and clipping have the smallest mean square."""
-    low, high = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
+    return _least_error(histogram, grid, lambda values: values)
+
+
+def least_error_behind_swish(histogram: Histogram, grid: Grid) -> Scale:
+    """The same for a tensor that nothing but a swish reads: the change of x · sigmoid(x) is made smallest.
+
+    Behind it everything below −8 is next to nothing, so that a range that ends at −4 instead of −14 gives the positive
+    values, which pass unchanged, steps of half the size.
+    """
+    return _least_error(histogram, grid, _swish)
+
+
+def entropy(histogram: Histogram, grid: Grid) -> Scale:
+    """The range, cut on either side, of which 8 bits tell most: see `align_calibration.divergence`."""
+    scales = _candidates(histogram, grid)
+    if len(scales) == 1 or histogram.highest <= histogram.lowest:
+        return scales[0]
+    return scales[int(np.argmin(divergences(histogram, scales, grid)))]
+
+
+def _candidates(histogram: Histogram, grid: Grid) -> list[Scale]:
+    """Scales of the range with `CUTS` on either side, the whole range first."""
+    lows = min(histogram.lowest, 0.0) * (1.0 - CUTS)
+    highs = max(histogram.highest, 0.0) * (1.0 - CUTS)
+    return list(dict.fromkeys(grid.scale(low, high) for low in lows for high in highs))
+
+
+def _least_error(histogram: Histogram, grid: Grid, behind: Function) -> Scale:
+    """The candidate whose numbers, as `behind` maps them, have the smallest mean square error."""
     filled = histogram.counts > 0
     centres, counts = histogram.centres[filled], histogram.counts[filled]
-    lows = np.unique(low * (1.0 - CUTS))
-    highs = np.unique(high * (1.0 - CUTS))
-    scales = list(dict.fromkeys(grid.scale(bottom, top) for bottom in lows for top in highs))
-    errors = [_square_error(scale, grid, centres, counts) for scale in scales]
+    exact, scales = behind(centres), _candidates(histogram, grid)
+    errors = [(((behind(_rounded(centres, scale, grid)) - exact) ** 2) * counts).sum() for scale in scales]
     return scales[int(np.argmin(errors))]
 
 
-def _square_error(scale: Scale, grid: Grid, centres: NDArray[np.floating], counts: NDArray[np.int64]) -> float:
-    numbers = np.clip(np.rint(centres / scale.step) + scale.zero_point, grid.lowest, grid.highest)
-    return float((((numbers - scale.zero_point) * scale.step - centres) ** 2 * counts).sum())
+def _rounded(values: NDArray[np.floating], scale: Scale, grid: Grid) -> NDArray[np.floating]:
+    numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, grid.lowest, grid.highest)
+    return (numbers - scale.zero_point) * scale.step
+
+
+def _swish(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    with np.errstate(over="ignore"):  # far below 0 the quotient is the 0 that it has to be
+        return values / (1.0 + np.exp(-values))
 
 
 OBSERVERS: Mapping[str, Observer] = {
     "min-max": min_max,
+    "moving average": moving_average,
     "percentile 99.999": percentile(0.99999),
     "percentile 99.99": percentile(0.9999),
     "percentile 99.97": percentile(0.9997),
     "percentile 99.9": percentile(0.999),
+    "entropy": entropy,
     "least error": least_error,
 }

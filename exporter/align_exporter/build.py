@@ -47,7 +47,7 @@ def build(
             answers = samples.reference_answers(
                 checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
             )
-        observed = ObservedSamples(answers, checkpoint, tokenizer, own)
+        observed = ObservedSamples(answers, checkpoint, tokenizer, own, holds_out=options.has_target)
         builder = GraphBuilder(checkpoint, answers, observed, folder, options, progress)
         built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]
         operators = {name for entry in built if entry.halving for name in entry.halving.operators}

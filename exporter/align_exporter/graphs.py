@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx_ir as ir
 
+from align_calibration.cache import StatisticsCache
+from align_calibration.observe import Batch
 from align_calibration.ranges import TensorRange, measure_ranges
 from align_exporter import gate
 from align_exporter.checkpoint import Checkpoint
@@ -18,8 +20,11 @@ from align_exporter.fp16.halve import Halving, halve
 from align_exporter.fp16.rounding import rounded
 from align_exporter.graph_check import check_file, check_operators
 from align_exporter.int8.acceptance import INT8, Race, check_faster, picture_cases, race, text_cases
+from align_exporter.int8.accuracy import Target
+from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.quantizing import Quantizing, quantize_for_cpu, quantize_for_gpu
+from align_exporter.int8.quantizing import Quantizing, int8_operators, quantize_for_cpu, quantize_for_gpu
+from align_exporter.int8.target import Goal
 from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
 from align_exporter.passes import run_steps
@@ -123,19 +128,20 @@ class GraphBuilder:
         file, title = f"onnx/{tower}_model_int8_cpu.onnx", f"{tower} for cpu int8"
         model = self._read(plan)
         with self.progress.phase(f"{title}: calibration"):
-            pictures = [] if tower == "text" else self.observed.for_scales(plan.contract)
-            quantizing = quantize_for_cpu(model, pictures, (self.folder / file).parent)
+            calibration = self._calibration(self.observed.for_scales(plan.contract))
+            quantizing = quantize_for_cpu(model, tower, calibration, self._goal(plan))
+            operators = int8_operators(self._read(plan), tower, quantizing.kept)
         with self.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file, None)
-            check_fused(self.folder / file, quantizing.operators)
+            check_fused(self.folder / file, operators)
         graph, measurement = self._prove_int8(plan, CPU_TARGET, file, quantizing)
         with self.progress.phase(f"{title}: speed"):
             quantizing = replace(quantizing, races=self._races(plan, file))
         if not self.options.keep_slower:
             check_faster(file, quantizing.races)
         speed = ANY_SPEED if self.options.keep_slower else FASTER
-        record = Quantization(quantizing.scheme, quantizing.samples, speed)
+        record = Quantization(quantizing.scheme, quantizing.samples, speed, quantizing.kept)
         return BuiltGraph(replace(graph, quantization=record), measurement, quantizing=quantizing)
 
     def _build_int8_for_gpu(self, plan: Plan, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
@@ -144,17 +150,32 @@ class GraphBuilder:
         file, title = f"onnx/{tower}_model_int8.onnx", f"{tower} for gpu int8"
         model = self._read(plan)
         with self.progress.phase(f"{title}: calibration"):
-            samples = self.observed.for_scales(plan.contract)
-            folder = (self.folder / file).parent
-            quantizing, halving = quantize_for_gpu(model, samples, ranges, self.options, folder)
+            calibration = self._calibration(self.observed.for_scales(plan.contract))
+            quantizing, halving = quantize_for_gpu(model, calibration, self._goal(plan), ranges, self.options)
         with self.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
             self._write(model, plan.contract, file, None)
             check_tensorrt(self.folder / file)
         graph, measurement = self._prove_int8(plan, GPU_TARGET, file, quantizing)
-        record = Quantization(quantizing.scheme, quantizing.samples, NOT_MEASURED)
+        record = Quantization(quantizing.scheme, quantizing.samples, NOT_MEASURED, quantizing.kept)
         graph = replace(graph, islands=halving.islands, quantization=record)
         return BuiltGraph(graph, measurement, halving, quantizing)
+
+    def _calibration(self, samples: Sequence[Batch]) -> Calibration:
+        place = self.options.calibration_cache
+        cache = None if place is None else StatisticsCache(place, self.progress.warn)
+        return Calibration(samples, self.folder / "onnx", cache, self.progress)
+
+    def _goal(self, plan: Plan) -> Goal | None:
+        """What is asked of INT8 beyond the gate; None where nothing is."""
+        if not self.options.has_target:
+            return None
+        return Goal(
+            target=Target(self.options.target_cosine, self.options.target_agreement),
+            held_out=self._calibration(self.observed.held_out(plan.contract)),
+            others=self.observed.other_embeddings(plan.contract.tower),
+            tokens=self.checkpoint.facts.max_length,
+        )
 
     def _read(self, plan: Plan) -> ir.Model:
         """The FP32 graph in the bundle, with its weights in memory."""
@@ -171,9 +192,9 @@ class GraphBuilder:
             raise error.advised(
                 f"that is how far the best of {len(quantizing.trials)} ways of calibrating on {quantizing.samples} "
                 f"{samples} gets. Calibrate on more {samples} of the kind that the service sees (--{samples}), ask "
-                "for less (--target-cosine), or leave it out (--int8-target)"
+                "for less (--min-cosine), or leave it out (--int8-target)"
                 if quantizing.trials
-                else "INT8 gets no further on this tower. Ask for less (--target-cosine) or leave --int8 out"
+                else "INT8 gets no further on this tower. Ask for less (--min-cosine) or leave --int8 out"
             ) from None
 
     def _races(self, plan: Plan, int8: str) -> tuple[Race, ...]:

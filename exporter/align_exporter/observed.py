@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,38 @@ from align_calibration.samples.own_samples import OwnSamples
 from align_exporter import samples
 from align_exporter.checkpoint import Checkpoint
 from align_exporter.contract import GraphContract
+from align_runtime.errors import ConfigurationError
 from align_runtime.golden import Golden
 from align_runtime.tokenizer import Tokenizer
+
+HELD_OUT_EVERY = 4  # of the samples
+LEAST_HELD_OUT = 8  # say something about an average
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class KeptPictures(Sequence[Batch]):
+    """Batches that are kept as bytes and made what the graph takes when their turn comes.
+
+    Attributes:
+        pixels: uint8 (1, height, width, 3) each.
+        feed: makes such an array an input of the graph.
+    """
+
+    pixels: Sequence[NDArray[np.uint8]]
+    feed: Callable[[NDArray[np.uint8]], Batch]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> KeptPictures: ...
+    def __getitem__(self, index: int | slice) -> Batch | KeptPictures:
+        if isinstance(index, slice):
+            return KeptPictures(self.pixels[index], self.feed)
+        return self.feed(self.pixels[index])
 
 
 @dataclass(frozen=True)
@@ -25,12 +56,14 @@ class ObservedSamples:
     Attributes:
         answers: the built-in samples.
         own: the user's, all of them usable; None where none were named.
+        holds_out: whether some are kept out of `for_scales`, to check a target on.
     """
 
     answers: Golden
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     own: OwnSamples | None
+    holds_out: bool = False
 
     def for_ranges(self, contract: GraphContract) -> tuple[Iterator[Batch], int]:
         """Batches for the graph of `contract`, and how many they are."""
@@ -47,21 +80,58 @@ class ObservedSamples:
             return None
         return self._feeds(contract, chain(samples.one_by_one(self.answers.pixels), self._own_pixels()))
 
-    def for_scales(self, contract: GraphContract) -> list[Batch]:
+    def for_scales(self, contract: GraphContract) -> Sequence[Batch]:
         """What INT8 scales are measured on, in batches of one: the user's own pictures, the built-in ones where there
-        are none; the built-in captions and the user's own, without padding. They are run many times, so all are kept.
+        are none; the built-in captions and the user's own, without padding. They are run many times, so all are kept,
+        pictures as bytes: a quarter of a MB each in the published sizes."""
+        if contract.tower == "text":
+            return [batch for index, batch in enumerate(self._captions()) if not self._is_held_out(index)]
+        pixels = [batch for index, batch in enumerate(self._pictures()) if not self._is_held_out(index)]
+        return KeptPictures(pixels, lambda batch: next(self._feeds(contract, [batch])))
+
+    def held_out(self, contract: GraphContract) -> Sequence[Batch]:
+        """The rest: what targets are checked on.
+
+        Raises:
+            ConfigurationError: fewer than `LEAST_HELD_OUT`.
         """
         if contract.tower == "text":
-            own_captions = [] if self.own is None else self.own.caption_batches(self.tokenizer)
-            return [*samples.captions_one_by_one(self.answers), *own_captions]
-        own = None if self.own is None else self.own.pictures
-        pixels = samples.one_by_one(self.answers.pixels) if own is None else self._own_pixels()
-        return list(self._feeds(contract, pixels))
+            return self._held_out_captions()
+        pixels = self._held_out_pictures()
+        return KeptPictures(pixels, lambda batch: next(self._feeds(contract, [batch])))
+
+    def other_embeddings(self, tower: str) -> NDArray[np.float32]:
+        """The reference's embeddings of what is held out for the other tower, (samples, dim), unit rows."""
+        model, preprocessing = self.checkpoint.model, self.checkpoint.preprocessing
+        if tower == "text":
+            rows = [samples.embed_pixels(model, preprocessing, pixels) for pixels in self._held_out_pictures()]
+        else:
+            rows = [samples.embed_tokens(model, **tokens) for tokens in self._held_out_captions()]
+        return np.concatenate(rows)
 
     def samples_at_once(self, contract: GraphContract) -> Batch:
         """All built-in pictures in one batch."""
         (batch,) = self._feeds(contract, [self.answers.pixels])
         return batch
+
+    def _pictures(self) -> Iterable[NDArray[np.uint8]]:
+        """The user's own, the built-in ones where there are none."""
+        own = None if self.own is None else self.own.pictures
+        return samples.one_by_one(self.answers.pixels) if own is None else self._own_pixels()
+
+    def _captions(self) -> list[dict[str, NDArray[np.int64]]]:
+        """The built-in ones and the user's own, by themselves and without padding."""
+        own = [] if self.own is None else self.own.caption_batches(self.tokenizer)
+        return [*samples.captions_one_by_one(self.answers), *own]
+
+    def _is_held_out(self, index: int) -> bool:
+        return self.holds_out and index % HELD_OUT_EVERY == 0
+
+    def _held_out_pictures(self) -> list[NDArray[np.uint8]]:
+        return _enough("pictures", [batch for i, batch in enumerate(self._pictures()) if self._is_held_out(i)])
+
+    def _held_out_captions(self) -> list[dict[str, NDArray[np.int64]]]:
+        return _enough("captions", self._captions()[::HELD_OUT_EVERY])
 
     def _own_pixels(self) -> Iterable[NDArray[np.uint8]]:
         return [] if self.own is None else self.own.picture_batches(self.checkpoint.preprocessing)
@@ -74,3 +144,12 @@ class ObservedSamples:
         name = contract.inputs[0].name
         normalize = self.checkpoint.preprocessing.normalize
         return ({name: batch if name == "pixels" else normalize(batch)} for batch in pixels)
+
+
+def _enough(kind: str, held_out: list[T]) -> list[T]:
+    if len(held_out) < LEAST_HELD_OUT:
+        raise ConfigurationError(
+            f"{len(held_out)} {kind} are kept out of the calibration, too few to check a target on; name "
+            f"{HELD_OUT_EVERY * LEAST_HELD_OUT} or more with --{kind}"
+        )
+    return held_out

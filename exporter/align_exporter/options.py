@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ INT8_TARGETS = ("all", "cpu", "gpu")
 INT8_OPSET = 19  # the first whose QuantizeLinear takes float16, as in the graph for GPUs
 # How far below FP16's end, 65504, the samples' largest value has to stay: other inputs go further than a few samples.
 FP16_HEADROOM = 8.0
+UNRECORDED = ("samples", "calibration_cache")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class ExportOptions:
             alone; None for the built-in ones.
         int8: whether INT8 graphs are written, for ONNX Runtime's CPU kernels and for TensorRT.
         int8_target: for which of them, one of `INT8_TARGETS`.
+        target_cosine, target_agreement: what is asked of them on samples that nothing was calibrated on (see
+            `align_exporter.int8.accuracy.Target`); parts stay float until it is met.
         keep_slower: whether those for CPUs are kept where a float graph is faster.
+        calibration_cache: folder where what INT8 measures on the samples outlives a killed export; None for nowhere. It
+            decides nothing about the bundle.
         max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
     """
 
@@ -46,7 +52,10 @@ class ExportOptions:
     samples: OwnSamples | None = None
     int8: bool = False
     int8_target: str = "all"
+    target_cosine: float | None = None
+    target_agreement: float | None = None
     keep_slower: bool = False
+    calibration_cache: Path | None = None
     max_abs: Mapping[str, float] = field(default_factory=dict)
     min_cosine: Mapping[str, float] = field(default_factory=dict)
 
@@ -55,6 +64,11 @@ class ExportOptions:
         """The variants that the bundle will hold."""
         chosen = {"fp32": True, "fp16": self.fp16, "int8": self.int8}
         return tuple(variant for variant, wanted in chosen.items() if wanted)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether anything is asked of INT8 graphs beyond the gate."""
+        return (self.target_cosine, self.target_agreement) != (None, None)
 
     @property
     def int8_for_cpu(self) -> bool:
@@ -68,6 +82,7 @@ class ExportOptions:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What decides over the bundle, in JSON's types: paths of samples are left out, their contents are in."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "samples"}
+        """What decides over the bundle, in JSON's types. Paths of samples and of the cache are not in it; the contents
+        of samples are."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in UNRECORDED}
         return values | ({} if self.samples is None else self.samples.summary)

@@ -46,29 +46,42 @@ def reference_answers(
     """
     pixels = preprocess(picture_files, preprocessing)
     input_ids, attention_mask = tokenizer.pad(tokenizer.encode(texts), tokenizer.max_length)
-    with torch.inference_mode():
-        image_embeds = [
-            unit_length(model.get_image_features(torch.from_numpy(preprocessing.normalize(pixels[rows]))))
-            for rows in _blocks(len(pixels))
-        ]
-        text_embeds = [
-            unit_length(
-                model.get_text_features(torch.from_numpy(input_ids[rows]), torch.from_numpy(attention_mask[rows]))
-            )
-            for rows in _blocks(len(texts))
-        ]
     answers = Golden(
         texts=tuple(texts),
         input_ids=input_ids,
         attention_mask=attention_mask,
-        text_embeds=torch.cat(text_embeds).numpy(),
+        text_embeds=embed_tokens(model, input_ids, attention_mask),
         pictures=tuple(picture_files),
         pixels=pixels,
-        image_embeds=torch.cat(image_embeds).numpy(),
+        image_embeds=embed_pixels(model, preprocessing, pixels),
     )
     _check_telling(answers.image_embeds, "image")
     _check_telling(answers.text_embeds, "text")
     return answers
+
+
+@torch.inference_mode()
+def embed_pixels(
+    model: AlignModel, preprocessing: ImagePreprocessing, pixels: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """The reference's embeddings of `pixels`, uint8 (n, height, width, 3): float32 (n, dim), unit rows."""
+    rows = [
+        unit_length(model.get_image_features(torch.from_numpy(preprocessing.normalize(pixels[rows]))))
+        for rows in _blocks(len(pixels))
+    ]
+    return torch.cat(rows).numpy()
+
+
+@torch.inference_mode()
+def embed_tokens(
+    model: AlignModel, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The reference's embeddings of texts, tokens and mask int64 (n, sequence): float32 (n, dim), unit rows."""
+    rows = [
+        unit_length(model.get_text_features(torch.from_numpy(input_ids[rows]), torch.from_numpy(attention_mask[rows])))
+        for rows in _blocks(len(input_ids))
+    ]
+    return torch.cat(rows).numpy()
 
 
 def pixel_batches(answers: Golden) -> list[NDArray[np.uint8]]:

@@ -6,6 +6,7 @@ import argparse
 import math
 from dataclasses import replace
 
+from align_exporter.cache_options import add_cache_options, calibration_cache
 from align_exporter.options import FP16_HEADROOM, INT8_OPSET, INT8_TARGETS, ExportOptions
 from align_exporter.sample_options import check_sample_options
 from align_runtime.errors import ConfigurationError
@@ -59,12 +60,20 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         "--target-cosine",
         metavar="X",
         type=float,
-        help="smallest cosine with the reference, as it is and mean-centred, that the INT8 graphs have to reach "
-        "(default: the gate's table)",
+        help="cosine with the float graph, as it is and mean-centred, the mean but for the worst fiftieth, that INT8 "
+        "graphs have to reach on every fourth picture and caption, which then are not calibrated on. Parts stay float until they do, as few as "
+        "possible",
+    )
+    group.add_argument(
+        "--target-agreement",
+        metavar="SHARE",
+        type=float,
+        help="the same of decisions: the share of these samples whose nearest one of the other tower stays the same",
     )
     group.add_argument(
         "--keep-slower", action="store_true", help="keep INT8 graphs for CPUs that are not faster; recorded"
     )
+    add_cache_options(group)
 
 
 def _add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -113,11 +122,7 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
             f"--int8 is given with --opset {options.opset}; {INT8_OPSET} or later is needed: the graph for TensorRT "
             "quantises FP16 values (--int8-target cpu leaves it out)"
         )
-    idle = options.target_cosine is None and options.int8_target == INT8_TARGETS[0] and not options.keep_slower
-    if not options.int8 and not idle:
-        raise ConfigurationError(
-            "--target-cosine, --int8-target and --keep-slower do nothing without --int8; add it or leave them out"
-        )
+    _check_int8_options(options)
     export = ExportOptions(
         pixel_input=options.pixel_input,
         opset=options.opset,
@@ -127,19 +132,31 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
         fp16_headroom=options.fp16_headroom,
         int8=options.int8,
         int8_target=options.int8_target,
+        target_cosine=options.target_cosine,
+        target_agreement=options.target_agreement,
         keep_slower=options.keep_slower,
+        calibration_cache=calibration_cache(options),
     )
     return replace(
         export,
         max_abs=_by_variant("--max-abs", options.max_abs, export.variants),
-        min_cosine=_by_variant("--min-cosine", options.min_cosine, export.variants)
-        | _target("--target-cosine", options.target_cosine),
+        min_cosine=_by_variant("--min-cosine", options.min_cosine, export.variants),
     )
 
 
-def _target(option: str, cosine: float | None) -> dict[str, float]:
-    if cosine is None:
-        return {}
-    if not -1 <= cosine <= 1:
-        raise ConfigurationError(f"{option} is {cosine:g}; a cosine between -1 and 1 is needed")
-    return {"int8": cosine}
+def _check_int8_options(options: argparse.Namespace) -> None:
+    targets = {"--target-cosine": options.target_cosine, "--target-agreement": options.target_agreement}
+    asked = {name: value for name, value in targets.items() if value is not None}
+    idle = not asked and options.int8_target == INT8_TARGETS[0] and not options.keep_slower
+    if not options.int8 and not idle:
+        raise ConfigurationError(
+            f"{', '.join(targets)}, --int8-target and --keep-slower do nothing without --int8; add it or leave them out"
+        )
+    for name, value in asked.items():
+        if not 0 <= value <= 1:
+            raise ConfigurationError(f"{name} is {value:g}; a number between 0 and 1 is needed")
+    if asked and options.pictures is None:
+        raise ConfigurationError(
+            f"{' and '.join(asked)}: a target is checked on pictures that are kept out of the calibration, and the "
+            "built-in ones are too few for that; name some with --pictures"
+        )

@@ -96,12 +96,16 @@ class Progress:
     def bar(self, title: str, items: Iterable[T], total: int) -> Iterator[T]:
         """Passes `items` on, showing how many of `total` are done."""
         start = time.monotonic()
-        for done, item in enumerate(items):
-            if self._live:
-                filled = BAR_WIDTH * done // max(total, 1)
-                self._write(f"{CLEAR_LINE}  {title} [{'█' * filled}{'·' * (BAR_WIDTH - filled)}] {done}/{total}")
-            yield item
+        yield from self.track(title, items, total)
         self._finish("✓", title, start)
+
+    def track(self, title: str, items: Iterable[T], total: int, done: int = 0) -> Iterator[T]:
+        """As `bar`, for a part of a phase: it leaves no line. `done` of the `total` were passed on before."""
+        for count, item in enumerate(items, start=done):
+            if self._live:
+                filled = BAR_WIDTH * count // max(total, 1)
+                self._write(f"{CLEAR_LINE}  {title} [{'█' * filled}{'·' * (BAR_WIDTH - filled)}] {count}/{total}")
+            yield item
 
     def warn(self, text: str) -> None:
         """A line that stays."""

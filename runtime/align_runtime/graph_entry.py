@@ -80,11 +80,13 @@ class Quantization:
             scales follow from each input.
         samples: pictures or captions that scales were measured on; 0 where none were needed.
         speed: one of `SPEEDS`.
+        kept: parts that stay float, so that a target is met: blocks or operators.
     """
 
     scheme: str
     samples: int
     speed: str
+    kept: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
@@ -92,7 +94,10 @@ class Quantization:
         if speed not in SPEEDS:
             raise ConfigurationError(f"{where}: speed is {speed!r}; known: {', '.join(SPEEDS)}")
         return cls(
-            scheme=require(where, values, "scheme", str), samples=require(where, values, "samples", int), speed=speed
+            scheme=require(where, values, "scheme", str),
+            samples=require(where, values, "samples", int),
+            speed=speed,
+            kept=_texts(f"{where}: kept", require(where, values, "kept", list)),
         )
 
 

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch.ao.quantization import MovingAverageMinMaxObserver
 
+from align_calibration.divergence import SMOOTHING, divergences
 from align_calibration.histograms import BINS, Histogram
-from align_calibration.observers import OBSERVERS, Observer, least_error, min_max, percentile
+from align_calibration.observers import (
+    CUTS,
+    OBSERVERS,
+    Observer,
+    entropy,
+    least_error,
+    min_max,
+    moving_average,
+    percentile,
+)
 from align_calibration.scales import INT8, UINT8, Grid, Scale
 
 
-def histogram(values: np.ndarray) -> Histogram:
+def histogram(values: np.ndarray, samples: int = 20) -> Histogram:
+    """Of `values`, which are those of so many samples."""
     counts, _ = np.histogram(values, BINS)
-    return Histogram(float(values.min()), float(values.max()), counts)
+    parts = np.array_split(values, samples)
+    lows, highs = (np.array([function(part) for part in parts]) for function in (np.min, np.max))
+    return Histogram(float(values.min()), float(values.max()), counts, lows, highs)
 
 
 GRIDS = [UINT8, INT8]
@@ -93,6 +108,89 @@ def test_least_error_beats_min_max_where_values_are_rare(grid: Grid) -> None:
 def test_a_tensor_of_zeros_gets_a_scale(observe: Observer, grid: Grid) -> None:
     counts = np.zeros(BINS, dtype=np.int64)
     counts[0] = 5
-    scale = observe(Histogram(0.0, 0.0, counts), grid)
+    scale = observe(Histogram(0.0, 0.0, counts, np.zeros(5), np.zeros(5)), grid)
     assert scale.step > 0
     assert scale.zero_point == 0
+
+
+@BOTH
+def test_a_moving_average_is_that_of_torch(grid: Grid) -> None:
+    parts = [part * (1 + index % 3) for index, part in enumerate(np.array_split(NORMAL, 50))]
+    oracle = MovingAverageMinMaxObserver()
+    for part in parts:
+        oracle(torch.from_numpy(part))
+    scale = moving_average(histogram(np.concatenate(parts), 50), grid)
+    assert scale.step == pytest.approx(grid.scale(float(oracle.min_val), float(oracle.max_val)).step, rel=1e-5)
+
+
+@BOTH
+def test_a_moving_average_follows_the_order_of_samples_and_ends_at_the_range(grid: Grid) -> None:
+    counts, zeros = np.ones(BINS, dtype=np.int64), np.zeros(3)
+    rising, falling = (
+        moving_average(Histogram(0.0, 100.0, counts, zeros, np.array(highs)), grid)
+        for highs in ([1.0, 1.0, 2.0], [2.0, 1.0, 1.0])
+    )
+    assert ends(rising)[1] == pytest.approx(1.01, abs=rising.step)
+    assert ends(falling)[1] == pytest.approx(1 + 0.99**2, abs=falling.step)
+    runaway = Histogram(0.0, 4.0, counts, zeros, np.array([4.0, 4.0, 1e6]))
+    assert ends(moving_average(runaway, grid))[1] == pytest.approx(4.0, abs=0.1)
+
+
+def naive_divergence(found: Histogram, scale: Scale, grid: Grid) -> float:
+    """KL(P‖Q), bin by bin, as the sources of align_calibration.divergence write it down."""
+    numbers = np.round(found.centres / scale.step) + scale.zero_point
+    inside = np.flatnonzero((numbers >= grid.lowest) & (numbers <= grid.highest))
+    p = np.zeros(BINS)
+    p[inside] = found.counts[inside]
+    p[inside[0]] += found.counts[: inside[0]].sum()
+    p[inside[-1]] += found.counts[inside[-1] + 1 :].sum()
+    q = np.zeros(BINS)
+    for number in np.unique(numbers[inside]):
+        bins = inside[numbers[inside] == number]
+        bins = bins[p[bins] > 0]
+        q[bins] = max(found.counts[bins].sum(), SMOOTHING) / max(len(bins), 1)
+    p, q = p[p > 0] / p.sum(), q[p > 0] / q.sum()
+    return float((p * np.log(p / q)).sum())
+
+
+@BOTH
+@pytest.mark.parametrize("values", [NORMAL, TAILED, np.abs(NORMAL), -np.abs(NORMAL) - 1, NORMAL + 40])
+def test_divergences_are_those_of_the_definition(values: np.ndarray, grid: Grid) -> None:
+    found = histogram(values)
+    low, high = min(found.lowest, 0.0), max(found.highest, 0.0)
+    scales = [grid.scale(low * keep, high * other) for keep in (1.0, 0.8, 0.3) for other in (1.0, 0.99, 0.6, 0.25)]
+    scales = [scale for scale in dict.fromkeys(scales) if ends(scale)[1] - 2 * scale.step > found.lowest]
+    assert len(scales) >= 2
+    expected = [naive_divergence(found, scale, grid) for scale in scales]
+    np.testing.assert_allclose(divergences(found, scales, grid), expected, rtol=1e-6, atol=1e-12)
+    assert min(expected) >= 0
+
+
+@BOTH
+def test_a_range_without_values_tells_nothing(grid: Grid) -> None:
+    outside, around = grid.scale(0.0, 1.0), grid.scale(0.0, 50.0)
+    found = divergences(histogram(NORMAL + 40), [outside, around], grid)
+    assert np.isinf(found[0])
+    assert np.isfinite(found[1])
+
+
+@BOTH
+def test_entropy_is_the_least_divergence_that_a_cut_can_have(grid: Grid) -> None:
+    found = histogram(TAILED)
+    scales = [grid.scale(found.lowest * (1 - low), found.highest * (1 - high)) for low in CUTS for high in CUTS]
+    assert divergences(found, [entropy(found, grid)], grid)[0] == divergences(found, scales, grid).min()
+
+
+@BOTH
+def test_entropy_keeps_what_is_spread_evenly_and_cuts_rare_values_off(grid: Grid) -> None:
+    even = np.linspace(-1, 1, 400_000)
+    assert entropy(histogram(even), grid) == min_max(histogram(even), grid)
+    assert ends(entropy(histogram(TAILED), grid))[1] < 20
+
+
+@BOTH
+def test_entropy_of_one_value(grid: Grid) -> None:
+    counts = np.zeros(BINS, dtype=np.int64)
+    counts[0] = 12
+    constant = Histogram(2.5, 2.5, counts, np.full(3, 2.5), np.full(3, 2.5))
+    assert entropy(constant, grid) == min_max(constant, grid)

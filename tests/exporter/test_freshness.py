@@ -49,6 +49,10 @@ def test_another_option(checkpoint: Path, tiny_bundle: Path) -> None:
     assert why(checkpoint, tiny_bundle, opset=21) == "other options: opset"
 
 
+def test_where_a_calibration_is_kept_decides_nothing(checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    assert why(checkpoint, tiny_bundle, calibration_cache=tmp_path) is None
+
+
 def test_another_tool(checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "version", lambda tool: "0.0" if tool == "torch" else freshness_version(tool))
     assert why(checkpoint, tiny_bundle) == "other tools: torch"

@@ -12,7 +12,7 @@ import pytest
 from align_calibration.samples.own_samples import OwnSamples, choose_samples
 from align_exporter.checkpoint import Checkpoint
 from align_exporter.contract import text_contract, vision_contract
-from align_exporter.observed import ObservedSamples
+from align_exporter.observed import KeptPictures, ObservedSamples
 from align_reference.config import AlignConfig
 from align_runtime import golden
 from align_runtime.bundle import Bundle
@@ -77,3 +77,25 @@ def test_own_samples_come_after_the_built_in_ones(
     for batch, pixels in zip(normalised, means, strict=True):
         expected = bundle.manifest.preprocessing.normalize(pixels["pixels"])
         np.testing.assert_array_equal(batch["pixel_values"], expected)
+
+
+def test_pictures_for_scales_are_kept_as_bytes_for_every_graph(
+    folder: Path, tiny_bundle: Path, tiny_checkpoint: Path
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    config, preprocessing = AlignConfig.from_file(tiny_checkpoint / "config.json"), bundle.manifest.preprocessing
+    subject = observed(bundle, choose_samples(folder / "photos", None, 10, 0))
+    own = preprocess(list(pictures(3).values()), preprocessing)
+    size = preprocessing.output_size
+    for pixel_input, name, expected in (
+        ("uint8", "pixels", own),
+        ("float32", "pixel_values", preprocessing.normalize(own)),
+    ):
+        kept = cast(KeptPictures, subject.for_scales(vision_contract(config, size, pixel_input)))
+        assert [pixels.dtype for pixels in kept.pixels] == [np.uint8] * 3
+        assert len(kept) == 3
+        for _ in range(2):  # they are run many times
+            np.testing.assert_array_equal(np.concatenate([batch[name] for batch in kept]), expected)
+        np.testing.assert_array_equal(kept[1:][0][name], expected[1:2])
+    assert len(subject.for_scales(text_contract(config))) == 0
+    assert len(observed(bundle, None).for_scales(vision_contract(config, size, "uint8"))) == len(subject.answers.pixels)

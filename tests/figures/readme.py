@@ -29,7 +29,16 @@ def figures() -> str:
     vision = json.loads((ROOT / "tests/results/vision.json").read_text())
     fp16 = json.loads((ROOT / "tests/results/fp16.json").read_text())
     int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
-    parts = (_full_size(full_size), _fp16(fp16), _text(text), _vision(vision), _int8(int8), _tiny(tiny))
+    calibration = json.loads((ROOT / "tests/results/calibration.json").read_text())
+    parts = (
+        _full_size(full_size),
+        _fp16(fp16),
+        _text(text),
+        _vision(vision),
+        _int8(int8),
+        _calibration(calibration),
+        _tiny(tiny),
+    )
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
@@ -125,6 +134,15 @@ def _int8(result: dict[str, Any]) -> list[str]:
             ],
         ),
     ]
+
+
+def _calibration(result: dict[str, Any]) -> list[str]:
+    cases = [
+        f"{case['peak_bytes'] / 2**30:.2f} GiB with {case['pictures']} pictures"
+        f"{' and all trials' if case['trials'] else ''}"
+        for case in result["cases"]
+    ]
+    return [f"Memory of a process that calibrates the vision graph, at most: {', '.join(cases)}."]
 
 
 TEXT_CONTESTANTS = {

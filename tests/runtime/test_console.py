@@ -112,6 +112,18 @@ def test_a_bar_passes_everything_on_and_counts() -> None:
     assert "] 3/4" in stream.getvalue()
 
 
+def test_a_part_of_a_phase_is_seen_and_leaves_no_line() -> None:
+    stream, log = Terminal(), io.StringIO()
+    assert list(Progress(stream=stream).track("trial 1", "cd", 4, done=2)) == list("cd")
+    assert "trial 1 [" in stream.getvalue()
+    assert "] 2/4" in stream.getvalue()
+    assert "] 0/4" not in stream.getvalue()
+    assert "\n" not in stream.getvalue()
+    progress = Progress(stream=log)
+    assert list(progress.track("trial 1", "cd", 4)) == list("cd")
+    assert (log.getvalue(), progress.finished) == ("", [])
+
+
 def test_quiet_is_quiet() -> None:
     stream = Terminal()
     progress = Progress(quiet=True, stream=stream)

@@ -18,7 +18,7 @@ takes them for the scale of one tensor, makes MatMulIntegerToFloat of the group 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_exporter.int8.constants import constant
+from align_exporter.int8.units import unit_of
 from align_exporter.int8.weights import TINIEST, quantized_weights
 
 FLOAT = ir.DataType.FLOAT
@@ -43,11 +44,11 @@ def dense_nodes(graph: ir.Graph) -> list[ir.Node]:
     ]
 
 
-def quantize_per_token(model: ir.Model) -> int:
-    """Quantises the dense layers of `model` in place; returns how many there are."""
+def quantize_per_token(model: ir.Model, kept: Collection[str] = ()) -> int:
+    """Quantises the dense layers of `model` in place, but for those named in `kept`; returns how many."""
     graph = model.graph
     activations: dict[ir.Value, _Rows] = {}
-    nodes = dense_nodes(graph)
+    nodes = [node for node in dense_nodes(graph) if unit_of(node) not in kept]
     for node in nodes:
         features = node.inputs[0]
         assert features is not None

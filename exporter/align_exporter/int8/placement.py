@@ -18,13 +18,14 @@ documentation (Working with Quantized Types, "Q/DQ placement recommendations") a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from align_exporter.fp16.rules import gate, undiluted_gates
 from align_exporter.int8.per_token import dense_nodes
+from align_exporter.int8.units import unit_of
 
 DEPTHWISE_MULTIPLE = 8  # of channels
 DEPTHWISE_KERNEL = 3  # at least, on both axes
@@ -48,15 +49,16 @@ class Placement:
         return [value.name or "" for value in self.readers]
 
 
-def place(graph: ir.Graph) -> Placement:
-    """The placement for the float graph `graph`."""
-    gates = [gate(node) for node in graph if node.op_type == "GlobalAveragePool"]
+def place(graph: ir.Graph, kept: Collection[str] = ()) -> Placement:
+    """The placement for the float graph `graph`, the parts `kept` in float (see `align_exporter.int8.units`)."""
+    nodes = [node for node in graph if unit_of(node) not in kept]
+    gates = [gate(node) for node in nodes if node.op_type == "GlobalAveragePool"]
     gated = {node for found in gates if found.product for node in found.nodes}
     dense = set(dense_nodes(graph))
-    products = [node for node in graph if node in dense or (_has_kernel(node) and node not in gated)]
+    products = [node for node in nodes if node in dense or (_has_kernel(node) and node not in gated)]
     chosen = set(products)
     readers: dict[ir.Value, list[ir.Node]] = {}
-    for node in graph:
+    for node in nodes:
         for value in _operands(node, chosen):
             readers.setdefault(value, []).append(node)
     spared = undiluted_gates(graph)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import onnx_ir as ir
 
-from align_calibration.observe import Batch
 from align_calibration.ranges import TensorRange
-from align_calibration.scales import INT8, UINT8
+from align_calibration.scales import INT8, UINT8, Scale
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.halve import Halving, decide
 from align_exporter.int8.acceptance import Race
-from align_exporter.int8.per_token import quantize_per_token
+from align_exporter.int8.calibration import Calibration
+from align_exporter.int8.per_token import dense_nodes, quantize_per_token
 from align_exporter.int8.placement import place
 from align_exporter.int8.search import Method, Trial, best_scales
 from align_exporter.int8.signed import quantize_signed
 from align_exporter.int8.static import quantize_statically, quantized_nodes, quantized_tensors
+from align_exporter.int8.target import Goal, Point, meet
+from align_exporter.int8.units import unit_of
 from align_exporter.options import ExportOptions
 
 BY_ROW = "per token"
-FOR_CPU = Method(UINT8, quantized_tensors, quantize_statically)
-FOR_GPU = Method(INT8, lambda graph: place(graph).tensors, quantize_signed)
+FOR_CPU = {
+    "vision": Method(UINT8, quantized_nodes, quantized_tensors, quantize_statically),
+    "text": Method(UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_per_token(model, kept)),
+}
+FOR_GPU = Method(INT8, lambda graph: place(graph).products, lambda graph: place(graph).tensors, quantize_signed)
 
 
 @dataclass(frozen=True)
@@ -32,54 +36,75 @@ class Quantizing:
     """How an INT8 graph came about.
 
     Attributes:
-        scheme: as in `align_runtime.graph_entry.Quantization`.
         samples: pictures or captions that scales were measured on.
         trials: of observers, the best first; none where nothing is calibrated.
-        operators: how many were quantised, by operator; every dense layer counts as ``"MatMul"``.
+        points: what was tried to meet a target, the graph that was taken first; none without a target.
         races: against the float graphs of the tower.
     """
 
-    scheme: str
     samples: int
     trials: tuple[Trial, ...]
-    operators: Mapping[str, int]
+    points: tuple[Point, ...] = ()
     races: tuple[Race, ...] = ()
 
+    @property
+    def scheme(self) -> str:
+        """As in `align_runtime.graph_entry.Quantization`."""
+        return self.trials[0].scheme if self.trials else BY_ROW
 
-def quantize_for_cpu(model: ir.Model, pictures: Sequence[Batch], folder: Path) -> Quantizing:
-    """Quantises `model` in place: with the best scales on `pictures`, in batches of one, or token by token without any.
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Parts that stay float."""
+        return self.points[0].kept if self.points else ()
 
-    Args:
-        folder: as in `align_calibration.observe.run_batches`.
+
+def quantize_for_cpu(model: ir.Model, tower: str, calibration: Calibration, goal: Goal | None) -> Quantizing:
+    """Quantises `model` in place, for the kernels of ONNX Runtime: vision with the best scales on the samples, text
+    token by token.
 
     Raises:
-        BuildError: as `best_scales`.
+        BuildError: as `best_scales` and `meet`.
     """
-    if not pictures:
-        return Quantizing(BY_ROW, 0, (), {"MatMul": quantize_per_token(model)})
-    operators = Counter(node.op_type for node in quantized_nodes(model.graph))
-    scales, trials = best_scales(model, FOR_CPU, pictures, folder)
-    FOR_CPU.apply(model, scales)
-    return Quantizing(trials[0].scheme, len(pictures), trials, operators)
+    scales, quantizing = _decide(model, FOR_CPU[tower], calibration, goal)
+    FOR_CPU[tower].apply(model, scales, quantizing.kept)
+    return quantizing
 
 
 def quantize_for_gpu(
-    model: ir.Model, samples: Sequence[Batch], ranges: tuple[TensorRange, ...], options: ExportOptions, folder: Path
+    model: ir.Model,
+    calibration: Calibration,
+    goal: Goal | None,
+    ranges: tuple[TensorRange, ...],
+    options: ExportOptions,
 ) -> tuple[Quantizing, Halving]:
-    """Quantises `model` in place with the best scales on `samples`, in batches of one, and makes the rest FP16.
+    """Quantises `model` in place with the best scales on the samples and makes the rest FP16.
 
     What FP16 does not hold stays FP32, as in the FP16 graph. Weights that are not INT8 are rounded to nearest: what
     the means of channels lose by it is far below what INT8 does to them.
 
     Args:
         ranges: of the tensors of `model`.
-        folder: as in `align_calibration.observe.run_batches`.
 
     Raises:
-        BuildError: as `best_scales` and `decide`.
+        BuildError: as `best_scales`, `meet` and `align_exporter.fp16.halve.decide`.
     """
-    operators = Counter(node.op_type for node in place(model.graph).products)
-    scales, trials = best_scales(model, FOR_GPU, samples, folder)
+    scales, quantizing = _decide(model, FOR_GPU, calibration, goal)
     float32, halving = decide(model, ranges, options)
-    casts = convert(model, float32 | quantize_signed(model, scales, float32))
-    return Quantizing(trials[0].scheme, len(samples), trials, operators), replace(halving, casts=casts)
+    casts = convert(model, float32 | quantize_signed(model, scales, quantizing.kept, float32))
+    return quantizing, replace(halving, casts=casts)
+
+
+def int8_operators(model: ir.Model, tower: str, kept: Collection[str]) -> Counter[str]:
+    """How many operators of the float graph `model` are quantised for CPUs, by operator; every dense layer counts as
+    ``"MatMul"``."""
+    nodes = [node for node in FOR_CPU[tower].operators(model.graph) if unit_of(node) not in kept]
+    return Counter("MatMul" if tower == "text" else node.op_type for node in nodes)
+
+
+def _decide(
+    model: ir.Model, method: Method, calibration: Calibration, goal: Goal | None
+) -> tuple[Mapping[str, Scale], Quantizing]:
+    """Scales, and what stays float; `model` is left as it is."""
+    scales, trials = best_scales(model, method, calibration)
+    points = () if goal is None else meet(goal, model, method, scales, calibration)
+    return scales, Quantizing(len(calibration.samples) if trials else 0, trials, points)

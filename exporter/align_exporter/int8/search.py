@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from align_calibration.histograms import Histogram, measure_histograms
-from align_calibration.observe import Batch, run_batches
-from align_calibration.observers import OBSERVERS
+from align_calibration.histograms import Histogram
+from align_calibration.observers import OBSERVERS, least_error_behind_swish
 from align_calibration.scales import Grid, Scale
-from align_runtime.errors import BuildError
-
-LARGEST_ERROR = 4.0
+from align_exporter.int8.accuracy import embedding_error
+from align_exporter.int8.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -25,7 +20,7 @@ class Trial:
 
     Attributes:
         scheme: the observer's name.
-        error: mean square of the distance from the float graph's embeddings, over the samples; from 0 to 4.
+        error: `embedding_error` over the samples.
     """
 
     scheme: str
@@ -38,51 +33,61 @@ class Method:
 
     Attributes:
         grid: the numbers of activations.
-        tensors: names of those that need a scale.
-        apply: quantises a float32 graph in place, with a scale for each of them.
+        operators: those that compute in INT8.
+        tensors: names of the activations that need a scale.
+        apply: quantises a float32 graph in place, with a scale for each of them, but for the named parts (see
+            `align_exporter.int8.units`).
     """
 
     grid: Grid
+    operators: Callable[[ir.Graph], Sequence[ir.Node]]
     tensors: Callable[[ir.Graph], list[str]]
-    apply: Callable[[ir.Model, Mapping[str, Scale]], object]
+    apply: Callable[[ir.Model, Mapping[str, Scale], Collection[str]], object]
 
 
 def best_scales(
-    model: ir.Model, method: Method, batches: Sequence[Batch], folder: Path
+    model: ir.Model, method: Method, calibration: Calibration
 ) -> tuple[Mapping[str, Scale], tuple[Trial, ...]]:
-    """Scales for `model`, and all trials, the best first.
+    """Scales for `model`, and all trials, the best first; nothing where no tensor needs a scale.
 
     Args:
         model: float32; left as it is.
-        batches, folder: as in `measure_histograms`.
 
     Raises:
         BuildError: a tensor is not finite on the samples.
     """
-    try:
-        histograms = measure_histograms(model, method.tensors(model.graph), batches, folder)
-    except ValueError as error:
-        raise BuildError(f"INT8 cannot be calibrated: {error}; are these trained weights?") from None
-    exact = _embeddings(model, batches, folder)
-    scales = {name: _scales(histograms, name, method.grid) for name in OBSERVERS}
-    trials = []
-    for name in OBSERVERS:
+    tensors = method.tensors(model.graph)
+    if not tensors:
+        return {}, ()
+    histograms = calibration.histograms(model, tensors)
+    swished = swish_inputs(model.graph)
+    exact = calibration.embeddings(model, "calibration: float embeddings")
+    scales, trials = {}, []
+    for number, name in enumerate(OBSERVERS, start=1):
+        scales[name] = _scales(histograms, name, method.grid, swished)
         quantized = model.clone()
-        method.apply(quantized, scales[name])
-        trials.append(Trial(name, _error(_embeddings(quantized, batches, folder), exact)))
+        method.apply(quantized, scales[name], ())
+        actual = calibration.embeddings(quantized, f"calibration: trial {number} of {len(OBSERVERS)}, {name}")
+        trials.append(Trial(name, embedding_error(actual, exact)))
     trials.sort(key=lambda trial: trial.error)
     return scales[trials[0].scheme], tuple(trials)
 
 
-def _scales(histograms: Mapping[str, Histogram], observer: str, grid: Grid) -> dict[str, Scale]:
-    return {name: OBSERVERS[observer](histogram, grid) for name, histogram in histograms.items()}
+def swish_inputs(graph: ir.Graph) -> set[str]:
+    """Names of the tensors that nothing but a swish reads: Mul(x, Sigmoid(x))."""
+    return {
+        value.name or ""
+        for node in graph
+        if node.op_type == "Sigmoid" and (value := node.inputs[0]) is not None
+        if {use.node for use in value.uses()} == {node, *(use.node for use in node.outputs[0].uses())}
+    }
 
 
-def _error(actual: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
-    distances = ((actual - exact) ** 2).sum(axis=1)
-    # Not a number where the embedding is all zeros: as far as unit vectors can be.
-    return float(np.where(np.isnan(distances), LARGEST_ERROR, distances).mean())
-
-
-def _embeddings(model: ir.Model, batches: Sequence[Batch], folder: Path) -> NDArray[np.float64]:
-    return np.concatenate(list(run_batches(model, batches, folder))).astype(np.float64)
+def _scales(
+    histograms: Mapping[str, Histogram], observer: str, grid: Grid, swished: Collection[str]
+) -> dict[str, Scale]:
+    """For what a swish reads, the error behind it counts, whatever the observer of the others."""
+    return {
+        name: (least_error_behind_swish if name in swished else OBSERVERS[observer])(histogram, grid)
+        for name, histogram in histograms.items()
+    }

@@ -28,12 +28,13 @@ LEAST_HALF = np.float32(2.0**-24)  # the smallest positive FP16 number
 
 
 def quantize_signed(
-    model: ir.Model, scales: Mapping[str, Scale], float32: Collection[ir.Node] = ()
+    model: ir.Model, scales: Mapping[str, Scale], kept: Collection[str] = (), float32: Collection[ir.Node] = ()
 ) -> frozenset[ir.Node]:
     """Quantises the float32 graph `model` in place.
 
     Args:
         scales: of all the tensors of its placement, signed.
+        kept: parts that stay float, see `align_exporter.int8.units`.
         float32: its operators that will stay FP32 in FP16. QuantizeLinear goes with what computes its input,
             DequantizeLinear with what reads its output, so that no cast comes between them and their operators.
 
@@ -41,7 +42,7 @@ def quantize_signed(
         The new operators that have to stay FP32 then, too.
     """
     graph = model.graph
-    placement = place(graph)
+    placement = place(graph, kept)
     added: set[ir.Node] = set()
     for node in placement.products:
         dequantizer = _quantize_weights(graph, node)

@@ -10,7 +10,7 @@ and is slower than float32. TensorRT wants signed activations and nothing inside
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -18,22 +18,25 @@ from numpy.typing import NDArray
 
 from align_calibration.scales import Scale
 from align_exporter.int8.constants import constant
+from align_exporter.int8.units import unit_of
 from align_exporter.int8.weights import quantized_weights
 
 MOST_UNITS = 2.0**30  # of an int32 bias: the other half is left to the sum of products
 FUSED_OPERATORS = ("Conv", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
 
 
-def quantized_nodes(graph: ir.Graph) -> list[ir.Node]:
+def quantized_nodes(graph: ir.Graph, kept: Collection[str] = ()) -> list[ir.Node]:
     """The operators that compute in INT8: between the first and the last convolution, both included.
 
     Before are the bytes and their normalisation; after are the last residual, the mean over the picture and the L2
     norm, which cost next to nothing and end in the embedding. Sums and products with a constant, as older opsets spell
-    an activation with, stay float: there is no scale for the constant.
+    an activation with, stay float: there is no scale for the constant. So do the parts `kept`, see
+    `align_exporter.int8.units`.
     """
     after = _reached(graph, forwards=True)
     before = _reached(graph, forwards=False)
-    return [node for node in graph if node in after and node in before and _has_kernel(node)]
+    between = (node for node in graph if node in after and node in before)
+    return [node for node in between if _has_kernel(node) and unit_of(node) not in kept]
 
 
 def _has_kernel(node: ir.Node) -> bool:
@@ -41,24 +44,24 @@ def _has_kernel(node: ir.Node) -> bool:
     return node.op_type in FUSED_OPERATORS and (node.op_type == "Conv" or not constant_operand)
 
 
-def quantized_tensors(graph: ir.Graph) -> list[str]:
+def quantized_tensors(graph: ir.Graph, kept: Collection[str] = ()) -> list[str]:
     """Names of the activations that are quantised: all that those operators read or write, in the graph's order."""
-    nodes = quantized_nodes(graph)
+    nodes = quantized_nodes(graph, kept)
     values = [value for node in nodes for value in (*node.inputs, *node.outputs)]
     return list(dict.fromkeys(value.name or "" for value in values if value is not None and not value.is_initializer()))
 
 
-def quantize_statically(model: ir.Model, scales: Mapping[str, Scale]) -> None:
-    """Quantises `model` in place; `scales` of all its `quantized_tensors`."""
+def quantize_statically(model: ir.Model, scales: Mapping[str, Scale], kept: Collection[str] = ()) -> None:
+    """Quantises `model` in place, but for the parts `kept`; `scales` of all its `quantized_tensors`."""
     graph = model.graph
-    nodes = quantized_nodes(graph)
+    nodes, tensors = quantized_nodes(graph, kept), quantized_tensors(graph, kept)
     results = (value for node in graph for value in node.outputs)
     values = {value.name or "": value for value in [*graph.inputs, *results]}
     for node in nodes:
         if node.op_type == "Conv":
             _quantize_weights(graph, node, scales)
-    for name, scale in scales.items():
-        _quantize_activation(graph, values[name], scale)
+    for name in tensors:
+        _quantize_activation(graph, values[name], scales[name])
 
 
 def _reached(graph: ir.Graph, forwards: bool) -> set[ir.Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import onnx_ir as ir
 import pytest
 
 import align_runtime
+from align_calibration.observers import OBSERVERS
+from align_calibration.statistics import statistics_key
 from align_exporter import gate, graphs
 from align_exporter.command import main
 from align_exporter.int8.acceptance import ROUNDS, Race
@@ -119,7 +122,7 @@ def test_the_report_holds_trials_and_races(bundle: Bundle) -> None:
         record["graph"]["file"]: record for record in json.loads((bundle.folder / "report.json").read_text())["graphs"]
     }
     vision = records[FILES["vision"]]
-    assert len(vision["trials"]) == 6
+    assert {trial["scheme"] for trial in vision["trials"]} == set(OBSERVERS)
     errors = [trial["error"] for trial in vision["trials"]]
     assert errors == sorted(errors)
     assert [race["case"] for race in vision["races"]] == ["batch 1", "batch 8"]
@@ -139,6 +142,13 @@ def test_two_builds_are_the_same_but_for_the_report(
         name = file.relative_to(bundle.folder)
         same = file.read_bytes() == (tmp_path / "again" / name).read_bytes()
         assert same == (file.stem != "report"), name
+
+
+def test_the_key_of_a_calibration_does_not_depend_on_where_the_graph_lies(bundle: Bundle, tmp_path: Path) -> None:
+    file = bundle.path("onnx/vision_model.onnx")
+    copy = Path(shutil.copy(file, tmp_path))
+    keys = [statistics_key(ir.load(path), ["pixels"], [], {}) for path in (file, copy)]
+    assert keys[0] == keys[1]
 
 
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,20 +195,23 @@ def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, facto
 def test_a_missed_target_says_how_far_it_got_and_leaves_nothing(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--target-cosine", "0.9999") == 1
+    arguments = ("--int8", "--target-cosine", "0.9999", "--calibration-cache", str(tmp_path / "cache"))
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
     message = capsys.readouterr().err
     assert "onnx/vision_model_int8_cpu.onnx: min_cosine is 0.9" in message
     assert "allowed 1 " in message or "allowed 0.9999" in message or "allowed 1" in message
-    assert "the best of 6 ways of calibrating on 8 pictures" in message
-    assert list(tmp_path.iterdir()) == []
+    assert f"the best of {len(OBSERVERS)} ways of calibrating on 8 pictures" in message
+    assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # what was measured serves the next try
 
 
 def test_a_slower_graph_is_refused(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     slower = Race("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
     monkeypatch.setattr(graphs, "race", lambda *_: (slower,))
-    assert export(tiny_checkpoint, tmp_path / "bundle", "--int8") == 1
+    assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--no-calibration-cache") == 1
     assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

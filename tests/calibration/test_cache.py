@@ -1,0 +1,357 @@
+"""A calibration that was killed goes on where it was; what was not measured for it is never taken."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from align_calibration import cache as cache_module
+from align_calibration import histograms, statistics
+from align_calibration.cache import ENTRIES, StatisticsCache
+from align_calibration.histograms import BINS, QUIET, Histogram, measure_histograms
+from align_calibration.observe import Batch
+from align_calibration.observers import OBSERVERS
+from align_calibration.scales import UINT8
+from align_calibration.statistics import Statistics, statistics_key
+from align_runtime.console import Progress
+from support.graphs import CHAIN, typed
+
+TENSORS = ["x", "a", "b", "c", "y"]
+SAMPLES = 6
+SLICES = 3
+RUNS = SAMPLES * (1 + SLICES)
+
+
+def samples(seed: int = 0) -> list[Batch]:
+    rows = np.random.default_rng(seed).standard_normal((SAMPLES, 1, 4)).astype(np.float32)
+    return [{"x": row} for row in rows]
+
+
+class Counted:
+    """`run_batches`, which counts the runs and may end the run after so many with `end`."""
+
+    def __init__(self, last: int = sys.maxsize, end: Callable[[], Any] = lambda: None) -> None:
+        self.runs, self._last, self._end = 0, last, end
+
+    def __call__(self, *arguments: Any) -> Iterator[np.ndarray]:
+        for output in run_batches(*arguments):
+            if self.runs == self._last:
+                self._end()
+            self.runs += 1
+            yield output
+
+
+run_batches = histograms.run_batches
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several slices, and a write after every run."""
+    monkeypatch.setattr(histograms, "SLICE_ELEMENTS", 8)
+    monkeypatch.setattr(cache_module, "SAVE_SECONDS", 0.0)
+
+
+class Workplace:
+    """Measures in a folder with a cache, and remembers what was said and how often the graph ran."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.warnings, self.runs = folder, list[str](), 0
+        self.cache = StatisticsCache(folder / "cache", self.warnings.append)
+
+    @property
+    def file(self) -> Path:
+        (entry,) = self.cache.folder.iterdir()
+        return entry
+
+    def measure(
+        self, batches: list[Batch] | None = None, counted: Counted | None = None, progress: Progress = QUIET
+    ) -> Mapping[str, Histogram]:
+        counted, batches = counted or Counted(), batches or samples()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(histograms, "run_batches", counted)
+            try:
+                return measure_histograms(typed(CHAIN), TENSORS, batches, self.folder, self.cache, progress)
+            finally:
+                self.runs = counted.runs
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+@pytest.fixture
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Histogram]:
+    """Without a cache."""
+    return measure_histograms(typed(CHAIN), TENSORS, samples(), tmp_path_factory.mktemp("expected"))
+
+
+def assert_equal(found: Mapping[str, Histogram], expected: Mapping[str, Histogram]) -> None:
+    assert list(found) == list(expected) == TENSORS
+    for name, histogram in expected.items():
+        for field, value in vars(histogram).items():
+            np.testing.assert_array_equal(getattr(found[name], field), value)
+
+
+def test_the_graph_is_measured_in_slices() -> None:
+    assert len(list(histograms._slices(typed(CHAIN).graph, TENSORS))) == SLICES
+
+
+# ── going on ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from align_calibration import cache, histograms
+from calibration.test_cache import Counted, Workplace
+histograms.SLICE_ELEMENTS, cache.SAVE_SECONDS = 8, 0.0
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+Workplace(Path(sys.argv[1])).measure(counted=Counted(RUNS // 2, kill))
+"""
+
+
+def test_a_killed_calibration_goes_on(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+    program = KILLED.replace("RUNS", str(RUNS))
+    done = subprocess.run([sys.executable, "-c", program, str(workplace.folder), *sys.path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert_equal(workplace.measure(), expected)
+    assert workplace.runs == RUNS - RUNS // 2
+    assert workplace.warnings == []
+
+
+@pytest.mark.parametrize("last", range(RUNS))
+def test_stopped_anywhere_it_comes_out_the_same(
+    last: int, workplace: Workplace, expected: Mapping[str, Histogram]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        workplace.measure(counted=Counted(last, lambda: signal.raise_signal(signal.SIGINT)))
+    assert_equal(workplace.measure(), expected)
+    assert workplace.runs == RUNS - last
+
+
+def test_a_run_that_is_stopped_while_it_counts_is_not_counted_twice(
+    workplace: Workplace, expected: Mapping[str, Histogram], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, calls = histograms._count, 0
+
+    def stopping(*arguments: Any) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # the second tensor of the second sample
+            raise KeyboardInterrupt
+        return count(*arguments)
+
+    monkeypatch.setattr(histograms, "_count", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        workplace.measure()
+    monkeypatch.setattr(histograms, "_count", count)
+    assert_equal(workplace.measure(), expected)
+    assert workplace.runs == RUNS - SAMPLES - 1
+
+
+def test_what_is_complete_is_not_measured_again(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+    assert_equal(workplace.measure(), expected)
+    assert workplace.runs == RUNS
+    assert_equal(workplace.measure(), expected)
+    assert workplace.runs == 0
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_progress_goes_on_too(live: bool, workplace: Workplace) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        workplace.measure(counted=Counted(SAMPLES + 4, lambda: signal.raise_signal(signal.SIGINT)))
+    stream = io.StringIO()
+    stream.isatty = lambda: live  # type: ignore[method-assign]
+    workplace.measure(progress=Progress(stream=stream))
+    shown = stream.getvalue()
+    assert f"  ! {SAMPLES + 4} of {RUNS} runs of the calibration were done before and are taken from " in shown
+    counts = [f"{count}/{SAMPLES * SLICES}" for count in range(SAMPLES * SLICES)]
+    assert [count for count in counts if f"] {count}" in shown] == counts[4:] * live
+    assert "ranges" not in shown
+    assert shown.count("\n") == 1
+
+
+def test_every_observer_is_served_by_one_entry(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+    workplace.measure()
+    found = workplace.measure()
+    for observe in OBSERVERS.values():
+        for name, histogram in expected.items():
+            assert observe(found[name], UINT8) == observe(histogram, UINT8)
+    assert len(list(workplace.cache.folder.iterdir())) == 1
+
+
+def test_writes_are_as_far_apart_as_said(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+    monkeypatch.setattr(cache_module, "SAVE_SECONDS", 3600.0)
+    monkeypatch.setattr(StatisticsCache, "save", lambda self, key, found: saved.append(found.done) or True)
+    workplace.measure()
+    assert saved == [RUNS]
+
+
+# ── what is not taken ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def changed_weight(model: ir.Model) -> None:
+    value = model.graph.initializers["w"]
+    weights = value.const_value.numpy().copy()
+    weights[1, 2] = np.nextafter(weights[1, 2], 2, dtype=np.float32)
+    value.const_value = ir.tensor(weights, name="w")
+
+
+def changed_operator(model: ir.Model) -> None:
+    next(node for node in model.graph if node.op_type == "Sigmoid").op_type = "Tanh"
+
+
+def key(change: Callable[[ir.Model], None] = lambda _: None, batches: list[Batch] | None = None, **more: float) -> str:
+    model = typed(CHAIN)
+    change(model)
+    return statistics_key(model, TENSORS, batches or samples(), {"bins": BINS, **more})
+
+
+def test_the_key_is_that_of_the_content() -> None:
+    assert key() == key()
+    assert len(key()) == 64
+
+
+def test_anything_else_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed = samples()
+    disturbed[3] = {"x": np.nextafter(disturbed[3]["x"], 9, dtype=np.float32)}
+    others = [
+        key(changed_weight),
+        key(changed_operator),
+        key(batches=samples(seed=1)),
+        key(batches=disturbed),
+        key(batches=samples()[::-1]),
+        key(batches=samples()[:-1]),
+        key(batches=[{"x": batch["x"].astype(np.float64)} for batch in samples()]),
+        key(bins=1024),
+        key(runaways=0.0),
+        statistics_key(typed(CHAIN), TENSORS[::-1], samples(), {"bins": BINS}),
+        statistics_key(typed(CHAIN), TENSORS[:-1], samples(), {"bins": BINS}),
+    ]
+    for name, value in (("version", lambda _: "0.0"), ("machine", lambda: "another"), ("FORMAT", 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(statistics, name, value)
+            others.append(key())
+    assert len({key(), *others}) == 1 + len(others)
+
+
+def test_weights_in_another_file_count(tmp_path: Path) -> None:
+    def stored(name: str, change: Callable[[ir.Model], None]) -> str:
+        model, file = typed(CHAIN), tmp_path / name / "graph.onnx"
+        change(model)
+        file.parent.mkdir()
+        ir.save(model, file, external_data="graph.onnx_data", size_threshold_bytes=0)
+        return statistics_key(ir.load(file), TENSORS, samples(), {})
+
+    assert stored("one", lambda _: None) == stored("two", lambda _: None)
+    assert stored("three", changed_weight) != stored("four", lambda _: None)
+
+
+def test_other_samples_are_measured(workplace: Workplace) -> None:
+    workplace.measure()
+    first = workplace.file.read_bytes()
+    found = workplace.measure(samples(seed=1))
+    assert workplace.runs == RUNS
+    np.testing.assert_array_equal(found["x"].lows, [batch["x"].min() for batch in samples(seed=1)])
+    assert first in [path.read_bytes() for path in workplace.cache.folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content + b"\0",
+        lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+        lambda content: bytes(len(content)),
+    ],
+    ids=["half", "empty", "longer", "one bit", "zeros"],
+)
+def test_a_damaged_file_is_said_and_measured_anew(
+    damage: Callable[[bytes], bytes], workplace: Workplace, expected: Mapping[str, Histogram]
+) -> None:
+    workplace.measure()
+    workplace.file.write_bytes(damage(workplace.file.read_bytes()))
+    assert_equal(workplace.measure(), expected)
+    assert workplace.runs == RUNS
+    (warning,) = workplace.warnings
+    assert "is damaged or was not written for this; the samples are measured anew" in warning
+    assert_equal(workplace.measure(), expected)
+    assert (workplace.runs, len(workplace.warnings)) == (0, 1)
+
+
+def test_a_file_under_another_name_is_not_believed(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+    workplace.measure(samples(seed=1))
+    foreign = workplace.file
+    workplace.measure()
+    (own,) = set(workplace.cache.folder.iterdir()) - {foreign}
+    foreign.replace(own)
+    assert_equal(workplace.measure(), expected)
+    assert len(workplace.warnings) == 1
+
+
+def test_values_that_are_not_finite_stay_an_error(workplace: Workplace) -> None:
+    bad = samples()
+    bad[2] = {"x": np.full((1, 4), np.inf, dtype=np.float32)}
+    for _ in range(2):
+        with pytest.raises(ValueError, match="infinite|not numbers"):
+            workplace.measure(bad)
+
+
+# ── the folder ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+    workplace.cache.folder.write_text("a file")
+    assert_equal(workplace.measure(), expected)
+    reading, writing = workplace.warnings
+    assert "cannot be read" in reading
+    assert "cannot be written" in writing
+    assert "a killed calibration will start anew" in writing
+
+
+def test_a_full_disk_keeps_what_was_there_and_nothing_else(
+    workplace: Workplace, expected: Mapping[str, Histogram], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device", str(path))
+
+    with pytest.raises(KeyboardInterrupt):
+        workplace.measure(counted=Counted(5, lambda: signal.raise_signal(signal.SIGINT)))
+    before = workplace.file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert_equal(workplace.measure(), expected)
+    assert workplace.file.read_bytes() == before
+    (warning,) = workplace.warnings
+    assert "cannot be written (No space left on device)" in warning
+
+
+def test_the_newest_entries_are_kept(tmp_path: Path) -> None:
+    cache = StatisticsCache(tmp_path, pytest.fail)
+    empty = Statistics.nothing(1, 1, 4)
+    (tmp_path / ".killed.1.statistics").write_bytes(b"half of an entry")
+    (tmp_path / "other.txt").write_text("not ours")
+    for index in range(ENTRIES + 2):
+        cache.save(f"{index}", empty)
+        os.utime(tmp_path / f"{index}.statistics", (index, index))
+        os.utime(tmp_path / ".killed.1.statistics", (0, 0)) if index == 0 else None
+        cache.load("0", empty)  # in use: stays
+    names = sorted(path.name for path in tmp_path.iterdir())
+    kept = ["0", *map(str, range(3, ENTRIES + 2))]
+    assert names == sorted([*(f"{name}.statistics" for name in kept), "other.txt"])
