@@ -54,6 +54,8 @@ def _graph_record(manifest: Manifest, entry: BuiltGraph) -> GraphRecord:
         casts=entry.halving.casts if entry.halving else 0,
         ruled=entry.halving.ruled if entry.halving else (),
         trials=entry.quantizing.trials if entry.quantizing else (),
+        target=entry.quantizing.target if entry.quantizing else None,
+        points=entry.quantizing.points if entry.quantizing else (),
         races=entry.quantizing.races if entry.quantizing else (),
     )
 

@@ -61,8 +61,8 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         type=float,
         help="cosine with the float graph, as it is and mean-centred, the mean but for the worst fiftieth, that INT8 "
-        "graphs have to reach on every fourth picture and caption, which then are not calibrated on. Parts stay float until they do, as few as "
-        "possible",
+        "graphs have to reach on every fourth picture and caption, which then are not calibrated on. Parts stay float "
+        "until they do, as few as possible",
     )
     group.add_argument(
         "--target-agreement",

@@ -13,6 +13,7 @@ from align_calibration.scales import INT8, UINT8, Scale
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.halve import Halving, decide
 from align_exporter.int8.acceptance import Race
+from align_exporter.int8.accuracy import Target
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.per_token import dense_nodes, quantize_per_token
 from align_exporter.int8.placement import place
@@ -38,12 +39,14 @@ class Quantizing:
     Attributes:
         samples: pictures or captions that scales were measured on.
         trials: of observers, the best first; none where nothing is calibrated.
-        points: what was tried to meet a target, the graph that was taken first; none without a target.
+        target: what was asked of it; None where nothing was.
+        points: what was tried to meet the target, the graph that was taken first.
         races: against the float graphs of the tower.
     """
 
     samples: int
     trials: tuple[Trial, ...]
+    target: Target | None = None
     points: tuple[Point, ...] = ()
     races: tuple[Race, ...] = ()
 
@@ -106,5 +109,8 @@ def _decide(
 ) -> tuple[Mapping[str, Scale], Quantizing]:
     """Scales, and what stays float; `model` is left as it is."""
     scales, trials = best_scales(model, method, calibration)
-    points = () if goal is None else meet(goal, model, method, scales, calibration)
-    return scales, Quantizing(len(calibration.samples) if trials else 0, trials, points)
+    quantizing = Quantizing(len(calibration.samples) if trials else 0, trials)
+    if goal is not None:
+        points = meet(goal, model, method, scales, calibration)
+        quantizing = replace(quantizing, target=goal.target, points=points)
+    return scales, quantizing

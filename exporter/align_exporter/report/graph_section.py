@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
 
 import numpy as np
 
-from align_exporter.int8.acceptance import INT8
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram
 from align_exporter.report.markup import Markup, element
 from align_exporter.report.parts import code, facts, figure, more, section, table, title_of, verdict_of
+from align_exporter.report.quantization_section import quantization
 from align_exporter.report.record import BuildRecord, GraphRecord
-from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Island, TensorSpec
+from align_runtime.graph_entry import Island, TensorSpec
 
 WORST_SAMPLES = 5
 SHOWN_NAMES = 3  # of an island's operators and reasons; the others are folded away
@@ -42,7 +41,7 @@ def _graph(index: int, record: GraphRecord) -> Markup:
             ("ONNX opset", str(graph.opset)),
         ]
     )
-    details = [*_parity(record), *_islands(record), *_quantization(record)]
+    details = [*_parity(record), *_islands(record), *quantization(record)]
     return element("section", heading, description, *details, aria_labelledby=name)
 
 
@@ -83,39 +82,6 @@ def _islands(record: GraphRecord) -> list[Markup]:
         element("h4", "FP32 islands"),
         table(caption, ["Island", "Why", "Operators", "Which"], rows, numbers=(2,)),
     ]
-
-
-def _quantization(record: GraphRecord) -> list[Markup]:
-    """How the scales of an INT8 graph were chosen, and how fast it was."""
-    quantization = record.graph.quantization
-    if quantization is None:
-        return []
-    parts = [element("h4", "Quantisation")]
-    if record.trials:
-        rows = [(trial.scheme, figures.scientific(trial.error)) for trial in record.trials]
-        caption = (
-            f"Ways of calibrating on {quantization.samples} {SAMPLE_WORDS[record.graph.tower]}, by the mean square of "
-            "the distance between its embeddings and the float graph's; the first was taken"
-        )
-        parts.append(table(caption, ["Observer", "Error"], rows, numbers=(1,)))
-    else:
-        parts.append(element("p", "Scales of activations follow from each input; nothing was calibrated."))
-    if quantization.speed == NOT_MEASURED:
-        told = f"Speed not measured: made for {record.graph.target}, which did not take part in the build."
-        return [*parts, element("p", told)]
-    races = [
-        (
-            race.case,
-            race.rival,
-            *(figures.milliseconds(median(race.seconds[name])) for name in (race.rival, INT8)),
-            f"{race.speedup:.2f} ×",
-        )
-        for race in record.races
-    ]
-    demanded = "it had to be faster" if quantization.speed == FASTER else "kept whatever its speed (--keep-slower)"
-    caption = f"Against the fastest float graph on this machine, in turns, medians; {demanded}"
-    headings = ["Input", "Float graph", "Its time", "INT8", "Times as fast"]
-    return [*parts, table(caption, headings, races, numbers=(2, 3, 4))]
 
 
 def _names(island: Island) -> Markup:

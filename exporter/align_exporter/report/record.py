@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from align_calibration.ranges import TensorRange
 from align_calibration.samples.own_samples import OwnSamples
 from align_exporter.int8.acceptance import Race
+from align_exporter.int8.accuracy import Target
 from align_exporter.int8.search import Trial
+from align_exporter.int8.target import Point
 from align_runtime.errors import ParityError
 from align_runtime.graph_entry import Graph
 from align_runtime.manifest import ModelFacts, Provenance
@@ -66,6 +68,8 @@ class GraphRecord:
         casts: how many casts an FP16 graph has more than its FP32 twin.
         ruled: names of the operators that FP16's rules kept in FP32, whatever the values are.
         trials: ways of calibrating an INT8 graph, the best, which was taken, first.
+        target: what was asked of an INT8 graph; None where nothing was.
+        points: graphs that were tried for it, the one that was taken first.
         races: an INT8 graph against the float graphs of its tower.
 
     Raises:
@@ -80,6 +84,8 @@ class GraphRecord:
     casts: int
     ruled: tuple[str, ...]
     trials: tuple[Trial, ...] = ()
+    target: Target | None = None
+    points: tuple[Point, ...] = ()
     races: tuple[Race, ...] = ()
 
     def __post_init__(self) -> None:

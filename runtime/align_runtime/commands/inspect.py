@@ -98,10 +98,16 @@ def island_lines(manifest: Manifest) -> list[str]:
 def quantization_lines(manifest: Manifest) -> list[str]:
     """How INT8 graphs came by their scales and whether they had to be faster, a line for each."""
     return [
-        f"{graph.file}: {_scales(graph, graph.quantization)}; {SPEED_WORDS[graph.quantization.speed]}"
+        f"{graph.file}: {_scales(graph, graph.quantization)}{_kept(graph.quantization)}; "
+        f"{SPEED_WORDS[graph.quantization.speed]}"
         for graph in manifest.graphs
         if graph.quantization
     ]
+
+
+def _kept(quantization: Quantization) -> str:
+    count = len(quantization.kept)
+    return f", {count} {'part' if count == 1 else 'parts'} in float for the target" if count else ""
 
 
 def _scales(graph: Graph, quantization: Quantization) -> str:
