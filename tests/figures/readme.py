@@ -142,7 +142,12 @@ def _calibration(result: dict[str, Any]) -> list[str]:
         f"{' and all trials' if case['trials'] else ''}"
         for case in result["cases"]
     ]
-    return [f"Memory of a process that calibrates the vision graph, at most: {', '.join(cases)}."]
+    runs = {case["pictures"]: case["runs"] for case in result["cases"] if not case["trials"]}
+    pictures, most = max(runs.items())
+    return [
+        f"Memory of a process that calibrates the vision graph of the published sizes, at most: {', '.join(cases)}. "
+        f"The histograms take {most // pictures} runs of the graph for each picture.",
+    ]
 
 
 TEXT_CONTESTANTS = {
