@@ -104,7 +104,7 @@ def assert_equal(found: Mapping[str, Histogram], expected: Mapping[str, Histogra
 
 
 def test_the_graph_is_measured_in_slices() -> None:
-    assert len(list(histograms._slices(typed(CHAIN).graph, TENSORS))) == SLICES
+    assert len(list(histograms._slices(typed(CHAIN).graph, TENSORS, samples()))) == SLICES
 
 
 # ── going on ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ from align_exporter.observed import KeptPictures, ObservedSamples
 from align_reference.config import AlignConfig
 from align_runtime import golden
 from align_runtime.bundle import Bundle
+from align_runtime.errors import ConfigurationError
 from align_runtime.images import preprocess
 from align_runtime.tokenizer import Tokenizer
 from support.sample_folders import pictures, write_files
@@ -30,11 +31,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def observed(bundle: Bundle, own: OwnSamples | None) -> ObservedSamples:
+def observed(bundle: Bundle, own: OwnSamples | None, holds_out: bool = False) -> ObservedSamples:
     facts, preprocessing = bundle.manifest.model, bundle.manifest.preprocessing
     checkpoint = cast(Checkpoint, SimpleNamespace(facts=facts, preprocessing=preprocessing))
     tokenizer = Tokenizer.from_file(bundle.folder / "tokenizer.json", facts.max_length, facts.pad_token_id)
-    return ObservedSamples(golden.read(bundle), checkpoint, tokenizer, own)
+    return ObservedSamples(golden.read(bundle), checkpoint, tokenizer, own, holds_out)
 
 
 @pytest.mark.parametrize(("with_pictures", "with_captions"), [(False, False), (True, False), (False, True)])
@@ -97,5 +98,28 @@ def test_pictures_for_scales_are_kept_as_bytes_for_every_graph(
         for _ in range(2):  # they are run many times
             np.testing.assert_array_equal(np.concatenate([batch[name] for batch in kept]), expected)
         np.testing.assert_array_equal(kept[1:][0][name], expected[1:2])
-    assert len(subject.for_scales(text_contract(config))) == 0
     assert len(observed(bundle, None).for_scales(vision_contract(config, size, "uint8"))) == len(subject.answers.pixels)
+
+
+def test_every_fourth_sample_is_held_out_for_a_target(tmp_path: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    write_files(tmp_path / "photos", pictures(32))
+    bundle = Bundle.open(tiny_bundle)
+    own = choose_samples(tmp_path / "photos", None, 100, 0)
+    everything, subject = observed(bundle, own), observed(bundle, own, holds_out=True)
+    config = AlignConfig.from_file(tiny_checkpoint / "config.json")
+    size = bundle.manifest.preprocessing.output_size
+    for contract, name in ((vision_contract(config, size, "uint8"), "pixels"), (text_contract(config), "input_ids")):
+        listed = [batch[name].tobytes() for batch in everything.for_scales(contract)]
+        held_out = [batch[name].tobytes() for batch in subject.held_out(contract)]
+        assert held_out == listed[::4]
+        rest = [text for index, text in enumerate(listed) if index % 4]
+        assert [batch[name].tobytes() for batch in subject.for_scales(contract)] == rest
+
+
+def test_too_few_pictures_for_a_target(folder: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    subject = observed(bundle, choose_samples(folder / "photos", None, 10, 0), holds_out=True)
+    config = AlignConfig.from_file(tiny_checkpoint / "config.json")
+    contract = vision_contract(config, bundle.manifest.preprocessing.output_size, "uint8")
+    with pytest.raises(ConfigurationError, match=r"^1 pictures are kept out .* name 32 or more with --pictures$"):
+        subject.held_out(contract)

@@ -37,8 +37,8 @@ import onnx_ir as ir
 from align_calibration import histograms, observe
 from align_calibration.cache import StatisticsCache
 from align_calibration.histograms import measure_histograms
-from align_exporter.int8 import search
-from align_exporter.int8.quantizing import quantize
+from align_exporter.int8 import calibration
+from align_exporter.int8.quantizing import quantize_for_cpu
 from align_exporter.int8.static import quantized_tensors
 from align_runtime.console import Progress
 from support.checkpoints import crops
@@ -52,16 +52,16 @@ def counted(*arguments):
         runs += 1
         yield output
 
-histograms.run_batches = search.run_batches = counted
+histograms.run_batches = calibration.run_batches = counted
 model = ir.load(file)
 size = model.graph.inputs[0].shape[1]
 pictures = [{"pixels": np.asarray(picture)[None]} for picture in crops(count, size)]
 cache = StatisticsCache(folder / "cache", lambda text: sys.exit(text))
 tensors = quantized_tensors(model.graph)
-slices = len(list(histograms._slices(model.graph, tensors)))
+slices = len(list(histograms._slices(model.graph, tensors, pictures)))
 progress = Progress()
 if whole:
-    quantize(model, pictures, folder, cache, progress)
+    quantize_for_cpu(model, "vision", calibration.Calibration(pictures, folder, cache, progress), None)
 else:
     with progress.phase(f"{count} pictures"):
         measure_histograms(model, tensors, pictures, folder, cache, progress)

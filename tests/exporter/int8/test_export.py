@@ -192,17 +192,75 @@ def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, facto
     assert damaged(bundle, tower, initializer, factor, tmp_path) is not None
 
 
-def test_a_missed_target_says_how_far_it_got_and_leaves_nothing(
+def test_a_missed_gate_says_how_far_it_got_and_leaves_nothing(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--int8", "--target-cosine", "0.9999", "--calibration-cache", str(tmp_path / "cache"))
+    arguments = ("--int8", "--int8-target", "cpu", "--min-cosine", "int8=0.9999")
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
     message = capsys.readouterr().err
     assert "onnx/vision_model_int8_cpu.onnx: min_cosine is 0.9" in message
-    assert "allowed 1 " in message or "allowed 0.9999" in message or "allowed 1" in message
-    assert f"the best of {len(OBSERVERS)} ways of calibrating on 8 pictures" in message
-    assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # what was measured serves the next try
+    assert "the best of 8 ways of calibrating on 8 pictures" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── targets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def few_pictures(calibration_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    for path in sorted(calibration_pictures.iterdir())[:32]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_parts_stay_float_until_the_target_is_met(
+    tiny_checkpoint: Path, few_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--int8", "--int8-target", "cpu", "--keep-slower", "--pictures", str(few_pictures))
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--target-cosine", "0.999") == 0
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.provenance.options["target_cosine"] == 0.999
+    graph = int8_graphs(bundle)["vision"]
+    assert graph.quantization is not None
+    assert graph.quantization.samples == 24  # a quarter is held out
+    kept = graph.quantization.kept
+    assert 0 < len(kept) < 10
+    model = ir.load(bundle.path(graph.file))
+    dequantized = {node.name for node in model.graph if node.op_type == "DequantizeLinear"}
+    weights = "depthwise_conv.depthwise_conv.weight/dequantized"
+    for block in range(17):
+        part = f"vision_model.encoder.blocks.{block}"
+        assert (f"{part}.{weights}" in dequantized) == (part not in kept)
+    records = json.loads((bundle.folder / "report.json").read_text())["graphs"]
+    (record,) = [record for record in records if record["graph"]["file"] == graph.file]
+    chosen, *others = record["points"]
+    assert chosen["kept"] == list(kept)
+    assert chosen["accuracy"]["cosine"] >= 0.999
+    share = graph.content.macs["int8"] / sum(graph.content.macs.values())
+    assert chosen["share"] == pytest.approx(share)
+    assert any(point["kept"] == [] and point["accuracy"]["cosine"] < 0.999 for point in others)
+    assert "Graphs that were tried for the target, cosine 0.999" in (bundle.folder / "report.html").read_text()
+    assert inspect([str(bundle.folder)]) == 0
+    assert f"{len(kept)} parts in float for the target" in capsys.readouterr().out
+    assert verify([str(bundle.folder), "--quiet"]) == 0
+
+
+def test_a_target_that_cannot_be_met_is_said_and_leaves_nothing(
+    tiny_checkpoint: Path, few_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--int8", "--int8-target", "cpu", "--pictures", str(few_pictures), "--target-cosine", "0.999999")
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
+    message = capsys.readouterr().err
+    assert (
+        "the target, cosine 0.999999, cannot be met with 50 % of the MACs in INT8. It got as far as cosine 0.99"
+        in message
+    )
+    assert "on 8 held-out samples" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_slower_graph_is_refused(
@@ -273,8 +331,10 @@ def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle:
         ),
         (["--int8", "--int8-target", "cpu", "--fp16-keep", "*"], "do nothing without --fp16 or --int8 for GPUs"),
         (["--int8", "--opset", "18"], "--int8 is given with --opset 18; 19 or later is needed"),
-        (["--int8", "--target-cosine", "1.5"], "--target-cosine is 1.5; a cosine between"),
-        (["--int8", "--target-cosine", "nan"], "--target-cosine is nan; a cosine between"),
+        (["--int8", "--target-cosine", "1.5"], "--target-cosine is 1.5; a number between 0 and 1"),
+        (["--int8", "--target-agreement", "nan"], "--target-agreement is nan; a number between 0 and 1"),
+        (["--int8", "--target-cosine", "0.9"], "--target-cosine: a target is checked on pictures that are kept out"),
+        (["--target-agreement", "0.9"], "do nothing without --int8"),
     ],
 )
 def test_wrong_calls(
