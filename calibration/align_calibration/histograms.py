@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from math import prod
 from pathlib import Path
 
@@ -173,7 +173,8 @@ def _values(
     flat = tape.initializer(ir.tensor(np.array([-1], dtype=np.int64), name="histograms.flat"))
     set_output(watching.graph, tape, [tape.op("Reshape", [values[name], flat]) for name in names], ["values"])
     RemoveUnusedNodesPass()(watching)  # what comes after the slice
-    for batch, output in zip(batches, run_batches(watching, batches, folder), strict=True):
+    inputs, again = tee(batches)  # the sizes of a batch are needed beside what comes of it
+    for output, batch in zip(run_batches(watching, inputs, folder), again, strict=True):
         if np.isnan(output).any():  # which ReduceMin and ReduceMax pass over
             raise ValueError("a tensor has values that are not numbers")
         free = _free_sizes(model.graph, batch)
