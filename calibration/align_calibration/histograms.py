@@ -173,8 +173,8 @@ def _values(
     flat = tape.initializer(ir.tensor(np.array([-1], dtype=np.int64), name="histograms.flat"))
     set_output(watching.graph, tape, [tape.op("Reshape", [values[name], flat]) for name in names], ["values"])
     RemoveUnusedNodesPass()(watching)  # what comes after the slice
-    known, run = tee(batches)
-    for batch, output in zip(known, run_batches(watching, run, folder), strict=True):
+    inputs, again = tee(batches)  # the sizes of a batch are needed beside what comes of it
+    for output, batch in zip(run_batches(watching, inputs, folder), again, strict=True):
         if np.isnan(output).any():  # which ReduceMin and ReduceMax pass over
             raise ValueError("a tensor has values that are not numbers")
         free = _free_sizes(model.graph, batch)

@@ -60,7 +60,7 @@ def test_manifest_that_is_no_json(bundle_copy: Path) -> None:
 
 def test_another_schema_version(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values.update(schema_version=1))
-    with pytest.raises(BundleError, match="schema version 1; this runtime reads version 3"):
+    with pytest.raises(BundleError, match="schema version 1; this runtime reads version 4"):
         Bundle.open(bundle_copy)
 
 
