@@ -15,6 +15,7 @@ from align_calibration.observers import (
     Observer,
     entropy,
     least_error,
+    least_error_behind_swish,
     min_max,
     moving_average,
     percentile,
@@ -194,3 +195,22 @@ def test_entropy_of_one_value(grid: Grid) -> None:
     counts[0] = 12
     constant = Histogram(2.5, 2.5, counts, np.full(3, 2.5), np.full(3, 2.5))
     assert entropy(constant, grid) == min_max(constant, grid)
+
+
+def swish(values: np.ndarray) -> np.ndarray:
+    return values / (1 + np.exp(-values))
+
+
+@BOTH
+def test_behind_a_swish_the_far_negative_side_is_given_up(grid: Grid) -> None:
+    values = np.concatenate([4 * NORMAL - 4, [-30.0, 9.0]])
+    plain, behind = (observe(histogram(values), grid) for observe in (least_error, least_error_behind_swish))
+    limits = np.iinfo(grid.dtype)
+
+    def error_behind(scale: Scale) -> float:
+        numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, limits.min, limits.max)
+        return float(((swish((numbers - scale.zero_point) * scale.step) - swish(values)) ** 2).mean())
+
+    assert error_behind(behind) < 0.5 * error_behind(plain)
+    assert ends(behind)[0] > ends(plain)[0]
+    assert ends(behind)[1] > 0.9 * values.max()
