@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from align_runtime.errors import ConfigurationError
 
 DEVICES = ("cpu",)
+AUTO = "auto"
+
+logger = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -36,3 +40,15 @@ def open_runner(file: Path, device: str, threads: int | None) -> Runner:
 
         return OnnxRuntimeRunner(file, threads)
     raise ConfigurationError(f"device is {device!r}; known: {', '.join(DEVICES)}")
+
+
+def resolve_device(device: str) -> str:
+    """`device`, or the best one here where it is ``"auto"``.
+
+    Which one that is, is logged as a warning, for warnings are seen where a program has not configured any logging.
+    """
+    if device != AUTO:
+        return device
+    chosen = DEVICES[0]
+    logger.warning("device 'auto' is %s here; name a device to have that one or an error", chosen)
+    return chosen

@@ -30,6 +30,9 @@ class OnnxRuntimeRunner:
         # Without VNNI, sums of products of uint8 and int8 saturate at 16 bits. Exact ones take 1.7 times as long, with
         # VNNI as well, where they are not needed.
         options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
+        # Threads that spin for their next task take a core from whatever else runs here: the other tower, streams,
+        # other processes. Alone on a machine they gained nothing.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
                 raise ConfigurationError(f"threads is {threads!r}; 1 to {MAX_THREADS} is needed, or None for all cores")
