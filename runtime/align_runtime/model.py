@@ -11,18 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from align_runtime.backends import resolve_device
-from align_runtime.bundle import Bundle
-from align_runtime.errors import AlignError, InputError
-from align_runtime.image_embedding import ImageEmbedder
+from align_runtime.errors import InputError
 from align_runtime.images import ImageInput
 from align_runtime.manifest import ModelFacts
+from align_runtime.parts import Parts, open_parts
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, checked_embeddings, softmax
-from align_runtime.streams import available_cores
-from align_runtime.text_embedding import TextEmbedder
-from align_runtime.tokenizer import Tokenizer
-from align_runtime.tower import Tower
-from align_runtime.workers import Workers
 
 
 def load(
@@ -52,33 +45,17 @@ def load(
         ConfigurationError: a precision or device that is not known or not in the bundle, or a number out of range.
         BackendUnavailableError: the device's package or library is missing.
     """
-    device = resolve_device(device)
-    opened = Bundle.open(bundle)
-    graphs = [opened.graph(tower, precision, device) for tower in ("vision", "text")]
-    towers: list[Tower] = []
-    try:
-        for graph in graphs:
-            towers.append(Tower.open(opened, graph, device, threads, streams, check_hashes))
-        facts = opened.manifest.model
-        tokenizer = Tokenizer.from_file(opened.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
-    except AlignError:
-        for tower in towers:
-            tower.close()
-        raise
-    vision, text = towers
-    workers = Workers(max(vision.streams, threads or available_cores()))
-    images = ImageEmbedder(vision, opened.manifest.preprocessing, workers)
-    return Model(opened, images, TextEmbedder(text, tokenizer, workers), workers)
+    return Model(open_parts(bundle, precision, device, threads, check_hashes, streams))
 
 
 class Model:
     """A loaded bundle. One model may be used from many threads; close it, or use it as a context manager."""
 
-    def __init__(self, bundle: Bundle, images: ImageEmbedder, texts: TextEmbedder, workers: Workers) -> None:
-        self._bundle = bundle
-        self._images = images
-        self._texts = texts
-        self._workers = workers
+    def __init__(self, parts: Parts) -> None:
+        self._bundle = parts.bundle
+        self._images = parts.images
+        self._texts = parts.texts
+        self._workers = parts.workers
 
     def __repr__(self) -> str:
         name, variant = self._bundle.manifest.provenance.name, self._texts.tower.graph.variant

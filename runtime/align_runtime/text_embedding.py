@@ -46,11 +46,11 @@ class TextEmbedder:
                 rows = self.tokenizer.encode(window)
             except InputError as error:
                 raise error.shifted(done) from None
-            yield self._embed(rows)
+            yield self.embed_rows(rows)
             done += len(window)
 
-    def _embed(self, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Embeddings (n, dim) of token ids, at least one row of them."""
+    def embed_rows(self, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Embeddings float32 (n, dim) of token ids int64 (length,) each, at least one, sorted into batches and back."""
         lengths = [len(row) for row in rows]
         parts: Iterator[NDArray[np.float32]]
         streams = self.tower.streams

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends import Runner, open_runner
+from align_runtime.backends import Runner, StagedRunner, open_runner
 from align_runtime.bundle import Bundle
 from align_runtime.errors import AlignError, BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
@@ -74,6 +74,10 @@ class Tower:
     def run_stream(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The same in the calling thread alone."""
         return self._checked(self._stream, inputs)
+
+    def staged_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float] | None:
+        """Seconds of one run by stage, see `StagedRunner`; None where nothing is copied to a device and back."""
+        return self._whole.run_staged(inputs)[1] if isinstance(self._whole, StagedRunner) else None
 
     def _checked(self, runner: Runner | None, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         if runner is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -25,6 +25,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Frees what the graph holds; `run` must not be called afterwards."""
+
+
+@runtime_checkable
+class StagedRunner(Protocol):
+    """A runner that can tell the time of copying from that of computing."""
+
+    def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], Mapping[str, float]]:
+        """As `run`, with seconds of ``"host to device"``, ``"compute"`` and ``"device to host"``.
+
+        The device is waited for after each of them, so that none is charged for another.
+        """
 
 
 def open_runner(file: Path, device: str, threads: int | None) -> Runner:
