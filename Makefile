@@ -43,6 +43,7 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 clean:

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align_exporter.towers import NormalizedVisionTower
+from align_exporter.trace import quiet
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
 from align_reference.source import resolve
-from align_runtime.backends import open_runner
+from align_runtime.backends import Runner, open_runner
 from align_runtime.bench.peers import Contestant, PeerRequest
 from align_runtime.errors import ConfigurationError
 
@@ -49,13 +50,18 @@ def open_torch_compile(request: PeerRequest) -> Contestant:
 
 def open_onnx_plain(request: PeerRequest) -> Contestant:
     """The reference through `torch.onnx.export` and nothing else, on ONNX Runtime with all threads of the case."""
-    folder = tempfile.TemporaryDirectory(prefix="align-peer-")
-    file, preprocessing = Path(folder.name) / f"{request.case.tower}.onnx", request.bundle.manifest.preprocessing
-    export_plainly(_model(_checkpoint(request)), request.case.tower, preprocessing.output_size, file)
-    runner = open_runner(file, "cpu", request.case.threads)
-    folder.cleanup()  # ONNX Runtime has read it
+    size = request.bundle.manifest.preprocessing.output_size
+    runner = _plain_runner(_checkpoint(request), request.case.tower, size, request.case.threads)
     inputs = _inputs(request)
     return lambda: runner.run(inputs)
+
+
+@cache
+def _plain_runner(checkpoint: str, tower: str, size: tuple[int, int], threads: int | None) -> Runner:
+    with tempfile.TemporaryDirectory(prefix="align-peer-") as folder:
+        file = Path(folder) / f"{tower}.onnx"
+        export_plainly(_model(checkpoint), tower, size, file)
+        return open_runner(file, "cpu", threads)  # reads the file whole
 
 
 def export_plainly(model: AlignModel, tower: str, size: tuple[int, int], file: Path) -> None:
@@ -67,11 +73,12 @@ def export_plainly(model: AlignModel, tower: str, size: tuple[int, int], file: P
     else:
         examples = {name: torch.ones(2, 7, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
         sizes = {name: {0: batch, 1: torch.export.Dim("sequence", max=limit)} for name in examples}
-    program = torch.onnx.export(
-        _tower(model, tower), tuple(examples.values()), dynamo=True, dynamic_shapes=sizes, verbose=False
-    )
-    assert program is not None
-    program.save(file)
+    with quiet():
+        program = torch.onnx.export(
+            _tower(model, tower), tuple(examples.values()), dynamo=True, dynamic_shapes=sizes, verbose=False
+        )
+        assert program is not None
+        program.save(file)
 
 
 def _torch_call(request: PeerRequest, prepared: Callable[[nn.Module], Any]) -> Contestant:

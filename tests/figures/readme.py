@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from align_runtime.precision import percentage
+from figures.bench_table import bench_lines
 from figures.ratios import speedup
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,8 @@ def figures() -> str:
     vision = json.loads((ROOT / "tests/results/vision.json").read_text())
     fp16 = json.loads((ROOT / "tests/results/fp16.json").read_text())
     int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
-    parts = (_full_size(full_size), _fp16(fp16), _text(text), _vision(vision), _int8(int8), _tiny(tiny))
+    bench = _bench(ROOT / "tests/results/bench.json")
+    parts = (_full_size(full_size), _fp16(fp16), _text(text), _vision(vision), _int8(int8), *bench, _tiny(tiny))
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
@@ -125,6 +127,14 @@ def _int8(result: dict[str, Any]) -> list[str]:
             ],
         ),
     ]
+
+
+def _bench(file: Path) -> list[list[str]]:
+    """The runtime's speed, once it has been measured on a machine that did nothing else."""
+    if not file.is_file():
+        return []
+    title, headings, rows = bench_lines(json.loads(file.read_text()))
+    return [[title, "", *_table(headings, rows)]]
 
 
 TEXT_CONTESTANTS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -37,7 +36,7 @@ def measure(bundle: Bundle, plan: Plan, progress: Progress) -> BenchRecord:
                 for case in plan.cases(precision, device):
                     with progress.phase(str(case)):
                         timings.append(time_case(subject, case, plan.effort))
-                for tower in plan.towers:
+                for tower in plan.towers if plan.clients else ():
                     with progress.phase(f"{tower} {precision} on {device}: under load"):
                         loads += load_tower(subject, tower, precision, device, plan)
     return BenchRecord(
@@ -97,7 +96,7 @@ def load_tower(subject: Subject, tower: str, precision: str, device: str, plan: 
         closed = Load(tower, precision, device, "closed", clients, None, seconds, tuple(latencies))
         best = max(best, closed.throughput)
         yield closed
-    for share in plan.rates if best and math.isfinite(best) else ():
+    for share in plan.rates:
         rate = share * best
         latencies, seconds = load_generator.open_loop(work, rate, plan.load_seconds)
         yield Load(tower, precision, device, "open", 0, rate, seconds, tuple(latencies))

@@ -17,6 +17,7 @@ from align_runtime.page.markup import Markup, element
 TOP, BOTTOM, HEIGHT = 12, 220, 262  # pixels
 MOST_POINTS = 120  # of a distribution; more cannot be told apart
 TICKS_DOWN = 4
+MOST_TICKS = 8  # where the values that were measured are the ticks
 MARKS = 4  # shapes of points; series beyond them repeat
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -66,7 +67,8 @@ def line_chart(
     points = [point for line in series.values() for point in line]
     x_axis = Axis.over([x for x, _ in points], log_across)
     y_axis = Axis.over([y for _, y in points], log_down)
-    marks = _frame(x_axis, y_axis, across_name, down_name)
+    values = sorted({x for x, _ in points})
+    marks = _frame(x_axis, y_axis, across_name, down_name, values if log_across and len(values) <= MOST_TICKS else None)
     for index, (name, line) in enumerate(series.items()):
         places = [(_x(x_axis, x), _y(y_axis, y)) for x, y in line]
         marks += _segments(places, index)
@@ -94,8 +96,8 @@ def distribution_chart(samples: Mapping[str, Sequence[float]], across_name: str,
 
 
 def stage_bar(parts: Mapping[str, float], longest: float) -> Markup:
-    """Stages side by side, as long together as their sum is to `longest`."""
-    start, boxes = 0.0, []
+    """Stages side by side, as long together as their sum is to `longest`; nothing where no stage was measured."""
+    start, boxes, longest = 0.0, [], longest or 1.0
     for index, (name, value) in enumerate(parts.items()):
         title = element("title", f"{name}: {number(value)} ms")
         width = percent(value / longest)
@@ -120,12 +122,14 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _frame(x_axis: Axis, y_axis: Axis, across_name: str, down_name: str) -> list[Markup]:
+def _frame(
+    x_axis: Axis, y_axis: Axis, across_name: str, down_name: str, across_ticks: Sequence[float] | None = None
+) -> list[Markup]:
     marks = []
     for value in y_axis.ticks():
         y = _y(y_axis, value)
         marks += [across(y, "grid"), label(number(value), "0%", y + 4, "end", dx=-6)]
-    for value in x_axis.ticks():
+    for value in across_ticks or x_axis.ticks():
         marks.append(label(number(value), _x(x_axis, value), BOTTOM + 16, "middle"))
     marks.append(across(BOTTOM, "axis"))
     marks.append(label(across_name, "50%", BOTTOM + 36, "middle"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -123,7 +122,6 @@ def stream_texts(subject: Subject, texts: int) -> MemoryUse:
     for part in subject.model.iter_embed_text(islice(cycle(some), texts)):
         done += len(part)
         while place is not None and done >= place:
-            gc.collect()
             resident.append(resident_bytes())
             place = next(probes, None)
     return MemoryUse(texts, tuple(resident), time.perf_counter() - start)
