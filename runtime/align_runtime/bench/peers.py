@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from align_runtime.bench.record import Case
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.graph_entry import ANY_TARGET
+from align_runtime.parts import Parts, open_parts
 
 GROUP = "align_runtime.peers"
 Contestant = Callable[[], NDArray[np.float32]]
@@ -70,6 +72,22 @@ def find_peer(name: str) -> OpenPeer:
     return peer
 
 
+def open_fp32(request: PeerRequest) -> Contestant:
+    """The bundle's own FP32 graphs, loaded as the contestant is: what another precision gains."""
+    case = request.case
+    parts = _fp32_parts(request.bundle.folder, case.device, case.threads, case.streams)
+    if case.tower == "vision":
+        return partial(parts.images.embed_pixels, np.asarray(request.tensors["pixels"]))
+    mask = request.tensors["attention_mask"]
+    rows = [ids[kept == 1] for ids, kept in zip(request.tensors["input_ids"], mask, strict=True)]
+    return partial(parts.texts.embed_rows, rows)
+
+
+@cache
+def _fp32_parts(folder: Path, device: str, threads: int | None, streams: int) -> Parts:
+    return open_parts(folder, "fp32", device, threads, streams=streams)
+
+
 def open_openvino(request: PeerRequest) -> Contestant:
     """The bundle's FP32 graph for all targets on OpenVINO, strictly in float32."""
     return _openvino(request, "f32")
@@ -118,4 +136,4 @@ def _vision_input(request: PeerRequest, graph: Any) -> NDArray[Any]:
     return request.tensors["pixels"] if graph.inputs[0].name == "pixels" else request.pixel_values
 
 
-BUILT_IN: Mapping[str, OpenPeer] = {"openvino": open_openvino, "openvino-bf16": open_openvino_bf16}
+BUILT_IN: Mapping[str, OpenPeer] = {"fp32": open_fp32, "openvino": open_openvino, "openvino-bf16": open_openvino_bf16}

@@ -85,8 +85,8 @@ def distribution_chart(samples: Mapping[str, Sequence[float]], across_name: str,
     marks = _frame(x_axis, y_axis, across_name, "% of the runs")
     for index, (name, series) in enumerate(samples.items()):
         count = min(len(series), MOST_POINTS)
-        shares = [(step + 1) / count for step in range(count)]
-        steps = [(percentile(series, share), 100 * share) for share in shares]
+        shares = [step / count for step in range(count + 1)]
+        steps = [(percentile(series, to), 100 * share) for since, to in pairwise(shares) for share in (since, to)]
         places = [(_x(x_axis, x), _y(y_axis, y)) for x, y in steps]
         half = percentile(series, 0.5)
         title = element("title", f"{name}: half of the runs within {number(half)}, all within {number(max(series))}")

@@ -60,7 +60,7 @@ def _bench_main(arguments: list[str]) -> int:
         "--against",
         type=lambda text: text.split(","),
         default=[],
-        help="peers: torch,torch-compile,onnx-plain,openvino",
+        help="peers: fp32,openvino,openvino-bf16,torch,torch-compile,onnx-plain",
     )
     add("--checkpoint", type=Path, help="what the bundle was made from, for peers that run it")
     add("--rounds", type=int, default=8, help="turns against each peer (default: 8)")

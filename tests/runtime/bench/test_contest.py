@@ -56,14 +56,15 @@ def test_openvino_computes_the_same_with_and_without_streams(
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
     with opened(bundle, "fp32", "cpu", streams=2) as subject:
-        found = contest(subject, Case(tower, "fp32", "cpu", batch, size, None, 2), ["openvino"], 7, None)
-    assert set(found.seconds) == {OURS, "openvino"}
+        found = contest(subject, Case(tower, "fp32", "cpu", batch, size, None, 2), ["openvino", "fp32"], 7, None)
+    assert list(found.seconds) == [OURS, "openvino", "fp32"]
+    assert found.max_abs["fp32"] == 0
     assert 0 < found.max_abs["openvino"] < 1e-5
 
 
 def test_unknown_peers_and_missing_packages(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(tiny_bundle)
-    with pytest.raises(ConfigurationError, match="there is no peer 'tflite'; known: openvino, openvino-bf16"):
+    with pytest.raises(ConfigurationError, match="there is no peer 'tflite'; known: fp32, openvino, openvino-bf16"):
         check_peers(bundle, ["openvino", "tflite"], None)
     with pytest.raises(ConfigurationError, match="nowhere does not exist; align-tiny was the checkpoint"):
         check_peers(bundle, [], Path("nowhere"))
