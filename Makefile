@@ -44,6 +44,7 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_calibration.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 clean:

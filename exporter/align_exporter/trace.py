@@ -43,7 +43,7 @@ def trace(tower: nn.Module, contract: GraphContract, max_sequence: int, opset: i
         for tensor in contract.inputs
     }
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 tower,
                 examples,
@@ -62,7 +62,7 @@ def trace(tower: nn.Module, contract: GraphContract, max_sequence: int, opset: i
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """torch.onnx logs about absent packages and warns about its own internals; neither concerns the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

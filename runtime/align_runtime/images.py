@@ -56,7 +56,7 @@ def preprocess(images: Sequence[ImageInput], config: ImagePreprocessing) -> NDAr
     pixels = numpy.empty((len(images), *config.output_size, 3), numpy.uint8)
     for index, image in enumerate(images):
         try:
-            pixels[index] = _fit(decode(image), config)
+            pixels[index] = fit(decode(image), config)
         except InputError as error:
             raise InputError(str(error), index) from error.__cause__
     return pixels
@@ -182,7 +182,7 @@ def _on_white(array: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:
     return rgb
 
 
-def _fit(picture: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
+def fit(picture: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
     """Resize and centre crop. The whole picture is resized: Image.resize(box=…) of the crop alone is not bit-exact."""
     if config.size is not None and config.resample is not None:
         height, width = config.size.target(picture.height, picture.width)

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from align_runtime.precision import percentage
+from figures.bench_table import bench_lines
 from figures.ratios import speedup
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ def figures() -> str:
     fp16 = json.loads((ROOT / "tests/results/fp16.json").read_text())
     int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
     calibration = json.loads((ROOT / "tests/results/calibration.json").read_text())
+    bench = _bench(ROOT / "tests/results/bench.json")
     parts = (
         _full_size(full_size),
         _fp16(fp16),
@@ -37,6 +39,7 @@ def figures() -> str:
         _vision(vision),
         _int8(int8),
         _calibration(calibration),
+        *bench,
         _tiny(tiny),
     )
     return "\n".join(line for part in parts for line in (*part, ""))
@@ -148,6 +151,14 @@ def _calibration(result: dict[str, Any]) -> list[str]:
         f"Memory of a process that calibrates the vision graph of the published sizes, at most: {', '.join(cases)}. "
         f"The histograms take {most // pictures} runs of the graph for each picture.",
     ]
+
+
+def _bench(file: Path) -> list[list[str]]:
+    """The runtime's speed, once it has been measured on a machine that did nothing else."""
+    if not file.is_file():
+        return []
+    title, headings, rows = bench_lines(json.loads(file.read_text()))
+    return [[title, "", *_table(headings, rows)]]
 
 
 TEXT_CONTESTANTS = {

@@ -18,7 +18,7 @@ ROOMS = {
     "align_exporter": ROOT / "exporter/align_exporter",
     "align_runtime": ROOT / "runtime/align_runtime",
 }
-COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify")
+COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify", "align-bench")
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def test_installs_alone_and_says_what_is_missing(wheel: Path, tiny_checkpoint: P
 
     imported = run(str(python), "-c", "import align_runtime, sys; print(sorted(align_runtime.__all__)[-1])")
     assert (imported.returncode, imported.stdout) == (0, "load\n"), imported.stderr
-    for command in ("align-verify", "align-inspect", "align-classify"):
+    for command in ("align-verify", "align-inspect", "align-classify", "align-bench"):
         assert run(str(environment / "bin" / command), "--help").returncode == 0
     export = run(str(environment / "bin" / "align-export"), str(tiny_checkpoint), "-o", "bundle", "--quiet")
     assert export.returncode == 2

@@ -10,20 +10,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from align_exporter.peers import PlainTextTower
 from align_reference.model import AlignModel, unit_length
 
 BATCH, MAX_SEQUENCE = torch.export.Dim("batch"), 64
-
-
-class PlainTextTower(nn.Module):
-    """The reference's text tower as it is, all rows of all layers."""
-
-    def __init__(self, model: AlignModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return unit_length(self.model.get_text_features(input_ids, attention_mask))
 
 
 class PlainVisionTower(nn.Module):

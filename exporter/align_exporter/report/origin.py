@@ -8,10 +8,10 @@ from typing import Any
 
 from align_exporter.report import figures
 from align_exporter.report.charts import bar
-from align_exporter.report.markup import Markup, element
-from align_exporter.report.parts import code, facts, section, table
 from align_exporter.report.record import BuildRecord
 from align_exporter.report.sample_section import own_samples
+from align_runtime.page.markup import Markup, element
+from align_runtime.page.parts import code, facts, section, table
 from align_runtime.preprocessing import RESAMPLING, ImagePreprocessing
 
 

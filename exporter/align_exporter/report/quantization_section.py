@@ -6,11 +6,11 @@ from statistics import median
 
 from align_exporter.int8.acceptance import INT8
 from align_exporter.report import figures
-from align_exporter.report.markup import Markup, element
-from align_exporter.report.parts import code, figure, more, table
 from align_exporter.report.record import GraphRecord
 from align_exporter.report.target_chart import target_curve
 from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Quantization
+from align_runtime.page.markup import Markup, element
+from align_runtime.page.parts import code, figure, more, table
 
 
 def quantization(record: GraphRecord) -> list[Markup]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from align_calibration.samples.own_samples import SAMPLES_NAME, OwnSamples
-from align_exporter.report.markup import Markup, element
-from align_exporter.report.parts import code, facts, table
+from align_runtime.page.markup import Markup, element
+from align_runtime.page.parts import code, facts, table
 
 
 def own_samples(samples: OwnSamples | None) -> list[Markup]:

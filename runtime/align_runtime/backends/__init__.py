@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from align_runtime.errors import ConfigurationError
 
 DEVICES = ("cpu",)
+AUTO = "auto"
+
+logger = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -21,6 +25,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Frees what the graph holds; `run` must not be called afterwards."""
+
+
+@runtime_checkable
+class StagedRunner(Protocol):
+    """A runner that can tell the time of copying from that of computing."""
+
+    def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], Mapping[str, float]]:
+        """As `run`, with seconds of ``"host to device"``, ``"compute"`` and ``"device to host"``.
+
+        The device is waited for after each of them, so that none is charged for another.
+        """
 
 
 def open_runner(file: Path, device: str, threads: int | None) -> Runner:
@@ -36,3 +51,15 @@ def open_runner(file: Path, device: str, threads: int | None) -> Runner:
 
         return OnnxRuntimeRunner(file, threads)
     raise ConfigurationError(f"device is {device!r}; known: {', '.join(DEVICES)}")
+
+
+def resolve_device(device: str) -> str:
+    """`device`, or the best one here where it is ``"auto"``.
+
+    Which one that is, is logged as a warning, for warnings are seen where a program has not configured any logging.
+    """
+    if device != AUTO:
+        return device
+    chosen = DEVICES[0]
+    logger.warning("device 'auto' is %s here; name a device to have that one or an error", chosen)
+    return chosen

@@ -34,6 +34,9 @@ class OnnxRuntimeRunner:
         # graph it counts the steps of the bias in FP16: more than 65504 of them are infinite. With it ONNX Runtime 1.32
         # gives the vision graph `int8` in the published sizes cosines near 0.
         options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
+        # Threads that spin for their next task take a core from whatever else runs here: the other tower, streams,
+        # other processes. Alone on a machine they gained nothing.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
                 raise ConfigurationError(f"threads is {threads!r}; 1 to {MAX_THREADS} is needed, or None for all cores")

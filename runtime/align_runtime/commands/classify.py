@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from align_runtime.console import add_device_options, add_output_options, run, table
 from align_runtime.errors import ConfigurationError
-from align_runtime.model import DEFAULT_TEMPLATE, load
+from align_runtime.model import load
+from align_runtime.similarity import DEFAULT_TEMPLATE
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from align_exporter.report.markup import Markup, element
 from align_runtime.graph_entry import ANY_TARGET, Graph
+from align_runtime.page.markup import Markup, element
 
 Row = Sequence[str | Markup]
 

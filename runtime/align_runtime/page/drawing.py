@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from align_exporter.report.markup import Markup, element
+from align_runtime.page.markup import Markup, element
 
 
 def percent(fraction: float) -> str:

@@ -1,0 +1,1 @@
+"""Benchmarks of a bundle: what ``align-bench`` measures, keeps and shows."""

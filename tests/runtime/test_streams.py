@@ -1,0 +1,155 @@
+"""Streams: several single-threaded runs for many inputs give what one run with all threads gives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import align_runtime
+from align_runtime import ConfigurationError, InputError, Model, golden, text_embedding
+from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
+from align_runtime.streams import available_cores, stream_count
+from align_runtime.tower import Tower
+
+TOLERANCE = 1e-5  # texts meet others in their batches
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_bundle: Path) -> golden.Golden:
+    return golden.read(align_runtime.Bundle.open(tiny_bundle))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bundle: Path) -> Iterator[Model]:
+    """Without streams."""
+    with align_runtime.load(tiny_bundle, streams=1) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def streamed(tiny_bundle: Path) -> Iterator[Model]:
+    """With three, whatever the machine has."""
+    with align_runtime.load(tiny_bundle, streams=3) as model:
+        yield model
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 20])
+def test_streams_change_no_picture(whole: Model, streamed: Model, answers: golden.Golden, count: int) -> None:
+    pictures = [answers.pictures[index % len(answers.pictures)] for index in range(count)]
+    embeds = streamed.embed_images(iter(pictures))
+    np.testing.assert_allclose(embeds, whole.embed_images(pictures), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(embeds, streamed.embed_images(pictures))
+    pixels = answers.pixels[np.arange(count) % len(answers.pixels)]
+    np.testing.assert_allclose(streamed.embed_pixels(pixels), whole.embed_pixels(pixels), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 100])
+def test_streams_change_no_text(whole: Model, streamed: Model, answers: golden.Golden, count: int) -> None:
+    texts = [answers.texts[index % len(answers.texts)] for index in range(count)]
+    embeds = streamed.embed_text(texts)
+    np.testing.assert_allclose(embeds, whole.embed_text(texts), rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(embeds, streamed.embed_text(texts))
+
+
+def test_many_inputs_go_through_streams_and_one_does_not(
+    streamed: Model, answers: golden.Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    original = Tower.run_stream
+
+    def run_stream(tower: Tower, inputs: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return original(tower, inputs)
+
+    monkeypatch.setattr(Tower, "run_stream", run_stream)
+    streamed.embed_images(answers.pictures[:2])
+    streamed.embed_text(answers.texts[:5])
+    assert threads == []
+    streamed.embed_images(answers.pictures[:3])
+    streamed.embed_text(answers.texts[:6])
+    assert len(threads) == 3 + 3
+    assert all(name.startswith("align") for name in threads)
+
+
+def test_errors_name_their_place_whatever_thread_finds_them(streamed: Model, answers: golden.Golden) -> None:
+    pictures = [*answers.pictures, b"no picture", *answers.pictures, b"nor this"]
+    for _ in range(5):
+        with pytest.raises(InputError, match=f"^input {len(answers.pictures)}: ") as caught:
+            streamed.embed_images(pictures)
+        assert caught.value.index == len(answers.pictures)
+
+
+def test_an_endless_stream_of_pictures_is_read_a_little_ahead(streamed: Model, answers: golden.Golden) -> None:
+    taken = 0
+
+    def pictures() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield answers.pixels[taken % len(answers.pixels)]
+
+    parts = streamed.iter_embed_images(pictures())
+    for _ in range(10):
+        assert next(parts).shape == (1, streamed.facts.embedding_dim)
+    assert taken <= 10 + 2 * 3 + 1
+
+
+def test_texts_are_read_window_by_window(
+    streamed: Model, answers: golden.Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_embedding, "TEXT_WINDOW", 7)
+    texts = iter(answers.texts)
+    parts = streamed.iter_embed_text(texts)
+    first = next(parts)
+    assert len(first) == 7
+    assert next(texts) == answers.texts[7]
+    expected = streamed.embed_text(answers.texts[:7])
+    np.testing.assert_array_equal(first, expected)
+    with pytest.raises(InputError, match="input 9: ") as caught:
+        streamed.embed_text(["a"] * 9 + [3])  # type: ignore[list-item]
+    assert caught.value.index == 9
+
+
+def test_a_model_that_was_closed_meanwhile_says_so(tiny_bundle: Path, answers: golden.Golden) -> None:
+    model = align_runtime.load(tiny_bundle, streams=2)
+    parts = model.iter_embed_images([*answers.pictures] * 4)
+    next(parts)
+    model.close()
+    with pytest.raises(ConfigurationError, match="the model is closed"):
+        list(parts)
+
+
+def test_numbers_of_streams() -> None:
+    assert stream_count("cpu", None, None) == available_cores()
+    assert stream_count("cpu", 5, None) == 5
+    assert stream_count("cpu", 5, 2) == 2
+    assert stream_count("cuda", None, None) == stream_count("cuda", None, 1) == 1
+    with pytest.raises(ConfigurationError, match="streams is 2 on cuda; only the CPU has streams, leave it out"):
+        stream_count("cuda", None, 2)
+    for streams in (0, -1, True, "2", 1.5, 10**6):
+        with pytest.raises(ConfigurationError, match=f"streams is {streams!r}; 1 to 1024 is needed, or None for one"):
+            stream_count("cpu", None, streams)  # type: ignore[arg-type]
+
+
+def test_a_wrong_number_of_streams_leaves_nothing_open(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", lambda runner, file, threads: opened.append(file))
+    monkeypatch.setattr(OnnxRuntimeRunner, "close", lambda runner: opened.pop())
+    with pytest.raises(ConfigurationError, match="streams is 0"):
+        align_runtime.load(tiny_bundle, streams=0)
+    assert opened == []
+
+
+def test_auto_says_what_it_chose(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), align_runtime.load(tiny_bundle, device="auto") as model:
+        assert len(model.embed_text(["a cat"])) == 1
+    assert "device 'auto' is cpu here" in caplog.text
+    caplog.clear()
+    with align_runtime.load(tiny_bundle, device="cpu"):
+        assert caplog.text == ""

@@ -1,0 +1,85 @@
+"""Work in several threads: order, how far ahead it reads, whose error counts, and the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from align_runtime.errors import ConfigurationError
+from align_runtime.workers import Workers
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    made = Workers(3)
+    yield made
+    made.close()
+
+
+def test_results_come_in_the_order_of_the_items(workers: Workers) -> None:
+    """The first item is done last: it waits for the third one."""
+    third = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert third.wait(10)
+        if item == 2:
+            third.set()
+        return 10 * item
+
+    assert list(workers.ordered(work, range(5), ahead=4)) == [0, 10, 20, 30, 40]
+
+
+def test_items_are_read_as_far_ahead_as_asked(workers: Workers) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    results = workers.ordered(str, items(), ahead=4)
+    assert next(results) == "0"
+    assert taken == [0, 1, 2, 3, 4]
+    results.close()
+    assert len(taken) == 5
+
+
+def test_the_first_item_that_fails_is_told_of_and_not_the_soonest(workers: Workers) -> None:
+    fourth = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 1:
+            assert fourth.wait(10)
+            raise ValueError("item 1")
+        if item == 3:
+            fourth.set()
+            raise ValueError("item 3")
+        return item
+
+    results = workers.ordered(work, range(50), ahead=8)
+    assert next(results) == 0
+    with pytest.raises(ValueError, match="item 1"):
+        next(results)
+
+
+def test_nothing_is_begun_behind_a_failure() -> None:
+    single, begun = Workers(1), []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        raise ValueError(item)
+
+    with pytest.raises(ValueError, match="0"):
+        list(single.ordered(work, range(1000), ahead=8))
+    single.close()
+    assert len(begun) <= 9
+
+
+def test_a_closed_pool_says_so(workers: Workers) -> None:
+    workers.close()
+    workers.close()
+    with pytest.raises(ConfigurationError, match="the model is closed"):
+        list(workers.ordered(str, [1], ahead=1))
