@@ -19,7 +19,7 @@ from pathlib import Path
 
 from align_runtime.bundle_paths import MANIFEST_NAME
 from align_runtime.errors import BundleError, ConfigurationError
-from align_runtime.graph_entry import ANY_TARGET, Graph
+from align_runtime.graph_entry import Graph, targets_on
 from align_runtime.json_files import read_object
 from align_runtime.manifest import FileEntry, Manifest
 
@@ -63,7 +63,7 @@ class Bundle:
     def graph(self, tower: str, variant: str, device: str) -> Graph:
         """The graph of `tower` in `variant` that was made for `device`, or else the one that runs everywhere.
 
-        `variant` may be exact, as in ``"int8_cpu"``: the graph for that device or none.
+        `variant` may be exact, as in ``"int8_cpu"``: the graph for that target or none.
 
         Raises:
             ConfigurationError: the bundle has no such variant for this device.
@@ -71,16 +71,20 @@ class Bundle:
         usable = {
             (name, graph.target): graph
             for graph in self.manifest.graphs
-            if graph.tower == tower and graph.target in (device, ANY_TARGET)
+            if graph.tower == tower and graph.target in targets_on(device)
             for name in (graph.variant, graph.exact_variant)
         }
-        for target in (device, ANY_TARGET):
+        for target in targets_on(device):
             if (variant, target) in usable:
                 return usable[variant, target]
         raise ConfigurationError(
             f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it holds: "
             f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'nothing'}"
         )
+
+    def graphs_on(self, device: str) -> list[Graph]:
+        """The graphs that `device` runs. On a CPU those for any target too, which other devices take."""
+        return [graph for graph in self.manifest.graphs if graph.target in targets_on(device)]
 
     def path(self, name: str) -> Path:
         """Where the listed file `name` lies."""

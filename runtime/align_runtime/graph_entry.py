@@ -14,11 +14,18 @@ from align_runtime.precision import GraphContent
 
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
-TARGETS = (ANY_TARGET, "cpu")
+GPU_TARGET = "gpu"
+TARGETS = (ANY_TARGET, "cpu", GPU_TARGET)
+GPU_DEVICES = ("cuda", "tensorrt")
 DTYPES = ("uint8", "int64", "float32")
 # An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not.
 FASTER, ANY_SPEED = "faster", "any"
 SPEEDS = (FASTER, ANY_SPEED)
+
+
+def targets_on(device: str) -> tuple[str, str]:
+    """Targets of the graphs that `device` runs, the one made for it first."""
+    return (GPU_TARGET if device in GPU_DEVICES else device, ANY_TARGET)
 
 
 @dataclass(frozen=True)

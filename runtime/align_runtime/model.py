@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from align_runtime.backends import Runner, open_runner
+from align_runtime.backends import Runner
 from align_runtime.bundle import Bundle
 from align_runtime.errors import AlignError, BundleError, ConfigurationError, InputError
 from align_runtime.graph_entry import Graph
 from align_runtime.images import ImageInput, preprocess
 from align_runtime.manifest import ModelFacts
+from align_runtime.opening import open_graph
 from align_runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -39,8 +40,9 @@ def load(
     Args:
         bundle: the folder that ``align-export`` wrote.
         precision: the variant to run, as listed in the bundle.
-        device: where to run it. A device that cannot be had is an error, never another device.
-        threads: of one call, all cores when None.
+        device: where to run it: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of
+            the bundle that was built for it. A device that cannot be had is an error, never another device.
+        threads: of one call on the CPU, all cores when None.
         check_hashes: read every byte of the files used and compare their sha256 with the manifest; sizes are always
             compared.
 
@@ -51,12 +53,10 @@ def load(
     """
     opened = Bundle.open(bundle)
     graphs = {tower: opened.graph(tower, precision, device) for tower in ("vision", "text")}
-    find = opened.check_hash if check_hashes else opened.path
     runners: dict[str, Runner] = {}
     try:
         for tower, graph in graphs.items():
-            file, *_ = [find(name) for name in graph.files]
-            runners[tower] = open_runner(file, device, threads)
+            runners[tower] = open_graph(opened, graph, device, threads, check_hashes)
         facts = opened.manifest.model
         tokenizer = Tokenizer.from_file(opened.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
     except AlignError:
@@ -179,7 +179,10 @@ class Model:
         return scores / scores.sum(axis=1, keepdims=True)
 
     def warmup(self) -> None:
-        """Runs both towers once, so that the first real call does not pay for what is set up on first use."""
+        """Runs both towers once, on a GPU in every shape that it runs in, so that no real call pays for what is set up
+        on first use."""
+        for runner in self._runners.values():
+            runner.prepare()
         self.embed_text([""])
         self.embed_pixels(np.zeros((1, *self._bundle.manifest.preprocessing.output_size, 3), dtype=np.uint8))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import ConfigurationError
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda", "tensorrt")
 
 
 class Runner(Protocol):
@@ -19,12 +19,17 @@ class Runner(Protocol):
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The graph's output for `inputs`, whose names, dtypes and shapes are those of the graph."""
 
+    def prepare(self) -> None:
+        """Sets up all that `run` would set up on its first call."""
+
     def close(self) -> None:
         """Frees what the graph holds; `run` must not be called afterwards."""
 
 
 def open_runner(file: Path, device: str, threads: int | None) -> Runner:
-    """Loads the graph in `file` onto `device`; `threads` of one call, all cores when None.
+    """Loads the graph in `file` onto the CPU; `threads` of one call, all cores when None.
+
+    Graphs of a bundle go through `align_runtime.opening.open_graph`, which knows all devices.
 
     Raises:
         ConfigurationError: no such device.

@@ -47,6 +47,9 @@ class OnnxRuntimeRunner:
             shapes = {name: value.shape for name, value in inputs.items()}
             raise InputError(f"the graph refused inputs of shape {shapes}: {_first_line(error)}") from None
 
+    def prepare(self) -> None:
+        """Nothing: what ONNX Runtime sets up, it sets up per call."""
+
     def close(self) -> None:
         del self._session
 
