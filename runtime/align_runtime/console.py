@@ -103,6 +103,11 @@ class Progress:
             yield item
         self._finish("✓", title, start)
 
+    def show(self, text: str) -> None:
+        """A line for the moment, on a terminal only."""
+        if self._live:
+            self._write(f"{CLEAR_LINE}  … {text}")
+
     def warn(self, text: str) -> None:
         """A line that stays."""
         if not self._quiet:

@@ -31,13 +31,13 @@ class TensorRtRunner:
             BundleError: TensorRT does not take the plan, or it is not what `entry` describes.
             DeviceError: not enough memory.
         """
-        self._engine = open_engine(plan, entry)
+        self.engine = open_engine(plan, entry)
         self._buckets = _buckets(entry.profiles)
         self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
         self._lanes: list[Lane] = []
         with ExitStack() as opened:
             for _ in range(lanes):
-                lane = Lane(self._engine)
+                lane = Lane(self.engine)
                 opened.callback(lane.close)
                 self._lanes.append(lane)
             opened.pop_all()
@@ -47,7 +47,7 @@ class TensorRtRunner:
         self._check(inputs)
         rows = row_count(inputs)
         pieces = list(self._buckets.pieces(rows))
-        result = np.empty((rows, self._engine.width), dtype=np.float32)
+        result = np.empty((rows, self.engine.width), dtype=np.float32)
         if not pieces:
             return result
         with self._pool.take(len(pieces)) as lanes:
@@ -82,13 +82,13 @@ class TensorRtRunner:
 
     def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Copies go by size: another type or size would be read as something else."""
-        wanted = self._engine.profiles[0]
+        wanted = self.engine.profiles[0]
         free = 2 if self._buckets.lengths else 1
         for name, shape in wanted.items():
             values = inputs.get(name)
-            if values is None or values.dtype != self._engine.dtypes[name] or values.shape[free:] != shape[free:]:
+            if values is None or values.dtype != self.engine.dtypes[name] or values.shape[free:] != shape[free:]:
                 given = "missing" if values is None else f"{values.dtype} {values.shape}"
-                raise InputError(f"{name} is {given}; the engine takes {self._engine.dtypes[name]} {('n', *shape[1:])}")
+                raise InputError(f"{name} is {given}; the engine takes {self.engine.dtypes[name]} {('n', *shape[1:])}")
         if set(inputs) != set(wanted) or len({values.shape[:free] for values in inputs.values()}) != 1:
             shapes = {name: values.shape for name, values in inputs.items()}
             raise InputError(f"inputs of shape {shapes} do not fit together; the engine takes {', '.join(wanted)}")
