@@ -1,6 +1,6 @@
 """Prints the surface of one importable module as JSON; run by `make_surfaces.py` in a process of its own.
 
-A signature is the text that the bindings give for it, ``(self, name: str, min: Dims) -> None``, types without their
+A signature is the text that the bindings give for it, ``(self: Class, name: str, min: Dims) -> None``, types without their
 package. A function or method has as many as it has overloads.
 """
 
@@ -15,18 +15,24 @@ import sys
 from types import ModuleType
 from typing import Any
 
+DUNDERS = ("__init__", "__getitem__", "__len__", "__int__")
+
 
 def surface(module: ModuleType, package: str) -> dict[str, Any]:
-    """Functions, enums, classes and constants of `module`, names that begin with an underscore left out."""
-    found: dict[str, Any] = {"functions": {}, "enums": {}, "classes": {}, "constants": {}}
+    """Functions, enums, classes and constants of `module`; of names that begin with an underscore only `DUNDERS`."""
+    version = {"__version__": module.__version__} if hasattr(module, "__version__") else {}
+    found: dict[str, Any] = {"functions": {}, "enums": {}, "classes": {}, "constants": version}
     for name, value in sorted(vars(module).items()):
         if name.startswith("_") or isinstance(value, ModuleType):
             continue
-        if hasattr(value, "__members__"):
+        if inspect.isclass(value) and hasattr(value, "__members__"):
             found["enums"][name] = {key: int(member) for key, member in value.__members__.items()}
         elif inspect.isclass(value):
             found["classes"][name] = _class(value, package)
-        elif callable(value):
+            for key, member in vars(value).items():
+                if inspect.isclass(member) and hasattr(member, "__members__"):
+                    found["enums"][f"{name}.{key}"] = {each: int(one) for each, one in member.__members__.items()}
+        elif inspect.isroutine(value) or (callable(value) and not hasattr(value, "__members__")):
             found["functions"][name] = _signatures(name, value, package)
         elif isinstance(value, int | str):
             found["constants"][name] = value
@@ -40,8 +46,12 @@ def _class(value: type, package: str) -> dict[str, Any]:
         "properties": {},
         "members": [],
     }
-    for name, member in sorted(vars(value).items()):
-        if name.startswith("_") and name != "__init__":
+    members = dict(vars(value))
+    for base in value.__mro__[1:]:  # of a base in another module the name would say nothing here
+        if base.__module__ not in (value.__module__, "builtins", "pybind11_builtins"):
+            members = {**vars(base), **members}
+    for name, member in sorted(members.items()):
+        if name.startswith("_") and name not in DUNDERS:
             continue
         if isinstance(member, property):
             kind = _returned((member.fget and member.fget.__doc__) or "", package)
@@ -83,7 +93,7 @@ def _returned(text: str, package: str) -> str:
 
 def _plain(text: str, package: str) -> str:
     plain = re.sub(rf"\b{package}\.(\w+\.)?", "", text)
-    return re.sub(r"\b(typing|collections\.abc)\.", "", re.sub(r"\bself: \w+", "self", plain))
+    return re.sub(r"\b(typing|collections\.abc)\.", "", plain)
 
 
 if __name__ == "__main__":

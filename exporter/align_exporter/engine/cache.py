@@ -37,7 +37,12 @@ def engine_staleness(
             return entry, ""
     if not changes:
         return None, "there is none yet"
-    return None, f"other {', '.join(min([found for found, _ in changes], key=lambda found: len(found)))}"
+    nearest = min((found for found, _ in changes), key=_count)
+    return None, f"other {', '.join(nearest)}"
+
+
+def _count(found: list[str]) -> int:
+    return len(found)
 
 
 def _changes(
