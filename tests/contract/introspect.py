@@ -1,7 +1,7 @@
 """Prints the surface of one importable module as JSON; run by `make_surfaces.py` in a process of its own.
 
-A signature is the text that the bindings give for it, ``(self: Class, name: str, min: Dims) -> None``, types without their
-package. A function or method has as many as it has overloads.
+A signature is the text that the bindings give for it, ``(self: Class, name: str, min: Dims) -> None``, types without
+their package. A function or method has as many as it has overloads.
 """
 
 from __future__ import annotations

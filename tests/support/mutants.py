@@ -47,7 +47,6 @@ def _text(source: str, node: ast.expr) -> str:
 def _with(source: str, node: ast.expr, text: str) -> str:
     """`source` with `text` in the place of `node`."""
     lines = source.encode().splitlines(keepends=True)
-    assert node.end_lineno is not None and node.end_col_offset is not None
     before = b"".join(lines[: node.lineno - 1]) + lines[node.lineno - 1][: node.col_offset]
     after = lines[node.end_lineno - 1][node.end_col_offset :] + b"".join(lines[node.end_lineno :])
     return (before + text.encode() + after).decode()

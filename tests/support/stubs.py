@@ -10,7 +10,11 @@ from pathlib import Path
 
 from support.surfaces import Class, Parameter, Signature, Surface
 
-HEADER = "# mypy: ignore-errors\nfrom collections.abc import Iterator, Sequence\nfrom typing import Any, ClassVar, overload\n\n"
+HEADER = """# mypy: ignore-errors
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, overload
+
+"""
 PLAIN = {
     "int", "str", "bool", "float", "bytes", "None", "object", "Any", "list", "Sequence", "tuple",
 }  # fmt: skip

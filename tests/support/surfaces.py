@@ -33,7 +33,7 @@ class Signature:
 
     @classmethod
     def parse(cls, text: str) -> Signature:
-        """``(self: Class, name: str, flags: int = 0) -> Dims``, or Cython's ``(size_t size, kind: Kind) -> Error, Any``."""
+        """``(self: Class, name: str, flags: int = 0) -> Dims``, or Cython's ``(size_t size) -> Error, Any``."""
         inside, _, results = FOREIGN.sub(_renamed, text).partition(") -> ")
         parts = [_parameter(part) for part in split(inside.removeprefix("(").removesuffix(")")) if part]
         parameters = [parameter for parameter in parts if parameter.name != "self"]
