@@ -77,12 +77,26 @@ def test_threads_share_a_runner(tiny_bundle: Path, answers: Golden) -> None:
     assert wrong == []
 
 
-def test_a_graph_that_fails_says_so(tiny_bundle: Path, answers: Golden, tmp_path: Path) -> None:
+def test_what_is_no_graph_or_input_is_refused(tiny_bundle: Path, answers: Golden, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="ONNX Runtime cannot load .* on the GPU"):
         CudaRunner(tmp_path / "nothing.onnx", Buckets(BATCHES), ON_CPU)
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
-    with pytest.raises(DeviceError, match="the graph failed on inputs of shape"):
+    with pytest.raises(InputError, match="pixels is float32 .*; the graph takes uint8 "):
         runner.run({"pixels": answers.pixels.astype(np.float32)})
+    runner.close()
+
+
+def test_a_graph_that_fails_while_it_runs_says_so(
+    tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory\nand a stack")
+
+    monkeypatch.setattr(runner._session, "run_with_iobinding", fail)
+    with pytest.raises(DeviceError, match=r"the graph failed on inputs of shape .*: CUDA failure 2: out of memory$"):
+        runner.run({"pixels": answers.pixels})
     runner.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends.buckets import Buckets, Piece, row_count
+from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
@@ -73,22 +73,25 @@ class CudaRunner:
         self._runtime = _onnxruntime(provider)
         self._buckets, self._provider = buckets, provider
         self._session = self._open(file)
+        self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
         (self._output,) = self._session.get_outputs()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="align-cuda")
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        check_inputs(inputs, self._takes)
         return self._worker.submit(self._run, inputs).result()
 
     def prepare(self) -> None:
         """Runs every shape once, which records its CUDA graph."""
         for batch in self._buckets.batches:
             for length in self._buckets.lengths or (None,):
-                inputs = {
-                    tensor.name: np.zeros(self._shape(tensor, batch, length), _dtype(tensor))
-                    for tensor in self._session.get_inputs()
-                }
-                self.run(inputs)
+                self.run(
+                    {
+                        name: np.zeros(_sized(shape, batch, length), dtype)
+                        for name, (dtype, shape) in self._takes.items()
+                    }
+                )
 
     def close(self) -> None:
         self._worker.shutdown()
@@ -149,9 +152,9 @@ class CudaRunner:
     def _new_slot(self, batch: int, length: int | None) -> Slot:
         binding = self._session.io_binding()
         inputs = {}
-        for tensor in self._session.get_inputs():
-            inputs[tensor.name] = self._allocate(self._shape(tensor, batch, length), _dtype(tensor))
-            binding.bind_ortvalue_input(tensor.name, inputs[tensor.name])
+        for name, (dtype, shape) in self._takes.items():
+            inputs[name] = self._allocate(_sized(shape, batch, length), dtype)
+            binding.bind_ortvalue_input(name, inputs[name])
         output = self._allocate((batch, self._output.shape[1]), np.dtype(np.float32))
         binding.bind_ortvalue_output(self._output.name, output)
         run_options = self._runtime.RunOptions()
@@ -161,11 +164,11 @@ class CudaRunner:
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, 0)
 
-    @staticmethod
-    def _shape(tensor: Any, batch: int, length: int | None) -> tuple[int, ...]:
-        """The shape of an input of the graph: its free dimensions are the batch and, of texts, the length."""
-        sizes = {"batch": batch, "sequence": length or 0}
-        return tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
+
+def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tuple[int, ...]:
+    """The shape of an input in a bucket: its free dimensions are the batch and, of texts, the length."""
+    sizes = {"batch": batch, "sequence": length or 0}
+    return tuple(sizes[size] if isinstance(size, str) else size for size in shape)
 
 
 def _onnxruntime(provider: Provider) -> Any:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends.buckets import Buckets, Piece, row_count
+from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
 from align_runtime.backends.tensorrt.engine import open_engine
 from align_runtime.backends.tensorrt.lane import Lane
 from align_runtime.backends.tensorrt.pool import LanePool
 from align_runtime.engine_entry import EngineEntry, Shapes
-from align_runtime.errors import InputError
 
 # Two, so that one batch crosses the bus and is copied by the host while the other one computes.
 LANES = 2
@@ -34,6 +33,7 @@ class TensorRtRunner:
         self.engine = open_engine(plan, entry)
         self._buckets = _buckets(entry.profiles)
         self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
+        self._takes = {name: (self.engine.dtypes[name], _named(shape)) for name, shape in entry.profiles[0].items()}
         self._lanes: list[Lane] = []
         with ExitStack() as opened:
             for _ in range(lanes):
@@ -44,7 +44,7 @@ class TensorRtRunner:
         self._pool = LanePool(self._lanes)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        self._check(inputs)
+        check_inputs(inputs, self._takes)
         rows = row_count(inputs)
         pieces = list(self._buckets.pieces(rows))
         result = np.empty((rows, self.engine.width), dtype=np.float32)
@@ -80,18 +80,10 @@ class TensorRtRunner:
             return self._profiles[piece.batch, None]
         return self._profiles[piece.batch, self._buckets.length(next(iter(inputs.values())).shape[1])]
 
-    def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Copies go by size: another type or size would be read as something else."""
-        wanted = self.engine.profiles[0]
-        free = 2 if self._buckets.lengths else 1
-        for name, shape in wanted.items():
-            values = inputs.get(name)
-            if values is None or values.dtype != self.engine.dtypes[name] or values.shape[free:] != shape[free:]:
-                given = "missing" if values is None else f"{values.dtype} {values.shape}"
-                raise InputError(f"{name} is {given}; the engine takes {self.engine.dtypes[name]} {('n', *shape[1:])}")
-        if set(inputs) != set(wanted) or len({values.shape[:free] for values in inputs.values()}) != 1:
-            shapes = {name: values.shape for name, values in inputs.items()}
-            raise InputError(f"inputs of shape {shapes} do not fit together; the engine takes {', '.join(wanted)}")
+
+def _named(shape: tuple[int, ...]) -> tuple[int | str, ...]:
+    """The shape of an input with names for its free dimensions: of texts both, of pictures the first."""
+    return ("batch", "sequence") if len(shape) == 2 else ("batch", *shape[1:])
 
 
 def _bucket(shapes: Shapes) -> tuple[int, int | None]:
