@@ -14,8 +14,8 @@ from align_runtime.precision import GraphContent
 
 TOWERS = ("vision", "text")
 ANY_TARGET = "any"
-GPU_TARGET = "gpu"
-TARGETS = (ANY_TARGET, "cpu", GPU_TARGET)
+CPU_TARGET, GPU_TARGET = "cpu", "gpu"
+TARGETS = (ANY_TARGET, CPU_TARGET, GPU_TARGET)
 GPU_DEVICES = ("cuda", "tensorrt")
 DTYPES = ("uint8", "int64", "float32")
 # An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not.

@@ -112,3 +112,21 @@ def test_contract_check_sees_every_name_and_argument(type_check: TypeCheck, tmp_
     told = type_check("tensorrt-11", sorted(tmp_path.glob("*.py")), tmp_path)
     seen = set(re.findall(r"^.*(mutant_\d+)\.py:\d+: error", told, re.MULTILINE))
     assert {planted[name] for name in planted.keys() - seen} == OURS | OPTIONAL
+
+
+def test_contract_what_tensorrt_11_removed_appears_nowhere() -> None:
+    """By name, so that no guard around a call can hide it."""
+    removed = read_surface("tensorrt-10").names - read_surface("tensorrt-11").names
+    assert {"FP16", "EXPLICIT_BATCH", "device_memory_size", "platform_has_fast_fp16"} <= removed
+    for file in gpu_modules(RUNTIME) + gpu_modules(EXPORTER):
+        used = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+        assert used & removed == set(), file.name
+
+
+@pytest.mark.skipif("ALIGN_BINDINGS" not in os.environ, reason="ALIGN_BINDINGS names no folder with the wheels")
+def test_contract_surfaces_are_those_of_the_wheels(tmp_path: Path) -> None:
+    for name, (prefix, module) in WHEELS.items():
+        (wheel,) = Path(os.environ["ALIGN_BINDINGS"]).rglob(f"{prefix}-*.whl")
+        work = tmp_path / name
+        work.mkdir()
+        assert read_wheel(wheel, module, work) == json.loads((SURFACES / f"{name}.json").read_text())

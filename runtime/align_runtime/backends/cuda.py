@@ -7,7 +7,9 @@ import logging
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +192,14 @@ def _onnxruntime(provider: Provider) -> Any:
 def _check_libraries(folder: Path, onnxruntime: Any) -> None:
     """Raises BackendUnavailableError naming a library that the CUDA provider needs and does not find: ONNX Runtime
     would log it and go on without CUDA."""
-    onnxruntime.preload_dlls()  # CUDA and cuDNN that were installed as Python packages
+    with redirect_stdout(StringIO()):  # where it prints what it does not find
+        onnxruntime.preload_dlls()  # CUDA and cuDNN that were installed as Python packages
     if sys.platform != "linux":
         return
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        ctypes.CDLL("libcudnn.so.9")  # the provider itself looks for it at its first convolution
     except OSError as error:
         library = str(error).partition(":")[0]
         cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
