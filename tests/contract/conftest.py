@@ -36,8 +36,3 @@ def engine_copy(engine_bundle: Path, tmp_path: Path) -> Path:
 def tiny_copy(tiny_fp16_bundle: Path, tmp_path: Path) -> Path:
     """A copy of align-tiny with FP16 graphs, without engines."""
     return Path(shutil.copytree(tiny_fp16_bundle, tmp_path / "bundle"))
-
-
-@pytest.fixture(scope="session")
-def tiny_fp16_bundle() -> Path:
-    return Path("/tmp/eng/bundle")

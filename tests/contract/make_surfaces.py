@@ -2,7 +2,7 @@
 
 ::
 
-    pip download --no-deps -d wheels tensorrt-cu13-bindings==11.4.0.106   # and the others in WHEELS
+    pip download --no-deps -d wheels tensorrt-cu13-bindings==11.4.0.106 cuda-pathfinder   # and the others in WHEELS
     python tests/contract/make_surfaces.py wheels
 
 Bindings of TensorRT load its libraries, which are no wheel. They are put in place by empty ones that define the
@@ -36,10 +36,13 @@ WHEELS = {
 }
 
 
-def read_surface(wheel: Path, module: str, work: Path) -> dict[str, Any]:
-    """Unpacks `wheel` into `work`, stands in for the libraries that it lacks, and introspects `module`."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(work)
+def introspect(wheels: Path, name: str, work: Path) -> dict[str, Any]:
+    """Unpacks the wheel of the surface `name` into `work`, stands in for the libraries that it lacks, and looks."""
+    prefix, module = WHEELS[name]
+    (wheel,) = wheels.rglob(f"{prefix}-*.whl")
+    for file in (wheel, *wheels.rglob("cuda_pathfinder-*.whl")):  # which the bindings of CUDA import
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(work)
     stubs = work / "stubs"
     stubs.mkdir()
     if module.startswith("tensorrt"):
@@ -76,10 +79,9 @@ def _output(*command: str) -> str:
 
 def main(wheels: Path) -> None:
     SURFACES.mkdir(exist_ok=True)
-    for name, (prefix, module) in WHEELS.items():
-        (wheel,) = wheels.rglob(f"{prefix}-*.whl")
+    for name in WHEELS:
         with tempfile.TemporaryDirectory() as work:
-            found = read_surface(wheel, module, Path(work))
+            found = introspect(wheels, name, Path(work))
         (SURFACES / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -19,6 +19,11 @@ class Violation(AssertionError):  # noqa: N818 (it is no error of the code, but 
     """Our code uses the library as it must not be used."""
 
 
+def complain(logger: Any, message: str) -> None:
+    """Tells a logger of TensorRT of an error."""
+    logger.log(type(logger).ERROR, message)
+
+
 def make_module(name: str, surface: Surface, behaviours: Mapping[str, type], functions: object) -> ModuleType:
     """The module `name` with the names of `surface`.
 
