@@ -21,7 +21,7 @@ from align_exporter.engine.request import EngineRequest
 from align_runtime import Model, golden
 from align_runtime.backends.tensorrt.runner import LANES
 from align_runtime.bundle import Bundle
-from align_runtime.commands import verify
+from align_runtime.commands import inspect, verify
 from align_runtime.console import Progress
 from align_runtime.engine_entry import EngineOptions
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
@@ -262,3 +262,12 @@ def test_contract_the_lean_runtime_runs_version_compatible_engines_only(
             np.testing.assert_allclose(model.embed_pixels(answers.pixels), expected[1], rtol=0, atol=CLOSE)
         with pytest.raises(BackendUnavailableError, match="only TensorRT's lean runtime is installed, which builds no"):
             builder_machine()
+
+
+def test_contract_inspect_lists_engines(engine_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without TensorRT: a description is plain JSON."""
+    assert inspect.main([str(engine_bundle)]) == 0
+    told = capsys.readouterr().out
+    assert told.count("built on NVIDIA Double 80GB by TensorRT 11.4.0.106, ") == 4
+    assert inspect.main([str(engine_bundle), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["engines"]) == 4
