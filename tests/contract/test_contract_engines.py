@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +146,15 @@ def test_contract_an_engine_far_from_the_reference_is_refused(tiny_copy: Path) -
         with pytest.raises(ParityError, match=r"engines/vision_fp16.*max_abs"):
             build(tiny_copy, FP16)
         assert list((tiny_copy / "engines").glob("*.plan")) == []
+
+
+def test_contract_the_terminal_shows_the_phase_and_the_time(tiny_copy: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with installed("tensorrt-11"):
+        request = replace(FP16, batches=(1,), lengths=(32,))
+        build_engines(tiny_copy, request, builder_machine(), force=False, progress=Progress(stream=terminal))
+    assert re.search(r"… vision_model_fp16.onnx: Building 1/2 \(\d+ s\)", terminal.getvalue())

@@ -20,7 +20,7 @@ from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_runtime import Model, golden
 from align_runtime.backends.tensorrt.runner import LANES
-from align_runtime.bundle import Bundle
+from align_runtime.bundle import Bundle, sha256_of
 from align_runtime.commands import inspect, verify
 from align_runtime.console import Progress
 from align_runtime.engine_entry import EngineOptions
@@ -154,6 +154,28 @@ def test_contract_errors_while_running_are_told_and_the_model_goes_on(
         np.testing.assert_allclose(model.embed_pixels(answers.pixels), expected[1], rtol=0, atol=CLOSE)
 
 
+def test_contract_a_gpu_that_fails_to_the_end_leaves_nothing_behind(
+    engine_bundle: Path, doubles: GpuDoubles, answers: Golden
+) -> None:
+    model = open_model(engine_bundle)
+    model.embed_pixels(answers.pixels)
+    doubles.cuda.failures = {
+        "cudaStreamSynchronize": (doubles.cuda.calls["cudaStreamSynchronize"] + 1, "cudaErrorIllegalAddress")
+    }
+    with pytest.raises(DeviceError, match="cudaErrorIllegalAddress"):
+        model._runners["vision"].close()
+    model._runners["text"].close()
+
+
+def test_contract_no_context_is_told(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
+    doubles.tensorrt.no_contexts = True
+    with open_model(engine_bundle) as model:
+        with pytest.raises(DeviceError, match="TensorRT gives no execution context: Out of memory"):
+            model.embed_pixels(answers.pixels)
+        doubles.tensorrt.no_contexts = False
+        assert model.embed_pixels(answers.pixels).shape == answers.image_embeds.shape
+
+
 def test_contract_a_closed_model_says_so(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
     model = open_model(engine_bundle)
     runner = model._runners["vision"]
@@ -246,6 +268,19 @@ def test_contract_a_description_of_other_profiles_is_noticed(engine_copy: Path, 
         told["profiles"] = told["profiles"][:1]
         sidecar.write_text(json.dumps(told))
     with pytest.raises(BundleError, match="profiles that its description does not give"):
+        open_model(engine_copy)
+
+
+def test_contract_profiles_with_a_gap_are_refused(engine_copy: Path, doubles: GpuDoubles) -> None:
+    """Both the plan and its description lack the profile of the largest batch and length."""
+    for sidecar in (engine_copy / "engines").glob("text*.json"):
+        told, plan = json.loads(sidecar.read_text()), sidecar.with_suffix(".plan")
+        content = json.loads(plan.read_text())
+        content["profiles"] = content["profiles"][:-1]
+        plan.write_text(json.dumps(content))
+        told |= {"profiles": told["profiles"][:-1], "bytes": plan.stat().st_size, "sha256": sha256_of(plan)}
+        sidecar.write_text(json.dumps(told))
+    with pytest.raises(BundleError, match="leave out a batch or length"):
         open_model(engine_copy)
 
 

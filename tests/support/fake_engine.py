@@ -50,7 +50,7 @@ class Runtime:
             complain(self._logger, f"the engine is of version {plan['version']}")
             return None
         session = onnxruntime.InferenceSession(plan["graph"], providers=["CPUExecutionProvider"])
-        return self._fake.new("ICudaEngine", _plan=plan, _session=session)
+        return self._fake.new("ICudaEngine", _plan=plan, _session=session, _logger=self._logger)
 
 
 class ICudaEngine:
@@ -77,6 +77,9 @@ class ICudaEngine:
         return SCRATCH * (profile_index + 1)
 
     def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
+        if self._fake.no_contexts:
+            complain(self._logger, "Out of memory")
+            return None
         managed = strategy is self._fake.module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._fake.new(
             "IExecutionContext", _engine=self, _managed=managed, _memory=0, _addresses={}, _shapes={}, _profile=-1,

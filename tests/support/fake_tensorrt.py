@@ -25,6 +25,7 @@ class FakeTensorRt:
         build_error: what the builder complains of.
         built: plans built so far; `cached`: those that found a timing cache.
         refuse_timings: whether a timing cache is from another GPU.
+        no_contexts: whether engines give no execution contexts, for want of memory.
     """
 
     def __init__(self, surface: str, cuda: FakeCuda) -> None:
@@ -37,6 +38,7 @@ class FakeTensorRt:
         self.built = 0
         self.cached = 0
         self.refuse_timings = False
+        self.no_contexts = False
         self.contexts: list[weakref.ref[Any]] = []
         known = read_surface(surface)
         behaviours = {

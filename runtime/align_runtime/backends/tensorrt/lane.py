@@ -149,6 +149,8 @@ class Lane:
         target[rows:] = target[rows - 1]
 
     def close(self) -> None:
-        """Frees everything, last taken first."""
-        self._stream.synchronize()
-        self._resources.close()
+        """Frees everything, last taken first, also where the GPU has failed."""
+        try:
+            self._stream.synchronize()
+        finally:
+            self._resources.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Condition
 
 from align_runtime.backends.tensorrt.lane import Lane
@@ -47,5 +47,6 @@ class LanePool:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: len(self._free) == len(self._lanes))
-        for lane in self._lanes:
-            lane.close()
+        with ExitStack() as closing:  # an error in one lane does not keep the others open
+            for lane in self._lanes:
+                closing.callback(lane.close)

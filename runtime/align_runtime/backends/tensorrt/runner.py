@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from align_runtime.backends.tensorrt.engine import open_engine
 from align_runtime.backends.tensorrt.lane import Lane
 from align_runtime.backends.tensorrt.pool import LanePool
 from align_runtime.engine_entry import EngineEntry, Shapes
+from align_runtime.errors import BundleError
 
 # Two, so that one batch crosses the bus and is copied by the host while the other one computes.
 LANES = 2
@@ -33,6 +35,11 @@ class TensorRtRunner:
         self.engine = open_engine(plan, entry)
         self._buckets = _buckets(entry.profiles)
         self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
+        if set(self._profiles) != set(product(self._buckets.batches, self._buckets.lengths or (None,))):
+            raise BundleError(
+                f"{plan}: the profiles {list(self._profiles)} leave out a batch or length; build it again: "
+                "align-export … --engine"
+            )
         self._takes = {name: (self.engine.dtypes[name], _named(shape)) for name, shape in entry.profiles[0].items()}
         self._lanes: list[Lane] = []
         with ExitStack() as opened:
