@@ -1,10 +1,12 @@
-# Four commands: install, demo, test, lint. `figures` measures (an hour) and renews the README's tables. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# Four commands: install, demo, test, lint. `figures` measures (an hour) and renews the README's tables; `gpu-check` is for
+# a host with an NVIDIA GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test lint format figures clean
+.PHONY: install demo test lint format figures gpu-check clean
 
 install: $(STAMP)
 
@@ -47,5 +49,14 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
+# onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
+gpu-check:
+	$(PYTHON) -m venv .venv-gpu
+	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gpu,tensorrt]'
+	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
+	PYTHONPATH=tests $(GPU_BIN)/python tests/figures/gpu_check.py
+
 clean:
-	rm -rf build dist $(VENV)
+	rm -rf build dist $(VENV) .venv-gpu

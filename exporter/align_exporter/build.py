@@ -11,6 +11,7 @@ from align_calibration.samples.own_samples import SAMPLES_NAME, OwnSamples
 from align_exporter import samples
 from align_exporter.build_record import build_record
 from align_exporter.checkpoint import Checkpoint, read_checkpoint
+from align_exporter.engine.cache import keep_engines
 from align_exporter.graphs import GraphBuilder
 from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
@@ -67,6 +68,7 @@ def build(
         with progress.phase("report"):
             # After the inventory: a report tells of one build and its times, the manifest of what any build gives.
             write_report(folder, build_record(manifest, built, options.fp16_headroom, progress.finished, own))
+            keep_engines(output, folder, manifest)
         return manifest
 
 

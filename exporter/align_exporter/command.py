@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+from align_exporter.engine.builder import builder_machine
+from align_exporter.engine.options import add_engine_options, engine_request
+from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_table
 from align_exporter.options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
 from align_exporter.sample_options import add_sample_options, choose
 from align_exporter.variant_options import add_variant_options, export_options
@@ -52,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_variant_options(parser)
     add_sample_options(parser)
+    add_engine_options(parser)
     parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
     add_output_options(parser)
     options = parser.parse_args(arguments)
@@ -63,6 +67,9 @@ def _export(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet or options.json)
     check_destination(options.output)
     export = export_options(options)
+    engines = engine_request(options)
+    machine = None if engines is None else builder_machine()  # before minutes of exporting
+    outcomes: list[EngineOutcome] = []
     try:
         from align_exporter.freshness import provenance, staleness
         from align_reference.source import resolve
@@ -85,6 +92,10 @@ def _export(options: argparse.Namespace) -> int:
             from align_exporter.build import build
 
             manifest = build(source, wanted, options.output, export, progress)
+        if engines is not None and machine is not None:
+            from align_exporter.engine.build import build_engines
+
+            outcomes = build_engines(options.output, engines, machine, options.force, progress)
     except (ModuleNotFoundError, PackageNotFoundError) as error:
         raise BackendUnavailableError(
             f"the package {error.name!r} is missing; install what exporting needs with: "
@@ -92,9 +103,12 @@ def _export(options: argparse.Namespace) -> int:
         ) from None
     seconds = time.monotonic() - start
     if options.json:
-        print(json.dumps(_as_json(options.output, manifest, reason, seconds)))
+        engines_built = engines_json(outcomes)
+        print(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
     elif not options.quiet:
         print(_as_text(options.output, manifest, reason, seconds))
+        if outcomes:
+            print(f"\n{engines_table(outcomes)}")
     return 0
 
 

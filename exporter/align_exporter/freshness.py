@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,22 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
         revision=source.revision,
         files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
         options=json.loads(json.dumps(options.record)),  # as it will be read back
-        tools={"python": platform.python_version()} | {tool: version(tool) for tool in TOOLS},
+        tools={"python": platform.python_version()} | {tool: tool_version(tool) for tool in TOOLS},
     )
+
+
+def tool_version(name: str) -> str:
+    """Version of an installed package; of ``onnxruntime`` also where it is the one with CUDA, under its other name.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        if name != "onnxruntime":
+            raise
+        return version("onnxruntime-gpu")
 
 
 def staleness(output: Path, wanted: Provenance) -> str | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from align_exporter.contract import GraphContract
 from align_exporter.options import ExportOptions
-from align_runtime.backends import open_runner
+from align_runtime.backends import Runner, open_runner
 from align_runtime.golden import Golden
 from align_runtime.parity import Limits, Parity, compare
 from align_runtime.preprocessing import ImagePreprocessing
@@ -76,18 +76,29 @@ def measure(
     files: Sequence[Path], contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden
 ) -> Measurement:
     """Runs the graphs in `files` on the samples, one after the other; all of them have to give the same answers."""
-    rows = list(_text_rows(answers) if contract.tower == "text" else _vision_rows(contract, preprocessing, answers))
-    actual = []
+    measured = []
     for file in files:
         runner = open_runner(file, "cpu", None)
         try:
-            actual += [runner.run(row.inputs) for row in rows]
+            measured.append(measure_runner(runner, contract, preprocessing, answers))
         finally:
             runner.close()
     return Measurement(
-        actual=np.concatenate(actual),
-        expected=np.concatenate([row.expected for row in rows] * len(files)),
-        labels=tuple(label for row in rows for label in row.labels) * len(files),
+        actual=np.concatenate([entry.actual for entry in measured]),
+        expected=np.concatenate([entry.expected for entry in measured]),
+        labels=tuple(label for entry in measured for label in entry.labels),
+    )
+
+
+def measure_runner(
+    runner: Runner, contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden
+) -> Measurement:
+    """Runs the samples, one by one and together, through a graph or an engine that is loaded."""
+    rows = list(_text_rows(answers) if contract.tower == "text" else _vision_rows(contract, preprocessing, answers))
+    return Measurement(
+        actual=np.concatenate([runner.run(row.inputs) for row in rows]),
+        expected=np.concatenate([row.expected for row in rows]),
+        labels=tuple(label for row in rows for label in row.labels),
     )
 
 

@@ -82,6 +82,10 @@ class Bundle:
             f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'nothing'}"
         )
 
+    def graphs_on(self, device: str) -> list[Graph]:
+        """The graphs whose numbers can be checked on `device`: those that it runs, and on a CPU those for GPUs too."""
+        return [graph for graph in self.manifest.graphs if device == "cpu" or graph.target in targets_on(device)]
+
     def path(self, name: str) -> Path:
         """Where the listed file `name` lies."""
         if name not in self.manifest.files:

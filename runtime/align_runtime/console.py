@@ -107,6 +107,11 @@ class Progress:
                 self._write(f"{CLEAR_LINE}  {title} [{'█' * filled}{'·' * (BAR_WIDTH - filled)}] {count}/{total}")
             yield item
 
+    def show(self, text: str) -> None:
+        """A line for the moment, on a terminal only."""
+        if self._live:
+            self._write(f"{CLEAR_LINE}  … {text}")
+
     def warn(self, text: str) -> None:
         """A line that stays."""
         if not self._quiet:

@@ -8,6 +8,7 @@
     ├── InputError                  a picture or a text that cannot be embedded
     ├── BundleError                 a bundle that is missing, damaged, or of another schema
     ├── BackendUnavailableError     a package, library or device that was asked for and is not there
+    ├── DeviceError                 a device that ran out of memory or failed while it computed
     ├── BuildError                  an export that could not be finished
     ├── PrecisionError              a graph that does not compute in the precision that it is named for
     └── ParityError                 results further from the reference than allowed
@@ -51,6 +52,12 @@ class BundleError(AlignError):
 
 class BackendUnavailableError(AlignError):
     """A package, library or device that was asked for and cannot be had here. Nothing falls back silently."""
+
+
+class DeviceError(AlignError):
+    """A device that ran out of memory or failed while it computed."""
+
+    exit_code = 1
 
 
 class BuildError(AlignError):

@@ -31,9 +31,10 @@ def load(
     Args:
         bundle: the folder that ``align-export`` wrote.
         precision: the variant to run, as listed in the bundle.
-        device: where to run it. A device that cannot be had is an error, never another device. ``"auto"`` takes the
-            best that can be had here, and logs a line that says which.
-        threads: of one run, all cores when None.
+        device: where to run it: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of
+            the bundle that was built for it. A device that cannot be had is an error, never another device. ``"auto"``
+            takes ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, and logs a line that says which.
+        threads: of one run on the CPU, all cores when None.
         check_hashes: read every byte of the files used and compare their sha256 with the manifest; sizes are always
             compared.
         streams: on a CPU, how many single-threaded runs share the work where there are several pictures or texts; one
@@ -149,7 +150,10 @@ class Model:
         return softmax(self.similarity(self.embed_images(images), texts))
 
     def warmup(self) -> None:
-        """Runs every session once, so that the first real call does not pay for what is set up on first use."""
+        """Runs every session once, on a GPU in every shape that it runs in, so that no real call pays for what is set
+        up on first use."""
+        self._images.tower.prepare()
+        self._texts.tower.prepare()
         pixels = np.zeros((1, *self._bundle.manifest.preprocessing.output_size, 3), dtype=np.uint8)
         self.embed_pixels(pixels)
         self.embed_text([""])

@@ -118,6 +118,20 @@ def content_of(file: Path, sequence: int) -> GraphContent:
     return GraphContent(dict(sorted(macs.items())), dict(sorted(weights.items())))
 
 
+def product_types(file: Path) -> dict[str, str]:
+    """The type that every convolution and matrix product of the graph in `file` computes in, by the operator's name.
+
+    Raises:
+        BundleError: the file cannot be read, or does not tell.
+    """
+    graph = read_graph(file)
+    try:
+        dequantized = _dequantized(graph)
+        return {node.name: _computed_in(node, graph, dequantized) for node in graph.nodes if node.op_type in PRODUCTS}
+    except _UncountableError as reason:
+        raise BundleError(f"{file.name} cannot be checked: {reason}; export the checkpoint again") from None
+
+
 class _UncountableError(ValueError):
     """Why a graph cannot be counted, without the file's name."""
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from align_runtime.backends import open_runner
 from align_runtime.bundle import Bundle
 from align_runtime.errors import ParityError, PrecisionError
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
 from align_runtime.manifest import Manifest
+from align_runtime.opening import open_graph
 from align_runtime.parity import Limits, Parity, compare
 from align_runtime.precision import GraphContent, check_precision, content_of
 from align_runtime.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, thr
     """
     file, *_ = [bundle.check_hash(name) for name in graph.files]
     content = content_of(file, bundle.manifest.model.max_length)
-    runner = open_runner(file, device, threads)
+    runner = open_graph(bundle, graph, device, threads, check_hashes=False)
     try:
         actual = runner.run(graph_inputs(graph, bundle.manifest, expected))
     finally:

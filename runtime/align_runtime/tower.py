@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends import Runner, StagedRunner, open_runner
+from align_runtime.backends import Runner, StagedRunner
 from align_runtime.bundle import Bundle
 from align_runtime.errors import AlignError, BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
+from align_runtime.opening import open_graph
 from align_runtime.streams import stream_count
 
 
@@ -49,14 +50,12 @@ class Tower:
 
         Raises:
             BundleError: a file with another hash, with `check_hashes`, or one that cannot be loaded.
-            ConfigurationError, BackendUnavailableError: as `open_runner` and `stream_count`.
+            ConfigurationError, BackendUnavailableError: as `open_graph` and `stream_count`.
         """
-        find = bundle.check_hash if check_hashes else bundle.path
-        file, *_ = [find(name) for name in graph.files]
-        whole = open_runner(file, device, threads)  # checks `threads`
+        whole = open_graph(bundle, graph, device, threads, check_hashes)  # checks `threads`
         try:
             count = stream_count(device, threads, streams)
-            stream = open_runner(file, device, 1) if count > 1 else None
+            stream = open_graph(bundle, graph, device, 1) if count > 1 else None
         except AlignError:
             whole.close()
             raise
@@ -90,6 +89,12 @@ class Tower:
                 f"manifest says embeddings of {dim} numbers; it is not the graph of this bundle"
             )
         return embeds
+
+    def prepare(self) -> None:
+        """Sets up what the first runs would set up."""
+        for runner in (self._whole, self._stream):
+            if runner is not None:
+                runner.prepare()
 
     def close(self) -> None:
         """Frees the graph. Closing twice is no error."""

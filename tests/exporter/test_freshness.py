@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from align_exporter import freshness
 from align_exporter.command import main
-from align_exporter.freshness import provenance, staleness
+from align_exporter.freshness import provenance, staleness, tool_version
 from align_exporter.options import ExportOptions
 from align_reference.source import resolve
 
@@ -97,3 +98,15 @@ def test_force_builds(tiny_checkpoint: Path, bundle_copy: Path, capsys: pytest.C
     assert (result["built"], result["reason"]) == (True, "--force")
     assert graph.stat().st_mtime_ns > before
     assert graph.read_bytes() == content
+
+
+def test_onnxruntime_with_cuda_is_known_by_its_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(name: str) -> str:
+        if name == "onnxruntime-gpu":
+            return "1.31.1"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("align_exporter.freshness.version", installed)
+    assert tool_version("onnxruntime") == "1.31.1"
+    with pytest.raises(PackageNotFoundError, match="torch"):
+        tool_version("torch")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
+
+from align_exporter.freshness import tool_version
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy", "pillow", "tokenizers")
 
@@ -18,7 +19,7 @@ def describe() -> dict[str, object]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: tool_version(package) for package in PACKAGES},
     }
 
 

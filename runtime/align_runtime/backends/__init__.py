@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import ConfigurationError
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda", "tensorrt")
 AUTO = "auto"
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ class Runner(Protocol):
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The graph's output for `inputs`, whose names, dtypes and shapes are those of the graph."""
+
+    def prepare(self) -> None:
+        """Sets up all that `run` would set up on its first call."""
 
     def close(self) -> None:
         """Frees what the graph holds; `run` must not be called afterwards."""
@@ -39,7 +43,9 @@ class StagedRunner(Protocol):
 
 
 def open_runner(file: Path, device: str, threads: int | None) -> Runner:
-    """Loads the graph in `file` onto `device`; `threads` of one call, all cores when None.
+    """Loads the graph in `file` onto the CPU; `threads` of one call, all cores when None.
+
+    Graphs of a bundle go through `align_runtime.opening.open_graph`, which knows all devices.
 
     Raises:
         ConfigurationError: no such device.
@@ -54,12 +60,23 @@ def open_runner(file: Path, device: str, threads: int | None) -> Runner:
 
 
 def resolve_device(device: str) -> str:
-    """`device`, or the best one here where it is ``"auto"``.
+    """`device`; for ``"auto"`` ``"cuda"`` if its driver and ONNX Runtime's provider are there, else ``"cpu"``.
 
     Which one that is, is logged as a warning, for warnings are seen where a program has not configured any logging.
+    ``"tensorrt"`` is never chosen: it needs engines, which not every bundle holds.
     """
     if device != AUTO:
         return device
-    chosen = DEVICES[0]
+    chosen = "cuda" if _has_cuda() else "cpu"
     logger.warning("device 'auto' is %s here; name a device to have that one or an error", chosen)
     return chosen
+
+
+def _has_cuda() -> bool:
+    try:
+        import onnxruntime
+
+        ctypes.CDLL("libcuda.so.1")
+    except (ImportError, OSError):
+        return False
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()

@@ -30,10 +30,7 @@ class OnnxRuntimeRunner:
         # Without VNNI, sums of products of uint8 and int8 saturate at 16 bits. Exact ones take 1.7 times as long, with
         # VNNI as well, where they are not needed.
         options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
-        # It makes int32 of a float bias where Conv stands between DequantizeLinear and QuantizeLinear, and in an FP16
-        # graph it counts the steps of the bias in FP16: more than 65504 of them are infinite. With it ONNX Runtime 1.32
-        # gives the vision graph `int8` in the published sizes cosines near 0.
-        options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
+        keep_float_biases(options)
         # Threads that spin for their next task take a core from whatever else runs here: the other tower, streams,
         # other processes. Alone on a machine they gained nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -54,8 +51,21 @@ class OnnxRuntimeRunner:
             shapes = {name: value.shape for name, value in inputs.items()}
             raise InputError(f"the graph refused inputs of shape {shapes}: {_first_line(error)}") from None
 
+    def prepare(self) -> None:
+        """Nothing: what ONNX Runtime sets up, it sets up per call."""
+
     def close(self) -> None:
         del self._session
+
+
+def keep_float_biases(options: Any) -> None:
+    """Switches a rewrite of ONNX Runtime off, in its SessionOptions.
+
+    It makes int32 of a float bias where Conv stands between DequantizeLinear and QuantizeLinear, and in an FP16 graph it
+    counts the steps of the bias in FP16: more than 65504 of them are infinite. With it ONNX Runtime 1.32 gives the vision
+    graph `int8` in the published sizes cosines near 0.
+    """
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
 
 
 @cache

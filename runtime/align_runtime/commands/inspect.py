@@ -8,6 +8,7 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import add_output_options, run, table
+from align_runtime.engine_choice import engines_of
 from align_runtime.graph_entry import ANY_SPEED, FASTER, NOT_MEASURED, SAMPLE_WORDS, Graph, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
@@ -42,7 +43,8 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
     values = bundle.manifest.to_json()
     for described, graph in zip(values["graphs"], bundle.manifest.graphs, strict=True):
         described["bytes"] = bundle.manifest.graph_bytes(graph)
-    return {"bundle": str(bundle.folder)} | values
+    engines = [entry.to_json() for entry in engines_of(bundle)]
+    return {"bundle": str(bundle.folder)} | values | {"engines": engines}
 
 
 def _as_text(bundle: Bundle) -> str:
@@ -60,7 +62,7 @@ def _as_text(bundle: Bundle) -> str:
         f"made with {tools}",
         "",
     ]
-    notes = [*island_lines(manifest), *quantization_lines(manifest)]
+    notes = [*island_lines(manifest), *quantization_lines(manifest), *_engine_lines(bundle)]
     return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *notes])
 
 
@@ -102,6 +104,15 @@ def quantization_lines(manifest: Manifest) -> list[str]:
         f"{SPEED_WORDS[graph.quantization.speed]}"
         for graph in manifest.graphs
         if graph.quantization
+    ]
+
+
+def _engine_lines(bundle: Bundle) -> list[str]:
+    """Where the TensorRT engines of the bundle come from, a line for each."""
+    return [
+        f"{entry.file}: built on {entry.machine.gpu} by TensorRT {entry.machine.tensorrt}, {len(entry.profiles)} "
+        f"profiles, products in {describe(entry.products)}, max abs error {entry.parity.max_abs:.1e}"
+        for entry in engines_of(bundle)
     ]
 
 

@@ -39,7 +39,7 @@ def _verify(options: argparse.Namespace) -> int:
     with progress.phase("preprocessing and tokens"):
         differences = list(check_inputs(bundle, expected))
     checks = []
-    for graph in bundle.manifest.graphs:
+    for graph in bundle.graphs_on(options.device):
         with progress.phase(f"{graph.tower} {graph.variant} ({graph.target})"):
             checks.append(check_graph(bundle, graph, expected, options.device, options.threads))
     failures = differences + [failure for check in checks for failure in check.failures]

@@ -1,0 +1,142 @@
+"""Engines of a bundle: built where they are missing or stale, proven, and put beside their graphs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from align_exporter import gate
+from align_exporter.contract import GraphContract
+from align_exporter.engine.builder import build_plan
+from align_exporter.engine.cache import engine_staleness
+from align_exporter.engine.layers import check_layers, layers_of
+from align_exporter.engine.outcome import EngineOutcome
+from align_exporter.engine.request import EngineRequest, profiles_of
+from align_runtime import golden
+from align_runtime.backends.tensorrt.runner import TensorRtRunner
+from align_runtime.bundle import Bundle
+from align_runtime.console import Progress
+from align_runtime.engine_choice import sidecar_of, source_of
+from align_runtime.engine_entry import ENGINES, EngineEntry, Machine, Shapes
+from align_runtime.graph_entry import TOWERS, Graph
+from align_runtime.parity import Parity
+from align_runtime.precision import product_types
+
+
+def build_engines(
+    folder: Path, request: EngineRequest, machine: Machine, force: bool, progress: Progress
+) -> list[EngineOutcome]:
+    """Builds the engines of `request` in the bundle `folder`, which holds every other engine as before.
+
+    Args:
+        machine: this one; see `builder_machine`.
+        force: build also what is there already.
+
+    Raises:
+        ConfigurationError: a variant that the bundle does not hold, or lengths that do not fit its model.
+        BuildError: TensorRT cannot read or build a graph.
+        PrecisionError, ParityError: an engine is not what it is called, or too far from the reference; it is not kept.
+    """
+    bundle = Bundle.open(folder)
+    (folder / ENGINES).mkdir(exist_ok=True)
+    variants = request.variants or tuple(dict.fromkeys(graph.variant for graph in bundle.graphs_on("tensorrt")))
+    graphs = [bundle.graph(tower, variant, "tensorrt") for variant in variants for tower in TOWERS]
+    longest = bundle.manifest.model.max_length
+    profiles = [profiles_of(graph, request, longest) for graph in graphs]  # all checked before the first build
+    return [
+        EngineBuilder(bundle, request, machine, force, progress).bring_up_to_date(graph, shapes)
+        for graph, shapes in zip(graphs, profiles, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class EngineBuilder:
+    """Builds engines of one bundle on one machine."""
+
+    bundle: Bundle
+    request: EngineRequest
+    machine: Machine
+    force: bool
+    progress: Progress
+
+    def bring_up_to_date(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineOutcome:
+        """The engine of `graph`, built if need be."""
+        wanted = (graph.tower, graph.variant)
+        source = source_of(self.bundle, graph)
+        found, reason = engine_staleness(self.bundle, wanted, source, self.machine, self.request.options, profiles)
+        if found is not None and not self.force:
+            return EngineOutcome(found, None)
+        return EngineOutcome(self._build(graph, profiles), reason or "--force")
+
+    def _build(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineEntry:
+        for name in graph.files:
+            self.bundle.check_hash(name)
+        place = f"{_plain(self.machine.gpu)}.{self.machine.tensorrt}"
+        file = f"{ENGINES}/{graph.tower}_{graph.variant}.{place}.plan"
+        title = f"{graph.tower} {graph.variant} engine"
+        start = time.monotonic()
+        with self.progress.phase(f"{title}: build"):
+            timings = self.bundle.folder / ENGINES / f"{place}.timings"
+            plan = build_plan(self.bundle.folder / graph.file, profiles, self.request.options, timings, self.progress)
+        seconds = time.monotonic() - start
+        target = self.bundle.folder / file
+        staged = target.with_suffix(".building")
+        try:
+            staged.write_bytes(plan)
+            unproven = EngineEntry(
+                tower=graph.tower,
+                variant=graph.variant,
+                source=source_of(self.bundle, graph),
+                file=file,
+                bytes=len(plan),
+                sha256=hashlib.sha256(plan).hexdigest(),
+                machine=self.machine,
+                options=self.request.options,
+                profiles=profiles,
+                seconds=round(seconds, 3),
+                products={},
+                parity=graph.parity,
+                limits=graph.limits,
+            )
+            with self.progress.phase(f"{title}: precision of its layers, parity with the reference"):
+                proven = self._prove(staged, graph, unproven)
+            _put(staged, target, proven)
+        finally:
+            staged.unlink(missing_ok=True)
+        return proven
+
+    def _prove(self, plan: Path, graph: Graph, entry: EngineEntry) -> EngineEntry:
+        """`entry` with what is seen on the engine itself."""
+        runner = TensorRtRunner(plan, entry)
+        try:
+            products = product_types(self.bundle.folder / graph.file)
+            built = check_layers(entry.file, graph.variant, layers_of(runner.engine), products)
+            parity = self._parity(runner, graph)
+        finally:
+            runner.close()
+        parity.check(entry.file, entry.limits)
+        return replace(entry, products=built, parity=parity)
+
+    def _parity(self, runner: TensorRtRunner, graph: Graph) -> Parity:
+        contract = GraphContract(graph.tower, graph.inputs, graph.outputs[0])
+        preprocessing = self.bundle.manifest.preprocessing
+        return gate.measure_runner(runner, contract, preprocessing, golden.read(self.bundle)).parity
+
+
+def _put(staged: Path, target: Path, entry: EngineEntry) -> None:
+    """Plan and description in place. Killed in between, there is a plan without a description, which is no engine."""
+    sidecar_of(target).unlink(missing_ok=True)
+    staged.replace(target)
+    text = json.dumps(entry.to_json(), indent=2, allow_nan=False) + "\n"
+    written = sidecar_of(target).with_suffix(".building")
+    written.write_text(text, encoding="utf-8")
+    written.replace(sidecar_of(target))
+
+
+def _plain(name: str) -> str:
+    """A GPU's name for a file: ``"NVIDIA H100 80GB HBM3"`` → ``"nvidia-h100-80gb-hbm3"``."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,227 @@
+"""Graphs on an NVIDIA GPU through ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
+from align_runtime.backends.onnxruntime import keep_float_biases
+from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
+
+INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
+LOG_ERRORS_ONLY = 3
+GRAPHS = "enable_cuda_graph"
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What ONNX Runtime runs a graph with, and where its tensors lie.
+
+    Attributes:
+        options: convolutions in the layout of the tensor cores, their algorithm found by trying all with all the
+            scratch memory that they like; float32 in full, as the parity gate wants it.
+    """
+
+    name: str = "CUDAExecutionProvider"
+    device: str = "cuda"
+    options: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "prefer_nhwc": "1",
+            "use_tf32": "0",
+            "fuse_conv_bias": "1",
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            GRAPHS: "1",
+        }
+    )
+
+
+CUDA = Provider()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Inputs and output of one shape at fixed addresses, as a CUDA graph needs them."""
+
+    binding: Any
+    run_options: Any
+    inputs: Mapping[str, Any]
+    output: Any
+
+
+class CudaRunner:
+    """One graph on the GPU. Many threads may share it; one thread of its own runs all, since the GPU does one batch
+    after the other and ONNX Runtime records CUDA graphs by thread."""
+
+    def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA) -> None:
+        """Loads the graph in `file`, to be run in the shapes of `buckets`.
+
+        Raises:
+            BackendUnavailableError: ONNX Runtime, its CUDA provider, or a library that it needs is missing.
+            BundleError: the file cannot be loaded.
+        """
+        self._runtime = _onnxruntime(provider)
+        self._buckets, self._provider = buckets, provider
+        self._session = self._open(file)
+        self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
+        self._slots: dict[tuple[int, int | None], Slot] = {}
+        (self._output,) = self._session.get_outputs()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="align-cuda")
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        check_inputs(inputs, self._takes)
+        return self._worker.submit(self._run, inputs).result()
+
+    def prepare(self) -> None:
+        """Runs every shape once, which records its CUDA graph."""
+        for batch in self._buckets.batches:
+            for length in self._buckets.lengths or (None,):
+                self.run(
+                    {
+                        name: np.zeros(_sized(shape, batch, length), dtype)
+                        for name, (dtype, shape) in self._takes.items()
+                    }
+                )
+
+    def close(self) -> None:
+        self._worker.shutdown()
+        self._slots.clear()
+        del self._session
+
+    def _open(self, file: Path) -> Any:
+        options = self._runtime.SessionOptions()
+        keep_float_biases(options)
+        options.log_severity_level = LOG_ERRORS_ONLY
+        providers = [(self._provider.name, dict(self._provider.options))]
+        if self._provider.options.get(GRAPHS) == "1":
+            # Which nodes go to the GPU is known only after loading, and a graph is recorded only if all of them do.
+            try:
+                return self._checked(self._runtime.InferenceSession(str(file), options, providers=providers))
+            except BackendUnavailableError:
+                raise
+            except Exception as error:
+                _logger.info("%s runs without CUDA graphs: %s", file.name, _first_line(error))
+                providers[0][1].pop(GRAPHS)
+        try:
+            return self._checked(self._runtime.InferenceSession(str(file), options, providers=providers))
+        except BackendUnavailableError:
+            raise
+        except Exception as error:
+            raise BundleError(f"ONNX Runtime cannot load {file} on the GPU: {_first_line(error)}") from None
+
+    def _checked(self, session: Any) -> Any:
+        """`session`, if it runs on the provider: ONNX Runtime goes to the CPU when CUDA does not start."""
+        if self._provider.name not in session.get_providers():
+            raise BackendUnavailableError(
+                f"ONNX Runtime has {self._provider.name} but cannot start it; check nvidia-smi, and that the driver "
+                "is new enough for CUDA 13"
+            )
+        return session
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        rows = row_count(inputs)
+        result = np.empty((rows, self._output.shape[1]), dtype=np.float32)
+        tokens = next(iter(inputs.values())).shape[1]
+        length = self._buckets.length(tokens) if self._buckets.lengths else None
+        for piece in self._buckets.pieces(rows):
+            try:
+                result[piece.rows] = self._run_piece(piece, length, inputs)
+            except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+                shapes = {name: values.shape for name, values in inputs.items()}
+                raise DeviceError(f"the graph failed on inputs of shape {shapes}: {_first_line(error)}") from None
+        return result
+
+    def _run_piece(self, piece: Piece, length: int | None, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        slot = self._slots.get((piece.batch, length))
+        if slot is None:
+            slot = self._slots[piece.batch, length] = self._new_slot(piece.batch, length)
+        for name, value in slot.inputs.items():
+            value.update_inplace(_filled(inputs[name][piece.rows], tuple(value.shape())))
+        self._session.run_with_iobinding(slot.binding, slot.run_options)
+        return slot.output.numpy()[: piece.rows.stop - piece.rows.start]
+
+    def _new_slot(self, batch: int, length: int | None) -> Slot:
+        binding = self._session.io_binding()
+        inputs = {}
+        for name, (dtype, shape) in self._takes.items():
+            inputs[name] = self._allocate(_sized(shape, batch, length), dtype)
+            binding.bind_ortvalue_input(name, inputs[name])
+        output = self._allocate((batch, self._output.shape[1]), np.dtype(np.float32))
+        binding.bind_ortvalue_output(self._output.name, output)
+        run_options = self._runtime.RunOptions()
+        run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is "the same for all"
+        return Slot(binding, run_options, inputs, output)
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, 0)
+
+
+def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tuple[int, ...]:
+    """The shape of an input in a bucket: its free dimensions are the batch and, of texts, the length."""
+    sizes = {"batch": batch, "sequence": length or 0}
+    return tuple(sizes[size] if isinstance(size, str) else size for size in shape)
+
+
+def _onnxruntime(provider: Provider) -> Any:
+    """The package, once it is sure that the provider's library loads here."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
+    if provider.name not in onnxruntime.get_available_providers():
+        raise BackendUnavailableError(
+            f"the onnxruntime {onnxruntime.__version__} that is installed has no {provider.name}; replace it with: "
+            f"{INSTALL}"
+        )
+    if provider is CUDA:
+        _check_libraries(Path(onnxruntime.__file__).parent / "capi", onnxruntime)
+    return onnxruntime
+
+
+def _check_libraries(folder: Path, onnxruntime: Any) -> None:
+    """Raises BackendUnavailableError naming a library that the CUDA provider needs and does not find: ONNX Runtime
+    would log it and go on without CUDA."""
+    with redirect_stdout(StringIO()):  # where it prints what it does not find
+        onnxruntime.preload_dlls()  # CUDA and cuDNN that were installed as Python packages
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        ctypes.CDLL("libcudnn.so.9")  # the provider itself looks for it at its first convolution
+    except OSError as error:
+        library = str(error).partition(":")[0]
+        cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
+        raise BackendUnavailableError(f"ONNX Runtime's CUDA provider cannot be loaded ({error}); {cure}") from None
+
+
+def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """`values` filled up to `shape`: rows by the last one again, tokens by zeros, which the mask hides."""
+    if values.shape == shape:
+        return np.ascontiguousarray(values)
+    width = [(0, 0), *((0, whole - part) for part, whole in zip(values.shape[1:], shape[1:], strict=True))]
+    return np.pad(np.pad(values, width), [(0, shape[0] - len(values)), *[(0, 0)] * (values.ndim - 1)], mode="edge")
+
+
+def _dtype(tensor: Any) -> np.dtype[Any]:
+    """Of an input, which ONNX Runtime gives as ``"tensor(int64)"``."""
+    return np.dtype(
+        {"tensor(float)": "float32"}.get(tensor.type) or tensor.type.removeprefix("tensor(").removesuffix(")")
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

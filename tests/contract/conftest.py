@@ -1,0 +1,38 @@
+"""Engines built with the doubles, once a session."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from align_exporter.engine.build import build_engines
+from align_exporter.engine.builder import builder_machine
+from align_exporter.engine.request import EngineRequest
+from align_runtime.console import Progress
+from support.gpu_doubles import installed
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def engine_bundle(tiny_fp16_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """align-tiny with FP32 and FP16 engines of the double of TensorRT 11. Read only."""
+    folder = tmp_path_factory.mktemp("engines") / "bundle"
+    shutil.copytree(tiny_fp16_bundle, folder)
+    with installed("tensorrt-11"):
+        build_engines(folder, EngineRequest(batches=(1, 4)), builder_machine(), force=False, progress=QUIET)
+    return folder
+
+
+@pytest.fixture
+def engine_copy(engine_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    return Path(shutil.copytree(engine_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def tiny_copy(tiny_fp16_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of align-tiny with FP16 graphs, without engines."""
+    return Path(shutil.copytree(tiny_fp16_bundle, tmp_path / "bundle"))

@@ -1,0 +1,160 @@
+"""Contract: engines are built, described, cached and refused as they should be, on strict doubles of the bindings."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from align_exporter.engine.build import build_engines
+from align_exporter.engine.builder import builder_machine
+from align_exporter.engine.request import EngineRequest
+from align_runtime.bundle import Bundle
+from align_runtime.console import Progress
+from align_runtime.engine_choice import engines_of
+from align_runtime.engine_entry import EngineOptions
+from align_runtime.errors import BuildError, ParityError, PrecisionError
+from align_runtime.precision import product_types
+from support.gpu_doubles import GpuDoubles, installed
+
+QUIET = Progress(quiet=True)
+FP16 = EngineRequest(variants=("fp16",), batches=(1, 4))
+
+
+def build(folder: Path, request: EngineRequest, force: bool = False) -> list[str | None]:
+    """Builds and returns the reasons."""
+    outcomes = build_engines(folder, request, builder_machine(), force, QUIET)
+    return [outcome.reason for outcome in outcomes]
+
+
+@pytest.mark.parametrize("surface", ["tensorrt-11", "tensorrt-10"])
+def test_contract_engines_are_built_and_described(tiny_copy: Path, surface: str) -> None:
+    with installed(surface) as doubles:
+        assert build(tiny_copy, FP16) == ["there is none yet"] * 2
+        assert doubles.tensorrt.built == 2
+        entries = engines_of(Bundle.open(tiny_copy))
+        plans = [json.loads((tiny_copy / entry.file).read_text()) for entry in entries]
+    assert [(entry.tower, entry.variant) for entry in entries] == [("text", "fp16"), ("vision", "fp16")]
+    text, vision = entries
+    assert vision.machine.gpu == "NVIDIA Double 80GB"
+    assert (vision.machine.compute_capability, vision.machine.driver) == ("9.0", "13.0")
+    assert vision.machine.tensorrt.startswith(f"{surface[-2:]}.")
+    assert len(vision.profiles) == 2
+    assert len(text.profiles) == 2 * 3  # lengths 8, 16 and the longest, 32
+    assert set(vision.products) == {"float16", "float32"}  # squeeze-excite and the projection stay float32
+    assert vision.products["float16"] > vision.products["float32"]
+    assert vision.parity.max_abs <= vision.limits.max_abs
+    assert all(plan["hardware"] == "NONE" and plan["level"] == 3 and plan["limits"] == {} for plan in plans)
+
+
+def test_contract_options_reach_the_builder(tiny_copy: Path) -> None:
+    options = EngineOptions(5, 1 << 30, "ampere_plus", version_compatible=True, without_lean_runtime=True)
+    with installed("tensorrt-11"):
+        build(tiny_copy, replace(FP16, options=options))
+        entry = engines_of(Bundle.open(tiny_copy))[0]
+        plan = json.loads((tiny_copy / entry.file).read_text())
+    assert (plan["level"], plan["limits"], plan["hardware"]) == (5, {"WORKSPACE": 1 << 30}, "AMPERE_PLUS")
+    assert plan["host_code"] is True
+    assert entry.options == options
+
+
+def test_contract_unchanged_engines_are_kept_and_changes_are_named(engine_copy: Path) -> None:
+    with installed("tensorrt-11") as doubles:
+        assert build(engine_copy, FP16) == [None, None]
+        assert doubles.tensorrt.built == 0
+        assert build(engine_copy, FP16, force=True) == ["--force"] * 2
+        assert doubles.tensorrt.cached == 2
+        assert build(engine_copy, replace(FP16, batches=(1, 2))) == ["other profiles"] * 2
+        slower = replace(FP16, batches=(1, 2), options=EngineOptions(level=2))
+        assert build(engine_copy, slower) == ["other options"] * 2
+        doubles.cuda.module.__dict__["cudaGetDeviceProperties"] = _other_gpu(doubles)
+        assert build(engine_copy, slower) == ["other GPU (NVIDIA Other, not NVIDIA Double 80GB)"] * 2
+        assert doubles.tensorrt.built == 8
+        assert len(engines_of(Bundle.open(engine_copy))) == 6  # FP32 and FP16 of the one, FP16 of the other
+    with installed("tensorrt-10"):
+        (reason, _) = build(engine_copy, slower)
+        assert reason is not None
+        assert reason.startswith("other TensorRT (10.16.1.11, not 11.4.0.106)")
+
+
+def _other_gpu(doubles: GpuDoubles) -> object:
+    def properties(device: int) -> tuple[object, ...]:
+        status, told = doubles.cuda.cudaGetDeviceProperties(device)
+        told.name = b"NVIDIA Other"
+        return status, told
+
+    return properties
+
+
+def test_contract_a_changed_graph_is_built_again(engine_copy: Path) -> None:
+    manifest = json.loads((engine_copy / "align.json").read_text())
+    entry = next(iter((engine_copy / "engines").glob("vision_fp16*.json")))
+    told = json.loads(entry.read_text())
+    told["source"] = dict.fromkeys(told["source"], "0" * 64)
+    entry.write_text(json.dumps(told))
+    assert manifest["files"].keys() >= told["source"].keys()
+    with installed("tensorrt-11"):
+        assert build(engine_copy, FP16) == ["other graph", None]
+
+
+def test_contract_a_damaged_plan_is_built_again(engine_copy: Path) -> None:
+    plan = next(iter((engine_copy / "engines").glob("text_fp16*.plan")))
+    plan.write_bytes(plan.read_bytes()[::-1])
+    with installed("tensorrt-11"):
+        reasons = build(engine_copy, FP16)
+    assert reasons[0] is None
+    assert "is not the engine that was built" in str(reasons[1])
+
+
+def test_contract_timings_of_another_gpu_are_not_taken(engine_copy: Path) -> None:
+    with installed("tensorrt-11") as doubles:
+        doubles.tensorrt.refuse_timings = True
+        assert build(engine_copy, FP16, force=True) == ["--force"] * 2
+
+
+def test_contract_builder_errors_name_the_operator(tiny_copy: Path) -> None:
+    with installed("tensorrt-11") as doubles:
+        doubles.tensorrt.parse_error = "blocks.3/Conv"
+        with pytest.raises(BuildError, match=r"cannot read .*: Conv 'blocks.3/Conv': no importer .*UNSUPPORTED_NODE"):
+            build(tiny_copy, FP16)
+        doubles.tensorrt.parse_error = ""
+        doubles.tensorrt.build_error = "Could not find any\nimplementation for node blocks.3/Conv"
+        with pytest.raises(BuildError, match="cannot build .*: Could not find any implementation for node blocks.3"):
+            build(tiny_copy, FP16)
+        assert engines_of(Bundle.open(tiny_copy)) == []
+
+
+def test_contract_an_fp16_engine_with_an_fp32_convolution_is_refused(tiny_copy: Path) -> None:
+    graph = Bundle.open(tiny_copy).graph("vision", "fp16", "tensorrt")
+    products = product_types(tiny_copy / graph.file)
+    fallen = next(name for name, dtype in products.items() if dtype == "float16")
+    with installed("tensorrt-11") as doubles:
+        doubles.tensorrt.demoted = {fallen}
+        with pytest.raises(PrecisionError, match="calls itself fp16 but computes 1 of .* in float32"):
+            build(tiny_copy, FP16)
+        assert list((tiny_copy / "engines").glob("*.plan")) == []
+        assert list((tiny_copy / "engines").glob("*.building")) == []
+
+
+def test_contract_an_engine_far_from_the_reference_is_refused(tiny_copy: Path) -> None:
+    with installed("tensorrt-11") as doubles:
+        doubles.tensorrt.scaled = 1.2
+        with pytest.raises(ParityError, match=r"engines/vision_fp16.*max_abs"):
+            build(tiny_copy, FP16)
+        assert list((tiny_copy / "engines").glob("*.plan")) == []
+
+
+def test_contract_the_terminal_shows_the_phase_and_the_time(tiny_copy: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with installed("tensorrt-11"):
+        request = replace(FP16, batches=(1,), lengths=(32,))
+        build_engines(tiny_copy, request, builder_machine(), force=False, progress=Progress(stream=terminal))
+    assert re.search(r"… vision_model_fp16.onnx: Building 1/2 \(\d+ s\)", terminal.getvalue())

@@ -1,0 +1,134 @@
+"""Contract: every name, argument and result of TensorRT and CUDA that our code uses is in their real bindings.
+
+mypy walks our code against type stubs that are written from the bindings' surfaces (see `make_surfaces.py`). Mutants
+prove that it sees: each name renamed, each argument dropped, one at a time.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contract.make_surfaces import SURFACES, WHEELS, introspect
+from support.mutants import mutants
+from support.stubs import write_stub
+from support.surfaces import read_surface
+
+ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / "runtime/align_runtime/backends/tensorrt"
+EXPORTER = ROOT / "exporter/align_exporter/engine"
+SOURCES = ("reference", "calibration", "exporter", "runtime")
+# Mutants that mypy must not see: attributes of numpy and of our own objects that bear a name of TensorRT or CUDA, and
+# arguments that may be left out, whose want the double sees (test_contract_runs.py).
+OURS = {
+    "cuda.py: size renamed", "cuda.py: dtype renamed", "cuda.py: handle renamed", "engine.py: dtype renamed",
+    "engine.py: dtype without an argument", "lane.py: shape renamed", "progress.py: pop without an argument",
+}  # fmt: skip
+OPTIONAL = {
+    "builder.py: create_network without an argument", "engine.py: create_execution_context without an argument",
+}  # fmt: skip
+CONFIG = """
+[mypy]
+python_version = 3.11
+strict = True
+warn_return_any = False
+explicit_package_bases = True
+follow_imports = silent
+[mypy-numpy.*,torch.*,onnx.*,onnx_ir.*,PIL.*,tokenizers.*,align_reference.*,align_calibration.*]
+follow_imports = skip
+follow_imports_for_stubs = True
+ignore_missing_imports = True
+disallow_any_unimported = False
+"""
+TypeCheck = Callable[..., str]
+
+
+def gpu_modules(folder: Path) -> list[Path]:
+    """Files of `folder` that use TensorRT or CUDA."""
+    return sorted(file for file in folder.glob("*.py") if "libraries" in file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def type_check(tmp_path_factory: pytest.TempPathFactory) -> TypeCheck:
+    """Runs mypy on files against the surface of a TensorRT; returns what it says."""
+    work = tmp_path_factory.mktemp("contract")
+    (work / "mypy.ini").write_text(CONFIG)
+    for name in WHEELS:
+        if name.startswith("tensorrt"):
+            write_stub(read_surface(name), work / name / "tensorrt")
+            bindings = work / name / "cuda" / "bindings"
+            write_stub(read_surface("cudart-13"), bindings / "runtime")
+            for package in (bindings, bindings.parent):
+                (package / "__init__.pyi").touch()
+
+    def check(surface: str, files: list[Path], *paths: Path) -> str:
+        path = os.pathsep.join(str(folder) for folder in [work / surface, *paths, *(ROOT / name for name in SOURCES)])
+        command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", str(work / "cache")]
+        done = subprocess.run(
+            [*command, "--no-pretty", *map(str, files)],
+            cwd=work,
+            env={**os.environ, "MYPYPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        return done.stdout
+
+    return check
+
+
+@pytest.mark.parametrize("surface", ["tensorrt-11", "tensorrt-10"])
+def test_contract_of_runtime_and_builder(type_check: TypeCheck, surface: str) -> None:
+    files = gpu_modules(RUNTIME) + gpu_modules(EXPORTER)
+    assert {"engine.py", "lane.py", "cuda.py", "builder.py", "layers.py", "progress.py"} <= {
+        file.name for file in files
+    }
+    assert type_check(surface, files).startswith("Success"), type_check(surface, files)
+
+
+@pytest.mark.parametrize("surface", ["tensorrt_lean-11", "tensorrt_lean-10"])
+def test_contract_of_the_runtime_with_the_lean_one(type_check: TypeCheck, surface: str) -> None:
+    assert type_check(surface, gpu_modules(RUNTIME)).startswith("Success"), type_check(surface, gpu_modules(RUNTIME))
+
+
+def test_contract_check_sees_every_name_and_argument(type_check: TypeCheck, tmp_path: Path) -> None:
+    names = read_surface("tensorrt-11").names | read_surface("cudart-13").names
+    planted = {}
+    for file in gpu_modules(RUNTIME) + gpu_modules(EXPORTER):
+        if file.name == "libraries.py":
+            continue
+        for mutant in mutants(file.read_text(encoding="utf-8"), names):
+            module = tmp_path / f"mutant_{len(planted):03}.py"
+            module.write_text(mutant.source, encoding="utf-8")
+            planted[module.stem] = f"{file.name}: {mutant.title}"
+    assert len(planted) > 100
+    told = type_check("tensorrt-11", sorted(tmp_path.glob("*.py")), tmp_path)
+    seen = set(re.findall(r"^.*(mutant_\d+)\.py:\d+: error", told, re.MULTILINE))
+    assert {planted[name] for name in planted.keys() - seen} == OURS | OPTIONAL
+
+
+def test_contract_what_tensorrt_11_removed_appears_nowhere() -> None:
+    """By name, so that no guard around a call can hide it."""
+    removed = read_surface("tensorrt-10").names - read_surface("tensorrt-11").names
+    assert {"FP16", "EXPLICIT_BATCH", "device_memory_size", "platform_has_fast_fp16"} <= removed
+    for file in gpu_modules(RUNTIME) + gpu_modules(EXPORTER):
+        used = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+        assert used & removed == set(), file.name
+
+
+@pytest.mark.skipif("ALIGN_BINDINGS" not in os.environ, reason="ALIGN_BINDINGS names no folder with the wheels")
+def test_contract_surfaces_are_those_of_the_wheels(tmp_path: Path) -> None:
+    for name in WHEELS:
+        work = tmp_path / name
+        work.mkdir()
+        found = introspect(Path(os.environ["ALIGN_BINDINGS"]), name, work)
+        assert found == json.loads((SURFACES / f"{name}.json").read_text())

@@ -1,0 +1,143 @@
+"""Graphs through ONNX Runtime in fixed shapes, and what is said where CUDA is missing.
+
+The code that binds memory and fills buckets runs here on ONNX Runtime's CPU provider; `tests/gpu` runs it on a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import align_runtime
+from align_runtime import golden
+from align_runtime.backends.buckets import Buckets
+from align_runtime.backends.cuda import CUDA, CudaRunner, Provider
+from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
+from align_runtime.bundle import Bundle
+from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
+from align_runtime.golden import Golden
+
+ON_CPU = Provider("CPUExecutionProvider", "cpu", {})
+BATCHES = (1, 4)
+LENGTHS = (8, 32)
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_bundle: Path) -> Golden:
+    return golden.read(Bundle.open(tiny_bundle))
+
+
+def test_buckets_give_what_the_plain_graph_gives(tiny_bundle: Path, answers: Golden) -> None:
+    for name, buckets, inputs in (
+        ("vision", Buckets(BATCHES), {"pixels": answers.pixels}),
+        ("text", Buckets(BATCHES, LENGTHS), {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}),
+    ):
+        file = tiny_bundle / f"onnx/{name}_model.onnx"
+        plain, runner = OnnxRuntimeRunner(file, None), CudaRunner(file, buckets, ON_CPU)
+        runner.prepare()
+        for count in (0, 1, 3, 4, 7):
+            rows = {key: values[:count] for key, values in inputs.items()}
+            np.testing.assert_allclose(runner.run(rows), plain.run(rows), rtol=0, atol=1e-5)
+        runner.close()
+        plain.close()
+
+
+def test_short_texts_are_filled_up(tiny_bundle: Path, answers: Golden) -> None:
+    file = tiny_bundle / "onnx/text_model.onnx"
+    length = int(answers.attention_mask[1].sum())
+    inputs = {"input_ids": answers.input_ids[1:2, :length], "attention_mask": answers.attention_mask[1:2, :length]}
+    runner = CudaRunner(file, Buckets(BATCHES, LENGTHS), ON_CPU)
+    np.testing.assert_allclose(runner.run(inputs), answers.text_embeds[1:2], rtol=0, atol=2e-5)
+    longer = {name: np.tile(values, 9) for name, values in inputs.items()}
+    with pytest.raises(InputError, match="does not fit"):
+        runner.run(longer)
+    runner.close()
+
+
+def test_threads_share_a_runner(tiny_bundle: Path, answers: Golden) -> None:
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+    wrong: list[int] = []
+
+    def work(row: int) -> None:
+        embeds = runner.run({"pixels": answers.pixels[row : row + 1]})
+        if np.abs(embeds - answers.image_embeds[row : row + 1]).max() > 2e-5:
+            wrong.append(row)
+
+    threads = [threading.Thread(target=work, args=(row,)) for row in range(len(answers.pixels))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runner.close()
+    assert wrong == []
+
+
+def test_what_is_no_graph_or_input_is_refused(tiny_bundle: Path, answers: Golden, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="ONNX Runtime cannot load .* on the GPU"):
+        CudaRunner(tmp_path / "nothing.onnx", Buckets(BATCHES), ON_CPU)
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+    with pytest.raises(InputError, match="pixels is float32 .*; the graph takes uint8 "):
+        runner.run({"pixels": answers.pixels.astype(np.float32)})
+    runner.close()
+
+
+def test_a_graph_that_fails_while_it_runs_says_so(
+    tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory\nand a stack")
+
+    monkeypatch.setattr(runner._session, "run_with_iobinding", fail)
+    with pytest.raises(DeviceError, match=r"the graph failed on inputs of shape .*: CUDA failure 2: out of memory$"):
+        runner.run({"pixels": answers.pixels})
+    runner.close()
+
+
+def test_onnxruntime_without_cuda_is_an_error(tiny_bundle: Path) -> None:
+    message = (
+        rf"the onnxruntime {onnxruntime.__version__} that is installed has no CUDAExecutionProvider; replace it with: "
+        r"pip uninstall onnxruntime && pip install 'align-onnx\[gpu\]'"
+    )
+    with pytest.raises(BackendUnavailableError, match=message):
+        align_runtime.load(tiny_bundle, device="cuda")
+
+
+def test_a_missing_onnxruntime_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendUnavailableError, match=r"onnxruntime cannot be imported .*align-onnx\[gpu\]"):
+        align_runtime.load(tiny_bundle, device="cuda")
+
+
+def test_the_missing_library_is_named(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel with the CUDA provider whose libraries are not there."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(
+        BackendUnavailableError, match=r"CUDA provider cannot be loaded \(.*libonnxruntime_providers_.*\.so"
+    ):
+        align_runtime.load(tiny_bundle, device="cuda")
+
+
+def test_a_provider_that_does_not_start_is_an_error(tiny_bundle: Path) -> None:
+    """ONNX Runtime would take the CPU in its place."""
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+    runner._provider = CUDA
+    with pytest.raises(
+        BackendUnavailableError, match="has CUDAExecutionProvider but cannot start it; check nvidia-smi"
+    ):
+        runner._checked(runner._session)
+    runner.close()
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_threads_are_of_the_cpu(tiny_bundle: Path, device: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"threads is 2, but on {device} the GPU computes; leave it out"):
+        align_runtime.load(tiny_bundle, device=device, threads=2)

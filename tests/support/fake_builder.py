@@ -1,0 +1,134 @@
+"""How the double of TensorRT builds: a plan is JSON that names the graph and says what was asked for.
+
+Classes are those of TensorRT that build; see `support.strict_double.make_module`. `_fake` is the `FakeTensorRt` of the
+module that they are in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.strict_double import Violation, complain
+
+
+class Builder:
+    def __init__(self, logger: Any) -> None:
+        object.__setattr__(self, "_logger", logger)
+
+    def create_network(self, flags: int = 0) -> Any:
+        strongly_typed = flags == 1 << int(self._fake.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        if not strongly_typed and (flags or self._fake.major < 11):
+            raise Violation(f"flags {flags:#b} give no strongly typed network on TensorRT {self._fake.major}")
+        return self._fake.new("INetworkDefinition", _graph=None)
+
+    def create_builder_config(self) -> Any:
+        tf32 = 1 << int(self._fake.module.BuilderFlag.TF32)  # set by default
+        return self._fake.new("IBuilderConfig", _flags=tf32, _profiles=[], _cache=None, _limits={})
+
+    def create_optimization_profile(self) -> Any:
+        return self._fake.new("IOptimizationProfile", _shapes={})
+
+    def build_serialized_network(self, network: Any, config: Any) -> Any:
+        if self._fake.flag(config._flags, "TF32"):
+            raise Violation("float32 convolutions are built in TF32")
+        if self._fake.flag(config._flags, "EXCLUDE_LEAN_RUNTIME") and not self._fake.flag(
+            config._flags, "VERSION_COMPATIBLE"
+        ):
+            raise Violation("a lean runtime is left out of an engine that has none")
+        if not config._profiles:
+            raise Violation("inputs of free sizes are built without a profile")
+        monitor = config.progress_monitor
+        monitor.phase_start("Building", "", 2)
+        assert monitor.step_complete("Building", 0) is True
+        monitor.phase_finish("Building")
+        if self._fake.build_error:
+            complain(self._logger, self._fake.build_error)
+            return None
+        self._fake.built += 1
+        object.__setattr__(config._cache, "_content", b"timings")
+        plan = {
+            "graph": str(network._graph),
+            "profiles": config._profiles,
+            "version": self._fake.module.__version__,
+            "host_code": self._fake.flag(config._flags, "VERSION_COMPATIBLE"),
+            "detailed": config.profiling_verbosity is self._fake.module.ProfilingVerbosity.DETAILED,
+            "demoted": sorted(self._fake.demoted),
+            "scaled": self._fake.scaled,
+            "level": config.builder_optimization_level,
+            "hardware": config.hardware_compatibility_level.name,
+            "limits": config._limits,
+        }
+        return json.dumps(plan).encode()
+
+
+class IBuilderConfig:
+    def clear_flag(self, flag: Any) -> None:
+        object.__setattr__(self, "_flags", self._flags & ~(1 << int(flag)))
+
+    def set_flag(self, flag: Any) -> None:
+        object.__setattr__(self, "_flags", self._flags | 1 << int(flag))
+
+    def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
+        self._limits[pool.name] = pool_size
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        self._profiles.append(profile._shapes)
+        return len(self._profiles) - 1
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
+        self._fake.cached += bool(serialized_timing_cache)
+        return self._fake.new("ITimingCache", _content=serialized_timing_cache)
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        if ignore_mismatch:
+            raise Violation("timings of another GPU are taken")
+        if cache._content and self._fake.refuse_timings:
+            return False
+        object.__setattr__(self, "_cache", cache)
+        return True
+
+
+class ITimingCache:
+    def serialize(self) -> bytes:
+        return self._content
+
+
+class IOptimizationProfile:
+    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
+        self._shapes[input] = [list(min), list(opt), list(max)]
+
+
+class OnnxParser:
+    num_errors = property(lambda self: len(self._errors))
+
+    def __init__(self, network: Any, logger: Any) -> None:
+        object.__setattr__(self, "_network", network)
+        object.__setattr__(self, "_errors", [])
+
+    def parse_from_file(self, model: str) -> bool:
+        if self._fake.parse_error:
+            code = self._fake.module.ErrorCode.UNSUPPORTED_NODE
+            self._errors.append(self._fake.new("ParserError", _name=self._fake.parse_error, _code=code))
+            return False
+        assert Path(model).is_file()
+        object.__setattr__(self._network, "_graph", Path(model).resolve())
+        return True
+
+    def get_error(self, index: int) -> Any:
+        return self._errors[index]
+
+
+class ParserError:
+    def node_name(self) -> str:
+        return self._name
+
+    def node_operator(self) -> str:
+        return "Conv"
+
+    def desc(self) -> str:
+        return "no importer for this operator"
+
+    def code(self) -> Any:
+        return self._code

@@ -1,0 +1,78 @@
+"""TensorRT without TensorRT: a strict double over the surface of the real bindings, whose engines compute with ONNX
+Runtime on the memory of `fake_cuda`. It refuses what TensorRT refuses, as far as our code could do it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import ModuleType
+from typing import Any
+
+from support import fake_builder, fake_engine
+from support.fake_cuda import FakeCuda
+from support.strict_double import make_module
+from support.surfaces import read_surface
+
+
+class FakeTensorRt:
+    """A TensorRT of one version.
+
+    Attributes:
+        module: what stands in for ``tensorrt``.
+        demoted: operators that its engines compute in float32, whatever the graph says.
+        scaled: what its engines multiply their outputs by.
+        parse_error: operator that the parser cannot read.
+        build_error: what the builder complains of.
+        built: plans built so far; `cached`: those that found a timing cache.
+        refuse_timings: whether a timing cache is from another GPU.
+        no_contexts: whether engines give no execution contexts, for want of memory.
+    """
+
+    def __init__(self, surface: str, cuda: FakeCuda) -> None:
+        self.cuda = cuda
+        self.major = int(surface.rpartition("-")[2])
+        self.demoted: set[str] = set()
+        self.scaled = 1.0
+        self.parse_error = ""
+        self.build_error = ""
+        self.built = 0
+        self.cached = 0
+        self.refuse_timings = False
+        self.no_contexts = False
+        self.contexts: list[weakref.ref[Any]] = []
+        known = read_surface(surface)
+        behaviours = {
+            name: value
+            for source in (fake_builder, fake_engine)
+            for name, value in vars(source).items()
+            if name in known.classes and isinstance(value, type)
+        }
+        self.module: ModuleType = make_module(known.wheel.partition("_cu13")[0], known, behaviours, _Functions())
+        for name in behaviours:
+            getattr(self.module, name)._fake = self
+        cuda.users.append(self._in_use)
+
+    def new(self, kind: str, **values: Any) -> Any:
+        """An object that TensorRT gives."""
+        made = object.__new__(getattr(self.module, kind))
+        for name, value in {"_initialized": True, **values}.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def flag(self, flags: int, name: str) -> bool:
+        """Whether `flags` of a builder hold the flag `name`."""
+        return bool(flags >> int(getattr(self.module.BuilderFlag, name)) & 1)
+
+    def _in_use(self, address: int) -> bool:
+        contexts = [context() for context in self.contexts]
+        return any(
+            address == context._memory or address in context._addresses.values() for context in contexts if context
+        )
+
+
+class _Functions:
+    """TensorRT's functions of the module."""
+
+    @staticmethod
+    def nptype(trt_type: Any) -> type:
+        return fake_engine.DTYPES[trt_type.name]

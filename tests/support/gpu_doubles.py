@@ -1,0 +1,43 @@
+"""The doubles of TensorRT and CUDA in the place of the real packages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+from align_runtime.backends.tensorrt.log import tensorrt_log
+from support.fake_cuda import FakeCuda
+from support.fake_tensorrt import FakeTensorRt
+from support.strict_double import Violation
+
+
+@dataclass(frozen=True)
+class GpuDoubles:
+    """A GPU and a TensorRT."""
+
+    cuda: FakeCuda
+    tensorrt: FakeTensorRt
+
+
+@contextmanager
+def installed(surface: str) -> Iterator[GpuDoubles]:
+    """Doubles of CUDA and of the TensorRT of `surface`; fails when something on the GPU is still taken at the end."""
+    cuda = FakeCuda()
+    tensorrt = FakeTensorRt(surface, cuda)
+    package = surface.rpartition("-")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("cuda", "cuda.bindings"):
+            patch.setitem(sys.modules, name, ModuleType(name))
+        patch.setitem(sys.modules, "cuda.bindings.runtime", cuda.module)
+        patch.setitem(sys.modules, "tensorrt", None)  # an import of it fails
+        patch.setitem(sys.modules, package, tensorrt.module)
+        tensorrt_log.cache_clear()
+        yield GpuDoubles(cuda, tensorrt)
+    tensorrt_log.cache_clear()
+    if cuda.leaks():
+        raise Violation(f"left on the GPU: {cuda.leaks()}")

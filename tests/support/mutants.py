@@ -1,0 +1,52 @@
+"""Copies of a source file with one call of a library wrong: renamed, or its last argument dropped."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`source` with one mistake, which `title` tells: ``"set_input_shape renamed"``."""
+
+    title: str
+    source: str
+
+
+def mutants(source: str, names: Collection[str]) -> Iterator[Mutant]:
+    """One for every attribute of `source` that is among `names`, and one more where it is called with arguments."""
+    for node in _expressions(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            yield Mutant(f"{node.attr} renamed", _with(source, node, f"{_text(source, node)}_gone"))
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in names
+            and node.args
+        ):
+            kept = [_text(source, argument) for argument in node.args[:-1]]
+            kept += [_text(source, argument.value) for argument in node.keywords]
+            call = f"{_text(source, node.func)}({', '.join(kept)})"
+            yield Mutant(f"{node.func.attr} without an argument", _with(source, node, call))
+
+
+def _expressions(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, but for those in f-strings: Python 3.11 does not tell where they stand."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.JoinedStr):
+            yield node
+            yield from _expressions(node)
+
+
+def _text(source: str, node: ast.expr) -> str:
+    return ast.get_source_segment(source, node) or ""
+
+
+def _with(source: str, node: ast.expr, text: str) -> str:
+    """`source` with `text` in the place of `node`."""
+    lines = source.encode().splitlines(keepends=True)
+    before = b"".join(lines[: node.lineno - 1]) + lines[node.lineno - 1][: node.col_offset]
+    after = lines[node.end_lineno - 1][node.end_col_offset :] + b"".join(lines[node.end_lineno :])
+    return (before + text.encode() + after).decode()
