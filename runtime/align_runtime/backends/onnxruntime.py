@@ -61,9 +61,9 @@ class OnnxRuntimeRunner:
 def keep_float_biases(options: Any) -> None:
     """Switches a rewrite of ONNX Runtime off, in its SessionOptions.
 
-    It makes int32 of a float bias where Conv stands between DequantizeLinear and QuantizeLinear, and in an FP16 graph it
-    counts the steps of the bias in FP16: more than 65504 of them are infinite. With it ONNX Runtime 1.32 gives the vision
-    graph `int8` in the published sizes cosines near 0.
+    It makes int32 of a float bias where Conv stands between DequantizeLinear and QuantizeLinear, and in an FP16 graph
+    it counts the steps of the bias in FP16: more than 65504 of them are infinite. With it ONNX Runtime 1.32 gives the
+    vision graph `int8` in the published sizes cosines near 0.
     """
     options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
 
