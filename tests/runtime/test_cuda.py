@@ -16,7 +16,7 @@ import pytest
 import align_runtime
 from align_runtime import golden
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CUDA, CudaRunner, Provider
+from align_runtime.backends.cuda import CUDA, GRAPHS, CudaRunner, Provider
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
@@ -97,6 +97,32 @@ def test_a_graph_that_fails_while_it_runs_says_so(
     monkeypatch.setattr(runner._session, "run_with_iobinding", fail)
     with pytest.raises(DeviceError, match=r"the graph failed on inputs of shape .*: CUDA failure 2: out of memory$"):
         runner.run({"pixels": answers.pixels})
+    runner.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "recorded"),
+    [("This session cannot use the graph capture feature as requested by the user", False), ("", True)],
+)
+def test_cuda_graphs_are_left_out_where_a_node_is_not_on_the_gpu(
+    tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch, message: str, recorded: bool
+) -> None:
+    asked = []
+    load = onnxruntime.InferenceSession
+
+    def session(file: str, options: object, providers: list[tuple[str, dict[str, str]]]) -> object:
+        asked.append(dict(providers[0][1]))
+        if message and GRAPHS in asked[-1]:
+            raise RuntimeError(message)
+        return load(file, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    provider = Provider("CPUExecutionProvider", "cpu", {GRAPHS: "1", "use_tf32": "0"})
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), provider)
+    assert [GRAPHS in options for options in asked] == ([True] if recorded else [True, False])
+    assert all(options["use_tf32"] == "0" for options in asked)
+    embeds = runner.run({"pixels": answers.pixels})
+    np.testing.assert_allclose(embeds, answers.image_embeds, rtol=0, atol=2e-5)
     runner.close()
 
 

@@ -25,7 +25,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("absent")
 def test_loading_an_engine_without_the_packages(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"CUDA for Python cannot be imported .*align-onnx\[gpu\]"):
+    with pytest.raises(BackendUnavailableError, match=r"CUDA for Python cannot be imported .*align-onnx\[tensorrt\]"):
         align_runtime.load(tiny_bundle, device="tensorrt")
 
 

@@ -23,6 +23,7 @@ from align_runtime.errors import BackendUnavailableError, BundleError, DeviceErr
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
 GRAPHS = "enable_cuda_graph"
+NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime, where a node is not on the GPU
 _logger = logging.getLogger(__name__)
 
 
@@ -102,25 +103,28 @@ class CudaRunner:
         del self._session
 
     def _open(self, file: Path) -> Any:
-        options = self._runtime.SessionOptions()
-        keep_float_biases(options)
-        options.log_severity_level = LOG_ERRORS_ONLY
-        providers = [(self._provider.name, dict(self._provider.options))]
-        if self._provider.options.get(GRAPHS) == "1":
-            # Which nodes go to the GPU is known only after loading, and a graph is recorded only if all of them do.
-            try:
-                return self._checked(self._runtime.InferenceSession(str(file), options, providers=providers))
-            except BackendUnavailableError:
-                raise
-            except Exception as error:
-                _logger.info("%s runs without CUDA graphs: %s", file.name, _first_line(error))
-                providers[0][1].pop(GRAPHS)
+        options = dict(self._provider.options)
         try:
-            return self._checked(self._runtime.InferenceSession(str(file), options, providers=providers))
+            try:
+                return self._load(file, options)
+            except Exception as error:
+                if NOT_CAPTURED not in str(error):
+                    raise
+                # Which nodes go to the GPU is known only after loading, and only if all of them do is a graph recorded.
+                _logger.info("%s runs without CUDA graphs: %s", file.name, _first_line(error))
+                options.pop(GRAPHS)
+                return self._load(file, options)
         except BackendUnavailableError:
             raise
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
             raise BundleError(f"ONNX Runtime cannot load {file} on the GPU: {_first_line(error)}") from None
+
+    def _load(self, file: Path, provider_options: dict[str, str]) -> Any:
+        options = self._runtime.SessionOptions()
+        options.log_severity_level = LOG_ERRORS_ONLY
+        keep_float_biases(options)
+        providers = [(self._provider.name, provider_options)]
+        return self._checked(self._runtime.InferenceSession(str(file), options, providers=providers))
 
     def _checked(self, session: Any) -> Any:
         """`session`, if it runs on the provider: ONNX Runtime goes to the CPU when CUDA does not start."""
@@ -139,7 +143,7 @@ class CudaRunner:
         for piece in self._buckets.pieces(rows):
             try:
                 result[piece.rows] = self._run_piece(piece, length, inputs)
-            except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            except Exception as error:
                 shapes = {name: values.shape for name, values in inputs.items()}
                 raise DeviceError(f"the graph failed on inputs of shape {shapes}: {_first_line(error)}") from None
         return result

@@ -17,16 +17,16 @@ else:
 
     def __getattr__(name: str) -> Any:
         if name == "trt":
-            return _load("TensorRT", ("tensorrt", "tensorrt_lean"), "tensorrt")
+            return _load("TensorRT", ("tensorrt", "tensorrt_lean"))
         if name == "cudart":
-            return _load("CUDA for Python", ("cuda.bindings.runtime",), "gpu")
+            return _load("CUDA for Python", ("cuda.bindings.runtime",))
         raise AttributeError(f"module {__name__} has no attribute {name!r}")
 
 
 __all__ = ["cudart", "trt"]
 
 
-def _load(title: str, names: tuple[str, ...], extra: str) -> Any:
+def _load(title: str, names: tuple[str, ...]) -> Any:
     reasons = []
     for name in names:
         try:
@@ -34,5 +34,5 @@ def _load(title: str, names: tuple[str, ...], extra: str) -> Any:
         except (ImportError, OSError) as error:  # OSError: a library that the package loads itself
             reasons.append(str(error).splitlines()[0])
     raise BackendUnavailableError(
-        f"{title} cannot be imported ({'; '.join(reasons)}); install it with: pip install 'align-onnx[{extra}]'"
+        f"{title} cannot be imported ({'; '.join(reasons)}); install it with: pip install 'align-onnx[tensorrt]'"
     )
