@@ -41,7 +41,7 @@ def test_decisions_are_those_of_fp32(
     texts, pixels = [LABEL_TEMPLATE.format(name) for name in LABELS[kind]], pictures[kind]
     with align_runtime.load(tiny_fp16_bundle) as model:
         exact = cosines(model, texts, pixels)
-        ids, mask = model._tokenizer.pad(model._tokenizer.encode(texts))
+        ids, mask = model._texts.tokenizer.pad(model._texts.tokenizer.encode(texts))
     with align_runtime.load(tiny_fp16_bundle, precision="fp16") as model:
         half = cosines(model, texts, pixels)
     graphs = {tower: ir.load(tiny_fp16_bundle / "onnx" / f"{tower}_model_fp16.onnx") for tower in ("vision", "text")}

@@ -77,6 +77,19 @@ def test_many_inputs_go_through_streams_and_one_does_not(
     assert all(name.startswith("align") for name in threads)
 
 
+def test_the_number_of_threads_changes_no_bit(tiny_bundle: Path, answers: golden.Golden) -> None:
+    """So streams give what one run of the same batch gives."""
+    bundle = align_runtime.Bundle.open(tiny_bundle)
+    batches = {
+        "vision": {"pixels": answers.pixels},
+        "text": {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask},
+    }
+    for name, inputs in batches.items():
+        tower = Tower.open(bundle, bundle.graph(name, "fp32", "cpu"), "cpu", threads=2, streams=2)
+        np.testing.assert_array_equal(tower.run(inputs), tower.run_stream(inputs))
+        tower.close()
+
+
 def test_errors_name_their_place_whatever_thread_finds_them(streamed: Model, answers: golden.Golden) -> None:
     pictures = [*answers.pictures, b"no picture", *answers.pictures, b"nor this"]
     for _ in range(5):
