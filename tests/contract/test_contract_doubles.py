@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import align_runtime
-from align_exporter.engine import builder
+from align_exporter.engine import builder, progress
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
@@ -174,3 +174,16 @@ def test_contract_doubles_notice_an_optional_argument_left_out(
         patch.setattr("align_exporter.engine.build.build_plan", wrong["build_plan"])
         with pytest.raises(Violation, match="no strongly typed network"):
             build_engines(tiny_copy, EngineRequest(("fp16",)), builder_machine(), False, Progress(quiet=True))
+
+
+@pytest.mark.parametrize("callback", ["phase_start", "step_complete", "phase_finish"])
+def test_contract_doubles_notice_a_callback_of_another_name(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, callback: str
+) -> None:
+    """The type check cannot miss it: TensorRT would call its own, which does nothing."""
+    source = Path(progress.__file__).read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": progress.__name__}
+    exec(compile(source.replace(f"def {callback}(", f"def {callback}_gone("), progress.__file__, "exec"), namespace)
+    monkeypatch.setattr(builder, "build_monitor", namespace["build_monitor"])
+    with installed("tensorrt-11"), pytest.raises(Violation, match=f"IProgressMonitor.{callback} is called"):
+        build_engines(tiny_copy, EngineRequest(("fp16",)), builder_machine(), False, Progress(quiet=True))
