@@ -98,7 +98,7 @@ class Tower:
 
     def close(self) -> None:
         """Frees the graph. Closing twice is no error."""
-        for runner in (self._whole, self._stream):
+        runners, self._whole, self._stream = (self._whole, self._stream), None, None
+        for runner in runners:
             if runner is not None:
                 runner.close()
-        self._whole = self._stream = None

@@ -163,8 +163,8 @@ def test_contract_a_gpu_that_fails_to_the_end_leaves_nothing_behind(
         "cudaStreamSynchronize": (doubles.cuda.calls["cudaStreamSynchronize"] + 1, "cudaErrorIllegalAddress")
     }
     with pytest.raises(DeviceError, match="cudaErrorIllegalAddress"):
-        model._runners["vision"].close()
-    model._runners["text"].close()
+        model._images.tower.close()
+    model._texts.tower.close()
 
 
 def test_contract_no_context_is_told(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
@@ -178,17 +178,17 @@ def test_contract_no_context_is_told(engine_bundle: Path, doubles: GpuDoubles, a
 
 def test_contract_a_closed_model_says_so(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
     model = open_model(engine_bundle)
-    runner = model._runners["vision"]
+    tower = model._images.tower
     model.close()
     model.close()
     with pytest.raises(ConfigurationError, match="the model is closed"):
-        runner.run({"pixels": answers.pixels})
+        tower.run({"pixels": answers.pixels})
 
 
 def test_contract_inputs_of_another_kind_are_refused(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
     ids, mask = answers.input_ids, answers.attention_mask
     with open_model(engine_bundle) as model:
-        text, vision = model._runners["text"], model._runners["vision"]
+        text, vision = model._texts.tower, model._images.tower
         with pytest.raises(InputError, match=r"pixels is float32 .*; the graph takes uint8 \('batch', "):
             vision.run({"pixels": answers.pixels.astype(np.float32)})
         with pytest.raises(InputError, match="attention_mask is missing"):
