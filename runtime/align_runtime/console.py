@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TextIO, TypeVar
 
-from align_runtime.backends import DEVICES
+from align_runtime.backends import AUTO, DEVICES
 from align_runtime.errors import AlignError
 
 T = TypeVar("T")
@@ -67,7 +67,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--threads``, the same for every command that runs graphs."""
-    parser.add_argument("--device", default="cpu", help=f"where to run: {', '.join(DEVICES)} (default: cpu)")
+    devices = ", ".join([*DEVICES, AUTO])
+    parser.add_argument("--device", default="cpu", help=f"where to run: {devices} (default: cpu)")
     parser.add_argument("--threads", type=int, help="threads of one call (default: all cores)")
 
 

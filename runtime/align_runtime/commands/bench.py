@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from align_runtime.backends import resolve_device
 from align_runtime.bench import comparison, summary
 from align_runtime.bench.contest import check_peers, contest
 from align_runtime.bench.measure import measure
@@ -46,7 +47,7 @@ def _bench_main(arguments: list[str]) -> int:
     add("--precision", nargs="+", default=(), help="variants (default: all that the bundle has for the device)")
     add("--device", nargs="+", default=PLAN.devices, help="default: cpu")
     add("--batch", nargs="+", type=int, default=PLAN.batches, help="inputs per call (default: 1 8)")
-    add("--length", nargs="+", type=int, default=PLAN.lengths, help="tokens of a text (default: 12 64)")
+    add("--length", nargs="+", type=int, help="tokens of a text (default: 12 64)")
     add("--picture-size", nargs="+", default=PLAN.picture_sizes, help="of the JPEG files (default: 640x480)")
     add("--threads", type=int, help="threads of one run (default: all cores)")
     add("--streams", type=int, help="single-threaded runs side by side (default: one per thread; 1: none)")
@@ -77,11 +78,9 @@ def _bench(options: argparse.Namespace) -> int:
     plan = Plan(
         towers=tuple(options.tower),
         precisions=tuple(options.precision),
-        devices=tuple(options.device),
+        devices=tuple(resolve_device(device) for device in options.device),
         batches=tuple(options.batch),
-        lengths=tuple(length for length in options.length if length <= bundle.manifest.model.max_length)
-        if options.length == PLAN.lengths
-        else tuple(options.length),
+        lengths=_lengths(options, bundle),
         picture_sizes=tuple(options.picture_size),
         threads=options.threads,
         streams=options.streams,
@@ -104,6 +103,12 @@ def _bench(options: argparse.Namespace) -> int:
     if rows and not options.json:
         print(f"\n{comparison.as_text(rows)}")
     return 0
+
+
+def _lengths(options: argparse.Namespace, bundle: Bundle) -> tuple[int, ...]:
+    """Those asked for; else the usual ones that the model takes."""
+    limit = bundle.manifest.model.max_length
+    return tuple(options.length or [length for length in PLAN.lengths if length <= limit])
 
 
 def _contests(bundle: Bundle, plan: Plan, options: argparse.Namespace, progress: Progress) -> list[Contest]:
@@ -157,7 +162,7 @@ def _scaling_main(arguments: list[str]) -> int:
 def _scaling(options: argparse.Namespace) -> int:
     bundle, effort = Bundle.open(options.bundle), Effort(options.samples, options.seconds)
     progress = Progress(options.quiet or options.json)
-    points = measure_scaling(bundle, options.precision, options.device, effort, progress)
+    points = measure_scaling(bundle, options.precision, resolve_device(options.device), effort, progress)
     if options.json:
         print(json.dumps({"points": [asdict(point) for point in points]}))
     else:

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from align_runtime import golden
+from align_runtime.backends import resolve_device
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress, add_device_options, add_output_options, run, table
 from align_runtime.graph_entry import targets_on
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet or options.json)
-    bundle = Bundle.open(options.bundle)
+    bundle, device = Bundle.open(options.bundle), resolve_device(options.device)
     files = bundle.manifest.files
     for name in progress.bar("hashes", files, len(files)):
         bundle.check_hash(name)
@@ -41,7 +42,7 @@ def _verify(options: argparse.Namespace) -> int:
     checks = []
     for graph in bundle.graphs_on(options.device):
         with progress.phase(f"{graph.tower} {graph.variant} ({graph.target})"):
-            checks.append(check_graph(bundle, graph, expected, options.device, options.threads))
+            checks.append(check_graph(bundle, graph, expected, device, options.threads))
     failures = differences + [failure for check in checks for failure in check.failures]
     if options.json:
         print(json.dumps(_as_json(bundle, checks, failures)))

@@ -151,6 +151,17 @@ def test_streamed_texts_are_watched(tiny_bundle: Path, capsys: pytest.CaptureFix
     assert (found["texts"], len(found["resident_bytes"])) == (400, 20)
 
 
+def test_auto_is_resolved_before_anything_is_measured(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = ["--starts", "0", "--clients", "--tower", "text", "--batch", "1", "--samples", "7", "--seconds", "0.01"]
+    assert bench.main([str(tiny_bundle), *few, "--device", "auto", "-o", str(tmp_path / "a.json"), "--quiet"]) == 0
+    found = BenchRecord.read(tmp_path / "a.json")
+    assert {timing.case.device for timing in found.timings} == {"cpu"}
+    assert all(int(timing.case.size) in (12, 64) for timing in found.timings)  # the usual lengths that the model takes
+    assert "device 'auto' is cpu here" in caplog.text
+
+
 def test_plans_are_checked() -> None:
     with pytest.raises(ConfigurationError, match="there is no tower 'sound'"):
         Plan(towers=("sound",))
