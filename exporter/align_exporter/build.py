@@ -12,6 +12,7 @@ from align_exporter import samples
 from align_exporter.build_record import build_record
 from align_exporter.checkpoint import Checkpoint, read_checkpoint
 from align_exporter.engine.cache import keep_engines
+from align_exporter.graph_files import GraphFiles
 from align_exporter.graphs import GraphBuilder
 from align_exporter.observed import ObservedSamples
 from align_exporter.options import ExportOptions
@@ -49,7 +50,8 @@ def build(
                 checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
             )
         observed = ObservedSamples(answers, checkpoint, tokenizer, own, holds_out=options.has_target)
-        builder = GraphBuilder(checkpoint, answers, observed, folder, options, progress)
+        files = GraphFiles(checkpoint, answers, folder, options, progress)
+        builder = GraphBuilder(files, observed)
         built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]
         operators = {name for entry in built if entry.halving for name in entry.halving.operators}
         _check_patterns(options.fp16_keep, operators)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from align_calibration.samples.own_samples import OwnSamples
-from align_exporter.graphs import BuiltGraph
+from align_exporter.graph_files import BuiltGraph
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime.manifest import Manifest
 from align_runtime.parity import cosines

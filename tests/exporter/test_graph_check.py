@@ -10,7 +10,7 @@ import torch
 
 from align_exporter.contract import text_contract
 from align_exporter.graph_check import check_file, check_operators
-from align_exporter.graphs import write_graph
+from align_exporter.graph_files import write_graph
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import text_steps
 from align_exporter.towers import TextTower

@@ -23,7 +23,7 @@ import numpy as np
 
 from align_exporter.assets import read_preprocessing
 from align_exporter.contract import vision_contract
-from align_exporter.graphs import write_graph
+from align_exporter.graph_files import write_graph
 from align_exporter.options import DEFAULT_OPSET
 from align_exporter.passes import run_steps
 from align_exporter.passes.pipeline import vision_steps
