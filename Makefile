@@ -1,10 +1,12 @@
-# Four commands: install, demo, test, lint. `figures` measures (minutes) and renews the README's tables. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# Four commands: install, demo, test, lint. `figures` measures (minutes) and renews the README's tables, `peers` those of
+# other tools' INT8 (an hour, gigabytes of their packages; of align-tiny, or of the folders in CHECKPOINTS). PYTHON chooses
+# the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test lint format figures clean
+.PHONY: install demo test lint format figures peers clean
 
 install: $(STAMP)
 
@@ -43,6 +45,11 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
+
+# Each tool in a virtual environment of its own under build/peers: they exclude each other's versions and ours.
+peers: install
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8_peers.py $(CHECKPOINTS)
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 clean:

@@ -14,6 +14,7 @@ from typing import Any
 
 from align_runtime.precision import percentage
 from figures.ratios import speedup
+from figures.readme_peers import peer_lines
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -29,8 +30,9 @@ def figures() -> str:
     vision = json.loads((ROOT / "tests/results/vision.json").read_text())
     fp16 = json.loads((ROOT / "tests/results/fp16.json").read_text())
     int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
+    peers = json.loads((ROOT / "tests/results/int8_peers.json").read_text())
     parts = (_full_size(full_size), _fp16(fp16), _text(text), _vision(vision), _int8(int8), _tiny(tiny))
-    return "\n".join(line for part in parts for line in (*part, ""))
+    return "\n".join(line for part in (*parts, list(peer_lines(peers))) for line in (*part, ""))
 
 
 def renewed(readme: str) -> str:

@@ -12,7 +12,8 @@ from worker import Job, work
 
 
 def options(job: Job, **others: Any) -> dict[str, Any]:
-    """`TRANSFORMER` is what its documentation asks for on such models; it smooths activations into weights."""
+    """`TRANSFORMER` is what its documentation asks for on such models: activations smoothed into
+    weights, and the mixed preset."""
     feeds = job.feeds()
     kind = {"model_type": nncf.ModelType.TRANSFORMER} if job.tower == "text" else {}
     return {"calibration_dataset": nncf.Dataset(feeds), "subset_size": len(feeds), **kind, **others}
