@@ -8,6 +8,7 @@ from typing import Any
 import nncf
 import onnx
 import openvino
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from worker import Job, work
 
 
@@ -34,9 +35,16 @@ def for_onnx(job: Job, name: str, **others: Any) -> Path:
 
 
 MIXED = {"preset": nncf.QuantizationPreset.MIXED}
+# By default a range is the mean of the extremes of the samples.
+HISTOGRAM = nncf.AdvancedQuantizationParameters(
+    activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
+)
 WAYS = {
     "OpenVINO, defaults": lambda job: for_openvino(job, "defaults"),
     "OpenVINO, mixed preset": lambda job: for_openvino(job, "mixed", **MIXED),
+    "OpenVINO, mixed preset, ranges by histogram": lambda job: for_openvino(
+        job, "histogram", advanced_parameters=HISTOGRAM, **MIXED
+    ),
     "ONNX, mixed preset": lambda job: for_onnx(job, "mixed", **MIXED),
 }
 
