@@ -16,7 +16,8 @@ class MissingPeerError(Exception):
 
 
 def interpreter(peer: str, folder: Path) -> Path:
-    """The interpreter that has `peer`; its environment is made under `folder` from ``PEER.txt`` where it is not there.
+    """The interpreter that has `peer`; its environment is made under `folder` from ``PEER.txt`` where it is not there
+    or that has changed.
 
     Raises:
         MissingPeerError: with the last line of pip's complaint.
@@ -25,17 +26,17 @@ def interpreter(peer: str, folder: Path) -> Path:
         return Path(sys.executable)
     environment = folder / peer
     python, installed = environment / "bin" / "python", environment / ".installed"
-    if not installed.exists():
+    requirements = SCRIPTS / f"{peer}.txt"
+    if not installed.exists() or installed.read_text() != requirements.read_text():
         print(f"installing {peer} into {environment}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
-        requirements = ["-r", str(SCRIPTS / f"{peer}.txt")]
         done = subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)],
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
             raise MissingPeerError((done.stderr.strip().splitlines() or ["pip says nothing"])[-1])
-        installed.touch()
+        installed.write_text(requirements.read_text())
     return python
