@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 Inputs = Mapping[str, NDArray[Any]]
 FLOAT_PRODUCTS = ("Conv", "MatMul", "Gemm")
 # The place of the second operand among the inputs.
-INTEGER_PRODUCTS = {"MatMulInteger": 1, "ConvInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3}
-OTHER_PRODUCTS = {"Attention", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "QGemm", "RNN"}
+INTEGER_PRODUCTS = {"MatMulInteger": 1, "ConvInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
+OTHER_PRODUCTS = {"Attention", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"}
 LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Slice", "Identity", "Expand"}
 BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 OPENVINO_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")

@@ -102,6 +102,8 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: Mapping[str, Any], 
                 record["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
             else:
                 record["graph"] = str(file)
+        if "error" in record:
+            record["error"] = record["error"].replace(f"{draw.folder}/", "")
         print({key: value for key, value in record.items() if key not in ("versions", "graph")}, flush=True)
     both = list(pairs(draw, records, embeds))
     result: dict[str, Any] = {"float": draw.subject.decide(twin), "graphs": records, "both": both}

@@ -19,12 +19,13 @@ def peer_lines(result: dict[str, Any]) -> Iterator[str]:
         yield (
             f"INT8 of {name} beside other tools, from the same FP32 graphs and {checkpoint['samples']} pictures and "
             "captions: the cosine with the reference on held-out inputs, and decisions in per cent, one tower in "
-            "INT8 and the other in FP32, or both. Means over draws of the pictures, and the worst draw in brackets. In "
-            f"FP32: {_decided(draws[0]['float'])}. Seeds of the draws: {', '.join(checkpoint['draws'])}."
+            "INT8 and the other in FP32, or both. Means over draws of the pictures, and the worst draw in brackets. Of "
+            "each tool the way that comes nearest to the reference on average; all ways and errors are in "
+            f"[the results](tests/results/int8_peers.json). Seeds of the draws: {', '.join(checkpoint['draws'])}. In "
+            f"FP32: {_decided(draws[0]['float'])}."
         )
         yield ""
         yield from _table(draws)
-        yield from _both(draws)
         yield ""
         yield from _failures(draws)
     for peer, error in result["missing"].items():
@@ -36,35 +37,40 @@ def _decided(values: Mapping[str, float]) -> str:
 
 
 def _table(draws: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Of each tool the way that is nearest to the reference, of each tower and of both."""
     headings = ["", "draws", "INT8 products", "cosine", "5th percentile", *DECISIONS.values()]
     yield "| " + " | ".join(headings) + " |"
     yield "|" + "---|" * len(headings)
     for tower in ("vision", "text"):
-        rows = _by_way(draws, tower)
-        for (peer, way), records in sorted(rows.items(), key=lambda row: -_mean(row[1], "mean_cosine")):
+        for peer, way, records in _best(draws, tower):
             share = min(record["share"] for record in records)
             cells = [
-                f"{tower}: **{peer}** `{way}`" if peer == OURS else f"{tower}: {peer}, {way}",
+                _title(tower, peer, way),
                 str(len(records)),
                 percentage(round(1e6 * share), 1_000_000),
                 *(_with_worst(records, key, 4) for key in ("mean_cosine", "p5_cosine")),
                 *(_with_worst(records, key, 1) for key in DECISIONS),
             ]
             yield "| " + " | ".join(cells) + " |"
-
-
-def _both(draws: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Of each tool the vision graph nearest to the reference, with the text graph nearest to it."""
-    best: dict[str, tuple[float, str]] = {}
-    for (peer, way), records in _by_way(draws, "vision").items():
-        best[peer] = max(best.get(peer, (-1.0, "")), (_mean(records, "mean_cosine"), way))
-    for peer, (_, way) in sorted(best.items(), key=lambda entry: -entry[1][0]):
+    for peer, way, _ in _best(draws, "vision"):
         pairs = [pair for draw in draws for pair in draw["both"] if (pair["peer"], pair["vision"]) == (peer, way)]
         if pairs:
-            texts = " or ".join(sorted({pair["text"] for pair in pairs}))
-            title = f"both: **{peer}** `{way}`" if peer == OURS else f"both: {peer}, {way}; {texts}"
+            ways = " or ".join(sorted({f"{way}; {pair['text']}" for pair in pairs}))
             decided = (_with_worst(pairs, key, 1) for key in DECISIONS)
-            yield "| " + " | ".join([title, str(len(pairs)), "", "", "", *decided]) + " |"
+            yield "| " + " | ".join([_title("both", peer, ways), str(len(pairs)), "", "", "", *decided]) + " |"
+
+
+def _title(tower: str, peer: str, way: str) -> str:
+    return f"{tower}: **{peer}**" if peer == OURS else f"{tower}: {peer}, {way}"
+
+
+def _best(draws: Sequence[dict[str, Any]], tower: str) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Tools, their best ways and what was measured of them, the nearest to the reference first."""
+    ranked = sorted(_by_way(draws, tower).items(), key=lambda row: -_mean(row[1], "mean_cosine"))
+    best: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
+    for (peer, way), records in ranked:
+        best.setdefault(peer, (peer, way, records))
+    return list(best.values())
 
 
 def _by_way(draws: Sequence[dict[str, Any]], tower: str) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
@@ -77,15 +83,14 @@ def _by_way(draws: Sequence[dict[str, Any]], tower: str) -> Mapping[tuple[str, s
 
 
 def _failures(draws: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Each once, with what was said the first time."""
-    failed: dict[tuple[str, str, str], str] = {}
-    for draw in draws:
-        for record in draw["graphs"]:
-            if "error" in record:
-                failed.setdefault((record["tower"], record["peer"], record["way"]), record["error"])
-    for (tower, peer, way), error in failed.items():
-        yield f"- failed: {tower}: {peer}, {way}: {error}"
-    if failed:
+    names = [
+        f"{record['tower']}: {record['peer']}, {record['way']}"
+        for draw in draws
+        for record in draw["graphs"]
+        if "error" in record
+    ]
+    if names:
+        yield f"Failed at least once: {'; '.join(dict.fromkeys(names))}."
         yield ""
 
 

@@ -37,9 +37,8 @@ def write(folder: Path, nodes: list[onnx.NodeProto], **constants: Any) -> Path:
     }
     ends = [make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in (("x", 4), ("y", 2))]
     weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
-    model = make_model(
-        make_graph(nodes, "test", ends[:1], ends[1:], weights), opset_imports=[make_opsetid("", 21)], ir_version=10
-    )
+    opsets = [make_opsetid("", 21), make_opsetid("com.microsoft", 1)]
+    model = make_model(make_graph(nodes, "test", ends[:1], ends[1:], weights), opset_imports=opsets, ir_version=10)
     file = folder / "graph.onnx"
     onnx.save(model, file)
     return file
@@ -56,6 +55,12 @@ OPERATOR = [
     make_node("QLinearMatMul", ["q", "s", "z", "w8", "s", "z", "s", "z"], ["sum"]),
     make_node("DequantizeLinear", ["sum", "s", "z"], ["first"]),
 ]
+QGEMM = [
+    make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+    make_node("Transpose", ["w8"], ["t"], perm=[1, 0]),
+    make_node("QGemm", ["q", "s", "z", "t", "s", "z", "", "s", "z"], ["sum"], domain="com.microsoft", transB=1),
+    make_node("DequantizeLinear", ["sum", "s", "z"], ["first"]),
+]
 GEMM = make_node("Gemm", ["d", "t"], ["first"], transB=1)
 TRANSPOSED = make_node("Transpose", ["w"], ["t"], perm=[1, 0])
 FAKED = [make_node("QuantizeLinear", ["w32", "s", "z"], ["wq"]), make_node("DequantizeLinear", ["wq", "s", "z"], ["w"])]
@@ -70,8 +75,9 @@ LARGE = {"w32": np.ones((4, 6), dtype=np.float32)}
         ([*QUANTIZED, *WEIGHTS, TRANSPOSED, GEMM], {}),
         (DYNAMIC, {}),
         (OPERATOR, {}),
+        (QGEMM, {}),
     ],
-    ids=["Q/DQ", "weights quantised in the graph", "Gemm behind a transposition", "dynamic", "QOperator"],
+    ids=["Q/DQ", "weights quantised in the graph", "Gemm behind a transposition", "dynamic", "QOperator", "QGemm"],
 )
 def test_forms_that_are_int8(nodes: list[onnx.NodeProto], constants: dict[str, Any], tmp_path: Path) -> None:
     assert int8_share(write(tmp_path, [*nodes, FLOAT], **constants), FEATURES) == 24 / (24 + 12)
