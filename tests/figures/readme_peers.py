@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from align_runtime.precision import percentage
@@ -19,8 +20,8 @@ def peer_lines(result: dict[str, Any]) -> Iterator[str]:
         yield (
             f"INT8 of {name} beside other tools, from the same FP32 graphs and {checkpoint['samples']} pictures and "
             "captions: the cosine with the reference on held-out inputs, and decisions in per cent, one tower in "
-            "INT8 and the other in FP32, or both. Means over draws of the pictures, and the worst draw in brackets. Of "
-            "each tool the way that comes nearest to the reference on average; all ways and errors are in "
+            "INT8 and the other in FP32, or both. Medians over draws of the pictures, and the worst draw in brackets. "
+            "Of each tool the way that comes nearest to the reference in the median; all ways and errors are in "
             f"[the results](tests/results/int8_peers.json). Seeds of the draws: {', '.join(checkpoint['draws'])}. In "
             f"FP32: {_decided(draws[0]['float'])}."
         )
@@ -66,7 +67,7 @@ def _title(tower: str, peer: str, way: str) -> str:
 
 def _best(draws: Sequence[dict[str, Any]], tower: str) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Tools, their best ways and what was measured of them, the nearest to the reference first."""
-    ranked = sorted(_by_way(draws, tower).items(), key=lambda row: -_mean(row[1], "mean_cosine"))
+    ranked = sorted(_by_way(draws, tower).items(), key=lambda row: -_median(row[1], "mean_cosine"))
     best: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     for (peer, way), records in ranked:
         best.setdefault(peer, (peer, way, records))
@@ -94,10 +95,11 @@ def _failures(draws: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield ""
 
 
-def _mean(records: Sequence[Mapping[str, Any]], key: str) -> float:
-    return sum(record[key] for record in records) / len(records)
+def _median(records: Sequence[Mapping[str, Any]], key: str) -> float:
+    """Not the mean: one draw that breaks a way would decide over all the others."""
+    return median(record[key] for record in records)
 
 
 def _with_worst(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
-    mean, worst = _mean(records, key), min(record[key] for record in records)
-    return f"{mean:.{digits}f}" + (f" ({worst:.{digits}f})" if len(records) > 1 else "")
+    typical, worst = _median(records, key), min(record[key] for record in records)
+    return f"{typical:.{digits}f}" + (f" ({worst:.{digits}f})" if len(records) > 1 else "")

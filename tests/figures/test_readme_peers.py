@@ -1,4 +1,4 @@
-"""The tables of INT8 beside other tools: means, worst draws, failures and missing tools."""
+"""The tables of INT8 beside other tools: medians, worst draws, failures and missing tools."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def result() -> dict[str, Any]:
     return {"checkpoints": {"tiny": {"samples": 128, "draws": draws}}, "missing": {"lost": "ERROR: not found"}}
 
 
-def test_rows_are_the_best_ways_their_means_and_worst_draws() -> None:
+def test_rows_are_the_best_ways_their_medians_and_worst_draws() -> None:
     rows = [line for line in peer_lines(result()) if line.startswith(("| vision", "| both"))]
     assert rows == [
         "| vision: other, way | 2 | 100 % | 0.9800 (0.9700) | 0.9000 (0.9000) "
