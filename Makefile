@@ -1,12 +1,13 @@
-# Four commands: install, demo, test, lint. `figures` measures (an hour) and renews the README's tables; `gpu-check` is for
-# a host with an NVIDIA GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# Four commands: install, demo, test, lint. `figures` measures (an hour) and renews the README's tables, `peers` those of
+# other tools' INT8 (an hour, gigabytes of their packages; of align-tiny, or of the folders in CHECKPOINTS); `gpu-check` is
+# for a host with an NVIDIA GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test lint format figures gpu-check clean
+.PHONY: install demo test lint format figures peers gpu-check clean
 
 install: $(STAMP)
 
@@ -57,6 +58,11 @@ gpu-check:
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
 	PYTHONPATH=tests $(GPU_BIN)/python tests/figures/gpu_check.py
+
+# Each tool in a virtual environment of its own under build/peers: they exclude each other's versions and ours.
+peers: install
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8_peers.py $(CHECKPOINTS)
+	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 clean:
 	rm -rf build dist $(VENV) .venv-gpu

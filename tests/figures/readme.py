@@ -15,6 +15,7 @@ from typing import Any
 from align_runtime.precision import percentage
 from figures.bench_table import bench_lines
 from figures.ratios import speedup
+from figures.readme_peers import peer_lines
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -31,6 +32,7 @@ def figures() -> str:
     fp16 = json.loads((ROOT / "tests/results/fp16.json").read_text())
     int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
     calibration = json.loads((ROOT / "tests/results/calibration.json").read_text())
+    peers = json.loads((ROOT / "tests/results/int8_peers.json").read_text())
     bench = _bench(ROOT / "tests/results/bench.json")
     parts = (
         _full_size(full_size),
@@ -41,6 +43,7 @@ def figures() -> str:
         _calibration(calibration),
         *bench,
         _tiny(tiny),
+        list(peer_lines(peers)),
     )
     return "\n".join(line for part in parts for line in (*part, ""))
 

@@ -5,44 +5,34 @@ The graphs for GPUs are run on the CPU with every FP16 value rounded, as the gat
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
+from numpy.typing import NDArray
 
 import align_runtime
 from align_exporter.fp16.rounding import rounded
 from align_runtime.bundle import inventory, write_manifest
-from training.captions import LABEL_TEMPLATE, full_caption, label
-from training.evaluate import EVALUATION_SEED, PER_CLASS, RENDERINGS, zero_shot
+from support.decisions import HeldOut, agreement
 from training.folder import read_folder
-from training.pools import Pool, held_out_digits, held_out_shapes
-from training.scenes import COLOURS, DIGITS, SHAPES
 
-LABELS = {
-    "shapes": [label(shape, colour) for colour in COLOURS for shape in SHAPES],
-    "digits": [label(digit) for digit in DIGITS],
-}
-BATCH = 64
 Answers = dict[str, float]
 
 
 @pytest.fixture(scope="module")
-def pools(tiny_checkpoint: Path) -> dict[str, Pool]:
-    size = read_folder(tiny_checkpoint)[2]
-    return {
-        "shapes": held_out_shapes(EVALUATION_SEED, PER_CLASS, size),
-        "digits": held_out_digits(EVALUATION_SEED, RENDERINGS, size),
-    }
+def held_out(tiny_checkpoint: Path) -> HeldOut:
+    return HeldOut.draw(read_folder(tiny_checkpoint)[2])
 
 
 @pytest.fixture(scope="module")
-def exact(tiny_int8_bundle: Path, pools: dict[str, Pool]) -> Answers:
+def exact(tiny_int8_bundle: Path, held_out: HeldOut) -> Answers:
     with align_runtime.load(tiny_int8_bundle) as model:
-        return evaluate(model, pools)
+        return evaluate(model, held_out)
 
 
 def for_gpus_on_the_cpu(source: Path, folder: Path) -> Path:
@@ -57,29 +47,9 @@ def for_gpus_on_the_cpu(source: Path, folder: Path) -> Path:
     return folder
 
 
-def evaluate(model: align_runtime.Model, pools: dict[str, Pool]) -> Answers:
-    """As training.evaluate does, with the graphs of a bundle: all in per cent."""
-    truth = {
-        "shapes": torch.arange(len(LABELS["shapes"])).repeat_interleave(PER_CLASS),
-        "digits": torch.tensor([DIGITS.index(scene.subject) for scene in pools["digits"].scenes]),
-    }
-    images = {kind: embed(model, pool) for kind, pool in pools.items()}
-    answers = {}
-    for kind, names in LABELS.items():
-        texts = torch.from_numpy(model.embed_text([LABEL_TEMPLATE.format(name) for name in names]))
-        answers[kind] = 100 * zero_shot(images[kind], texts, truth[kind], names).top1
-    once = len(pools["digits"].scenes) // RENDERINGS
-    captions = [full_caption(scene) for scene in (*pools["shapes"].scenes, *pools["digits"].scenes[:once])]
-    first = [index for index, caption in enumerate(captions) if caption not in captions[:index]]
-    pictures = torch.cat([images["shapes"], images["digits"][:once]])[first]
-    texts = torch.from_numpy(model.embed_text([captions[index] for index in first]))
-    found = (texts @ pictures.T).argmax(dim=1) == torch.arange(len(first))
-    return answers | {"recall": 100 * found.double().mean().item()}
-
-
-def embed(model: align_runtime.Model, pool: Pool) -> torch.Tensor:
-    starts = range(0, len(pool.pixels), BATCH)
-    return torch.cat([torch.from_numpy(model.embed_pixels(pool.pixels[start : start + BATCH])) for start in starts])
+def evaluate(model: align_runtime.Model, held_out: HeldOut) -> Answers:
+    """Decisions with the graphs of a bundle, in per cent."""
+    return held_out.decide(held_out.pictures(model.embed_pixels), held_out.words(model.embed_text))
 
 
 def check(exact: Answers, quantized: Answers) -> None:
@@ -92,14 +62,60 @@ def check(exact: Answers, quantized: Answers) -> None:
     assert quantized != exact  # it was INT8
 
 
-def test_decisions_of_the_graphs_for_cpus(tiny_int8_bundle: Path, pools: dict[str, Pool], exact: Answers) -> None:
+def test_decisions_of_the_graphs_for_cpus(tiny_int8_bundle: Path, held_out: HeldOut, exact: Answers) -> None:
     with align_runtime.load(tiny_int8_bundle, precision="int8") as model:
-        check(exact, evaluate(model, pools))
+        check(exact, evaluate(model, held_out))
 
 
 def test_decisions_of_the_graphs_for_gpus(
-    tiny_int8_bundle: Path, pools: dict[str, Pool], exact: Answers, tmp_path: Path
+    tiny_int8_bundle: Path, held_out: HeldOut, exact: Answers, tmp_path: Path
 ) -> None:
     bundle = for_gpus_on_the_cpu(tiny_int8_bundle, tmp_path / "bundle")
     with align_runtime.load(bundle, precision="int8") as model:
-        check(exact, evaluate(model, pools))
+        check(exact, evaluate(model, held_out))
+
+
+def test_decisions_are_those_of_the_evaluation_after_training(
+    exact: Answers, tiny_checkpoint: Path, held_out: HeldOut
+) -> None:
+    committed = json.loads((tiny_checkpoint / "evaluation.json").read_text())
+    # A decision or two may turn with the last digits.
+    assert exact["shapes"] == pytest.approx(100 * committed["shapes"]["top1"], abs=0.2)
+    assert exact["digits"] == pytest.approx(100 * committed["digits"]["top1"], abs=0.2)
+    assert exact["recall"] == pytest.approx(100 * committed["text_to_image_recall_at_1"], abs=0.2)
+    assert len(held_out.retrieved) == committed["retrieval_pictures"]
+
+
+def test_embeddings_of_other_pictures_decide_wrongly(held_out: HeldOut) -> None:
+    """One-hot embeddings: all right as they are, all wrong when every picture has its neighbour's."""
+    kinds = ("shapes", "digits")
+    sizes = {kind: len(held_out.texts[kind]) for kind in kinds}
+    words = {kind: np.eye(size, dtype=np.float32) for kind, size in sizes.items()}
+    truth = {kind: held_out.truth(kind) for kind in kinds}
+    for shift, expected in ((0, 100), (1, 0)):
+        pictures = {kind: words[kind][(truth[kind] + shift) % sizes[kind]] for kind in kinds}
+        assert [held_out.top1(kind, pictures[kind], words[kind]) for kind in kinds] == [expected, expected]
+
+
+def test_recall_counts_the_captions_that_find_their_picture(held_out: HeldOut) -> None:
+    count = len(held_out.retrieved)
+    pictures = np.eye(count, dtype=np.float32)
+    assert held_out.recall(pictures, pictures) == 100
+    assert held_out.recall(pictures, np.roll(pictures, 1, axis=0)) == 0
+    half = np.where(np.arange(count)[:, None] % 2, pictures, 0)  # nothing: the first picture wins
+    assert held_out.recall(half, pictures) == pytest.approx(50, abs=0.2)
+
+
+def test_a_row_without_direction_agrees_with_nothing() -> None:
+    reference = rows([1, 0], [0, 1], [1, 1], [1, 0])
+    assert agreement(rows([2, 0], [0, 1], [1, 1], [1, 0]), reference) == pytest.approx(
+        {"mean_cosine": 1, "p5_cosine": 1, "min_cosine": 1, "undefined_rows": 0}
+    )
+    found = agreement(rows([0, 0], [np.nan, 1], [1, 1], [-1, 0]), reference)
+    assert found["undefined_rows"] == 2
+    assert found["min_cosine"] == pytest.approx(-1)
+    assert found["mean_cosine"] == pytest.approx(0)
+
+
+def rows(*values: list[float]) -> dict[str, NDArray[np.float32]]:
+    return {"shapes": np.array(values[:2], dtype=np.float32), "digits": np.array(values[2:], dtype=np.float32)}

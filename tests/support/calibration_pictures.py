@@ -1,4 +1,4 @@
-"""Pictures of the kind that align-tiny was trained on, for the calibration of INT8: not those of its evaluation."""
+"""Pictures and captions of the kind that align-tiny was trained on, to calibrate INT8 on: not its evaluation's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from training.captions import random_caption
 from training.pools import random_picture
-from training.scenes import DIGITS, SHAPES
+from training.scenes import DIGITS, SHAPES, random_scene
 
 
 def draw_pictures(folder: Path, count: int, seed: int) -> Path:
@@ -19,3 +20,14 @@ def draw_pictures(folder: Path, count: int, seed: int) -> Path:
         picture, _ = random_picture(generator, subjects[int(generator.integers(len(subjects)))], "train")
         picture.save(folder / f"{index:03}.png")
     return folder
+
+
+def draw_captions(count: int, seed: int) -> list[str]:
+    """`count` captions from the templates of the training, a third of them of digits."""
+    generator = np.random.default_rng(seed)
+    captions = []
+    for index in range(count):
+        subjects = SHAPES if index % 3 else DIGITS
+        scene = random_scene(generator, subjects[int(generator.integers(len(subjects)))])
+        captions.append(random_caption(scene, generator).text)
+    return captions

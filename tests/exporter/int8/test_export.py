@@ -15,7 +15,7 @@ import pytest
 import align_runtime
 from align_calibration.observers import OBSERVERS
 from align_calibration.statistics import statistics_key
-from align_exporter import gate, int8_graphs
+from align_exporter import gate
 from align_exporter.command import main
 from align_exporter.int8.acceptance import ROUNDS, Race
 from align_exporter.int8.fusion import check_fused, kernels
@@ -268,7 +268,7 @@ def test_a_slower_graph_is_refused(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     slower = Race("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
-    monkeypatch.setattr(int8_graphs, "race", lambda *_: (slower,))
+    monkeypatch.setattr("align_exporter.int8_graphs.race", lambda *_: (slower,))
     assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--no-calibration-cache") == 1
     assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

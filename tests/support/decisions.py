@@ -1,0 +1,107 @@
+"""Zero-shot decisions and retrieval on the held-out set, as training.evaluate computes them, for any embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from align_runtime.parity import cosines
+from training.captions import LABEL_TEMPLATE, full_caption, label
+from training.evaluate import EVALUATION_SEED, PER_CLASS, RENDERINGS, zero_shot
+from training.pools import Pool, held_out_digits, held_out_shapes
+from training.presets import PictureSize
+from training.scenes import COLOURS, DIGITS, SHAPES
+
+LABELS = {
+    "shapes": [label(shape, colour) for colour in COLOURS for shape in SHAPES],
+    "digits": [label(digit) for digit in DIGITS],
+}
+BATCH = 64
+Embeds = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out set.
+
+    Attributes:
+        pools: pictures of ``"shapes"`` and of ``"digits"``.
+        texts: the labels of both in their template, and ``"captions"``, one for each picture of `retrieved`.
+        retrieved: rows of all pictures, shapes first, that recall is measured on: one rendering of each digit, and of
+            scenes that are the same in every word only the first, for captions could not tell them apart.
+    """
+
+    pools: Mapping[str, Pool]
+    texts: Mapping[str, Sequence[str]]
+    retrieved: Sequence[int]
+
+    @classmethod
+    def draw(cls, size: PictureSize, per_class: int = PER_CLASS, renderings: int = RENDERINGS) -> HeldOut:
+        """The pictures of training.evaluate, in the checkpoint's `size`."""
+        pools = {
+            "shapes": held_out_shapes(EVALUATION_SEED, per_class, size),
+            "digits": held_out_digits(EVALUATION_SEED, renderings, size),
+        }
+        once = len(pools["digits"].scenes) // renderings
+        captions = [full_caption(scene) for scene in (*pools["shapes"].scenes, *pools["digits"].scenes[:once])]
+        first = {caption: index for index, caption in reversed(list(enumerate(captions)))}
+        retrieved = sorted(first.values())
+        texts = {kind: [LABEL_TEMPLATE.format(name) for name in names] for kind, names in LABELS.items()}
+        return cls(pools, texts | {"captions": [captions[index] for index in retrieved]}, retrieved)
+
+    def pictures(self, embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> Embeds:
+        """Embeddings of the pools' pictures, float32 (pictures, dim), in batches of `BATCH`."""
+        return {kind: _in_batches(embed, pool.pixels) for kind, pool in self.pools.items()}
+
+    def words(self, embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> Embeds:
+        """Embeddings of the texts, float32 (texts, dim)."""
+        return {kind: embed(texts) for kind, texts in self.texts.items()}
+
+    def decide(self, pictures: Embeds, words: Embeds) -> dict[str, float]:
+        """Top-1 of ``shapes`` and ``digits`` and ``recall``@1 from text to picture, in per cent."""
+        answers = {kind: self.top1(kind, pictures[kind], words[kind]) for kind in self.pools}
+        everything = np.concatenate([pictures[kind] for kind in self.pools])
+        return answers | {"recall": self.recall(words["captions"], everything[self.retrieved])}
+
+    def truth(self, kind: str) -> NDArray[np.int64]:
+        """The label of each picture, int64 (pictures,)."""
+        scenes = self.pools[kind].scenes
+        names = [label(scene.subject, None if kind == "digits" else scene.colour) for scene in scenes]
+        return np.array([LABELS[kind].index(name) for name in names])
+
+    def top1(self, kind: str, pictures: NDArray[np.float32], words: NDArray[np.float32]) -> float:
+        """How many pictures of a kind have their label nearest, in per cent."""
+        embeds, truth = (torch.from_numpy(rows) for rows in (pictures, self.truth(kind)))
+        return 100 * zero_shot(embeds, torch.from_numpy(words), truth, LABELS[kind]).top1
+
+    def recall(self, captions: NDArray[np.float32], pictures: NDArray[np.float32]) -> float:
+        """How many captions have their picture, the one in the same row, nearest, in per cent."""
+        return 100 * float(((captions @ pictures.T).argmax(axis=1) == np.arange(len(pictures))).mean())
+
+
+def agreement(embeds: Embeds, reference: Embeds) -> dict[str, float]:
+    """Cosines of all rows with those of the reference: mean, 5th percentile, least.
+
+    A row without a direction, all zeros or not finite, counts as 0; ``undefined_rows`` says how many those are.
+    """
+    values = np.concatenate(
+        [cosines(*(rows[kind].astype(np.float64) for rows in (embeds, reference))) for kind in embeds]
+    )
+    undefined = ~np.isfinite(values)
+    values = np.where(undefined, 0, values)
+    return {
+        "mean_cosine": float(values.mean()),
+        "p5_cosine": float(np.quantile(values, 0.05)),
+        "min_cosine": float(values.min()),
+        "undefined_rows": int(undefined.sum()),
+    }
+
+
+def _in_batches(
+    embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pixels: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    return np.concatenate([embed(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
