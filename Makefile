@@ -45,6 +45,7 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_fp16.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_calibration.py
+	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_recovery.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py
