@@ -12,6 +12,9 @@ from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Quanti
 from align_runtime.page.markup import Markup, element
 from align_runtime.page.parts import code, figure, more, table
 
+SHOWN_PARTS = 3  # the others are folded away
+CAPTION = "Every dot is a graph that was tried; the filled one was taken."
+
 
 def quantization(record: GraphRecord) -> list[Markup]:
     """Of an INT8 graph; nothing for any other."""
@@ -36,7 +39,9 @@ def _trials(record: GraphRecord, found: Quantization) -> Markup:
 def _kept(found: Quantization) -> list[Markup]:
     if not found.kept:
         return []
-    return [element("p", f"{len(found.kept)} parts stay float:"), more([], [code(part) for part in found.kept])]
+    parts = [code(part) for part in found.kept]
+    counted = f"{len(parts)} {'part stays' if len(parts) == 1 else 'parts stay'} float:"
+    return [element("p", counted), more(parts[:SHOWN_PARTS], parts[SHOWN_PARTS:])]
 
 
 def _target(record: GraphRecord) -> list[Markup]:
@@ -60,8 +65,8 @@ def _target(record: GraphRecord) -> list[Markup]:
         for name in ("cosine", "agreement")
     ]
     return [
-        table(caption, headings, rows, numbers=(0, 1, 2, 3)),
-        *(figure(target_curve(points, values, name, asked)) for name, values, asked in curves),
+        table(caption, headings, rows, numbers=(1, 2, 3)),
+        *(figure(target_curve(points, values, name, asked), CAPTION) for name, values, asked in curves),
     ]
 
 

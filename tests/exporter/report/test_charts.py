@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
+from align_exporter.int8.accuracy import Accuracy
+from align_exporter.int8.target import Point
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram, stacked_bar
 from align_exporter.report.range_chart import range_chart
 from align_exporter.report.record import BuildRecord, ErrorHistogram
+from align_exporter.report.target_chart import target_curve
 from support.build_records import large_record
 from support.report_pages import Page, svgs, written
 
@@ -142,3 +145,34 @@ def test_figures_never_round_to_something_better() -> None:
     ]
     assert [figures.amount(value) for value in (8.4e9, 62_100_000, 1234, 312)] == ["8.40 G", "62.1 M", "1.23 k", "312"]
     assert [figures.duration(value) for value in (0.42, 59.9, 148.2)] == ["0.4 s", "59.9 s", "2 min 28 s"]
+
+
+# ── accuracy over the share of INT8 ──────────────────────────────────────────────────────────────────────────────────
+
+POINTS = (
+    Point(("a", "b"), 0.75, Accuracy(cosine=0.999, agreement=1.0)),
+    Point((), 1.0, Accuracy(cosine=0.99, agreement=0.9)),
+    Point(("a", "b", "c"), 0.5, Accuracy(cosine=0.9995, agreement=0.97)),
+)
+
+
+def test_the_target_curve_has_a_dot_for_every_graph_and_the_target() -> None:
+    drawing = ET.fromstring(target_curve(POINTS, [0.999, 0.99, 0.9995], "cosine", 0.9985))
+    dots = drawing.findall("circle")
+    titles = [dot.findtext("title").split(" with ")[0] for dot in dots]
+    assert titles == ["cosine 0.99900", "cosine 0.99000", "cosine 0.99950"]
+    assert [dot.get("class") for dot in dots] == ["dot taken", "dot", "dot"]
+    across = [float(dot.get("cx").rstrip("%")) for dot in dots]
+    assert across[2] < across[0] < across[1]  # by share
+    assert across[0] == pytest.approx((across[1] + across[2]) / 2, abs=0.01)
+    down = [float(dot.get("cy")) for dot in dots]
+    assert down[2] < down[0] < down[1]  # the highest cosine on top
+    (line,) = [line for line in drawing.findall("line") if line.get("class") == "line limit"]
+    assert down[0] < float(line.get("y1")) < down[1]  # between the graph that was taken and the one that misses it
+    assert "target 0.9985" in [text.text for text in drawing.findall("text")]
+
+
+def test_a_single_graph_without_a_target_is_a_dot() -> None:
+    drawing = ET.fromstring(target_curve(POINTS[:1], [1.0], "agreement", None))
+    assert len(drawing.findall("circle")) == 1
+    assert not [line for line in drawing.findall("line") if line.get("class") in ("line limit", "curve")]
