@@ -43,7 +43,9 @@ from support.plain_export import export_text_plainly
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "tests" / "results" / "int8.json"
 BATCHES = {1: 4, 8: 1}  # rounds of this batch for each round asked for
-OPTIONS = ExportOptions(int8=True, keep_slower=True, max_abs={"int8": 2.0}, min_cosine={"int8": -1.0})
+OPTIONS = ExportOptions(
+    int8=True, int8_target="cpu", keep_slower=True, max_abs={"int8": 2.0}, min_cosine={"int8": -1.0}
+)
 
 
 def streams(runners: list[Runner], pixels: NDArray[np.uint8], pool: ThreadPoolExecutor) -> Callable[[], Any]:

@@ -41,7 +41,7 @@ def quantized(*float32: str, scales: dict[str, Scale] = SCALES) -> tuple[ir.Mode
     model = typed(GRAPH)
     assert place(model.graph).tensors == list(SCALES)
     kept = {node for node in model.graph if node.name in float32}
-    return model, kept | quantize_signed(model, scales, kept)
+    return model, kept | quantize_signed(model, scales, float32=kept)
 
 
 def constants(model: ir.Model) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ def test_readers_in_both_types_have_a_dequantizer_each() -> None:
     )
     model = typed(text)
     (other,) = [node for node in model.graph if node.name == "other"]
-    added = quantize_signed(model, SCALES, {other})
+    added = quantize_signed(model, SCALES, float32={other})
     names = {node.name: node for node in model.graph}
     assert [use.node.name for use in names["t/dequantized"].outputs[0].uses()] == ["conv"]
     assert [use.node.name for use in names["t/dequantized/float32"].outputs[0].uses()] == ["other"]
@@ -138,7 +138,7 @@ def test_an_input_of_the_graph_is_quantised_in_its_own_type(tmp_path: Path) -> N
     model = typed(text)
     assert place(model.graph).tensors == list(scales)
     kept = {node for node in model.graph if node.name == "transposed"}
-    convert(model, kept | quantize_signed(model, scales, kept))
+    convert(model, kept | quantize_signed(model, scales, float32=kept))
     types = {node.name: node.inputs[1].dtype for node in model.graph if node.inputs[1:] and node.inputs[1]}
     assert (types["x/quantized"], types["x/dequantized"], types["conv"]) == (SINGLE, HALF, HALF)
     x = np.random.default_rng(0).uniform(-1, 1, (5, 2, 4, 4)).astype(np.float32)
