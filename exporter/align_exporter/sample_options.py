@@ -44,15 +44,19 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_sample_options(options: argparse.Namespace, int8_for_gpu: bool) -> None:
-    """Raises ConfigurationError where one is out of range or does nothing."""
+def check_sample_options(options: argparse.Namespace, captions_for_int8: bool) -> None:
+    """Raises ConfigurationError where one is out of range or does nothing.
+
+    Args:
+        captions_for_int8: whether INT8 as it was asked for takes captions.
+    """
     named = options.pictures is not None or options.captions is not None
-    used = {"pictures": options.fp16 or options.int8, "captions": options.fp16 or int8_for_gpu}
+    used = {"pictures": options.fp16 or options.int8, "captions": options.fp16 or captions_for_int8}
     for name, is_used in used.items():
         if getattr(options, name) is not None and not is_used:
             raise ConfigurationError(
                 f"--{name} does nothing without --fp16 or --int8"
-                f"{' for GPUs' if name == 'captions' and options.int8 else ''}; add one or leave it out"
+                f"{' for GPUs or a target' if name == 'captions' and options.int8 else ''}; add one or leave it out"
             )
     if not named and (options.samples, options.samples_seed) != (SAMPLES, SEED):
         raise ConfigurationError("--samples and --samples-seed do nothing without --pictures or --captions")

@@ -116,7 +116,8 @@ def export_options(options: argparse.Namespace) -> ExportOptions:
         )
     if not 1 <= options.fp16_headroom < math.inf:
         raise ConfigurationError(f"--fp16-headroom is {options.fp16_headroom:g}; a number of at least 1 is needed")
-    check_sample_options(options, int8_for_gpu)
+    has_target = (options.target_cosine, options.target_agreement) != (None, None)
+    check_sample_options(options, int8_for_gpu or (options.int8 and has_target))
     if int8_for_gpu and options.opset < INT8_OPSET:
         raise ConfigurationError(
             f"--int8 is given with --opset {options.opset}; {INT8_OPSET} or later is needed: the graph for TensorRT "
