@@ -16,6 +16,7 @@ from align_exporter.engine.cache import engine_staleness
 from align_exporter.engine.layers import check_layers, layers_of
 from align_exporter.engine.outcome import EngineOutcome
 from align_exporter.engine.request import EngineRequest, profiles_of
+from align_exporter.tensorrt_rules import check_tensorrt
 from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
@@ -38,7 +39,7 @@ def build_engines(
 
     Raises:
         ConfigurationError: a variant that the bundle does not hold, or lengths that do not fit its model.
-        BuildError: TensorRT cannot read or build a graph.
+        BuildError: a graph that breaks a rule of TensorRT, or that it cannot read or build.
         PrecisionError, ParityError: an engine is not what it is called, or too far from the reference; it is not kept.
     """
     bundle = Bundle.open(folder)
@@ -75,6 +76,7 @@ class EngineBuilder:
     def _build(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineEntry:
         for name in graph.files:
             self.bundle.check_hash(name)
+        check_tensorrt(self.bundle.folder / graph.file)  # older exports may know fewer rules
         place = f"{_plain(self.machine.gpu)}.{self.machine.tensorrt}"
         file = f"{ENGINES}/{graph.tower}_{graph.variant}.{place}.plan"
         title = f"{graph.tower} {graph.variant} engine"
