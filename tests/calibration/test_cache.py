@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from align_calibration import cache as cache_module
-from align_calibration import histograms, statistics
+from align_calibration import histograms
 from align_calibration.cache import ENTRIES, StatisticsCache
-from align_calibration.histograms import BINS, QUIET, Histogram, measure_histograms
+from align_calibration.histograms import QUIET, Histogram, measure_histograms
 from align_calibration.observe import Batch
 from align_calibration.observers import OBSERVERS
 from align_calibration.scales import UINT8
-from align_calibration.statistics import Statistics, statistics_key
+from align_calibration.statistics import Statistics
 from align_runtime.console import Progress
 from support.graphs import CHAIN, typed
 
@@ -201,63 +200,6 @@ def test_writes_are_as_far_apart_as_said(workplace: Workplace, monkeypatch: pyte
 
 
 # ── what is not taken ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def changed_weight(model: ir.Model) -> None:
-    value = model.graph.initializers["w"]
-    weights = value.const_value.numpy().copy()
-    weights[1, 2] = np.nextafter(weights[1, 2], 2, dtype=np.float32)
-    value.const_value = ir.tensor(weights, name="w")
-
-
-def changed_operator(model: ir.Model) -> None:
-    next(node for node in model.graph if node.op_type == "Sigmoid").op_type = "Tanh"
-
-
-def key(change: Callable[[ir.Model], None] = lambda _: None, batches: list[Batch] | None = None, **more: float) -> str:
-    model = typed(CHAIN)
-    change(model)
-    return statistics_key(model, TENSORS, batches or samples(), {"bins": BINS, **more})
-
-
-def test_the_key_is_that_of_the_content() -> None:
-    assert key() == key()
-    assert len(key()) == 64
-
-
-def test_anything_else_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    disturbed = samples()
-    disturbed[3] = {"x": np.nextafter(disturbed[3]["x"], 9, dtype=np.float32)}
-    others = [
-        key(changed_weight),
-        key(changed_operator),
-        key(batches=samples(seed=1)),
-        key(batches=disturbed),
-        key(batches=samples()[::-1]),
-        key(batches=samples()[:-1]),
-        key(batches=[{"x": batch["x"].astype(np.float64)} for batch in samples()]),
-        key(bins=1024),
-        key(runaways=0.0),
-        statistics_key(typed(CHAIN), TENSORS[::-1], samples(), {"bins": BINS}),
-        statistics_key(typed(CHAIN), TENSORS[:-1], samples(), {"bins": BINS}),
-    ]
-    for name, value in (("version", lambda _: "0.0"), ("machine", lambda: "another"), ("FORMAT", 0)):
-        with monkeypatch.context() as patch:
-            patch.setattr(statistics, name, value)
-            others.append(key())
-    assert len({key(), *others}) == 1 + len(others)
-
-
-def test_weights_in_another_file_count(tmp_path: Path) -> None:
-    def stored(name: str, change: Callable[[ir.Model], None]) -> str:
-        model, file = typed(CHAIN), tmp_path / name / "graph.onnx"
-        change(model)
-        file.parent.mkdir()
-        ir.save(model, file, external_data="graph.onnx_data", size_threshold_bytes=0)
-        return statistics_key(ir.load(file), TENSORS, samples(), {})
-
-    assert stored("one", lambda _: None) == stored("two", lambda _: None)
-    assert stored("three", changed_weight) != stored("four", lambda _: None)
 
 
 def test_other_samples_are_measured(workplace: Workplace) -> None:

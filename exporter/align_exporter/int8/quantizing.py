@@ -12,6 +12,7 @@ from align_calibration.ranges import TensorRange
 from align_calibration.scales import INT8, UINT8, Scale
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.halve import Halving, decide
+from align_exporter.fp16.rounding import rounded
 from align_exporter.int8.acceptance import Race
 from align_exporter.int8.accuracy import Target
 from align_exporter.int8.calibration import Calibration
@@ -20,7 +21,7 @@ from align_exporter.int8.placement import place
 from align_exporter.int8.search import Method, Trial, best_scales
 from align_exporter.int8.signed import quantize_signed
 from align_exporter.int8.static import quantize_statically, quantized_nodes, quantized_tensors
-from align_exporter.int8.target import Goal, Point, meet
+from align_exporter.int8.target import Goal, Point, confirm, meet
 from align_exporter.int8.units import unit_of
 from align_exporter.options import ExportOptions
 
@@ -89,11 +90,14 @@ def quantize_for_gpu(
         ranges: of the tensors of `model`.
 
     Raises:
-        BuildError: as `best_scales`, `meet` and `align_exporter.fp16.halve.decide`.
+        BuildError: as `best_scales`, `meet`, `confirm` and `align_exporter.fp16.halve.decide`.
     """
+    exact = None if goal is None else goal.held_out.embeddings(model, "held-out samples, float")
     scales, quantizing = _decide(model, FOR_GPU, calibration, goal)
     float32, halving = decide(model, ranges, options)
     casts = convert(model, float32 | quantize_signed(model, scales, quantizing.kept, float32))
+    if goal is not None and exact is not None:
+        confirm(goal, exact, rounded(model.clone()))
     return quantizing, replace(halving, casts=casts)
 
 

@@ -118,6 +118,20 @@ def meet(
     return (chosen, *sorted((point for point in points.values() if point is not chosen), key=lambda point: point.share))
 
 
+def confirm(goal: Goal, exact: NDArray[np.float64], model: ir.Model) -> None:
+    """Raises BuildError unless `model`, whose rest became FP16 after the search, still meets `goal`.
+
+    Args:
+        exact: the float graph's embeddings of the held-out samples.
+    """
+    found = accuracy(goal.held_out.embeddings(model, "held-out samples, FP16"), exact, goal.others)
+    if not goal.target.met_by(found):
+        raise BuildError(
+            f"the target, {goal.target}, is met with float32 around INT8 and missed with FP16: {found}. Ask for less, "
+            "or leave the graph out (--int8-target cpu)"
+        )
+
+
 def _ranking(attempts: _Attempts, calibration: Calibration) -> tuple[str, ...]:
     """The parts, those first whose quantisation costs most for the MACs that it saves."""
     parts = unit_macs(attempts.method.operators(attempts.model.graph))

@@ -203,63 +203,6 @@ def test_a_missed_gate_says_how_far_it_got_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-# ── targets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def few_pictures(calibration_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("few")
-    for path in sorted(calibration_pictures.iterdir())[:32]:
-        shutil.copy(path, folder)
-    return folder
-
-
-def test_parts_stay_float_until_the_target_is_met(
-    tiny_checkpoint: Path, few_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("--int8", "--int8-target", "cpu", "--keep-slower", "--pictures", str(few_pictures))
-    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--target-cosine", "0.999") == 0
-    bundle = Bundle.open(tmp_path / "bundle")
-    assert bundle.manifest.provenance.options["target_cosine"] == 0.999
-    graph = int8_graphs(bundle)["vision"]
-    assert graph.quantization is not None
-    assert graph.quantization.samples == 24  # a quarter is held out
-    kept = graph.quantization.kept
-    assert 0 < len(kept) < 10
-    model = ir.load(bundle.path(graph.file))
-    dequantized = {node.name for node in model.graph if node.op_type == "DequantizeLinear"}
-    weights = "depthwise_conv.depthwise_conv.weight/dequantized"
-    for block in range(17):
-        part = f"vision_model.encoder.blocks.{block}"
-        assert (f"{part}.{weights}" in dequantized) == (part not in kept)
-    records = json.loads((bundle.folder / "report.json").read_text())["graphs"]
-    (record,) = [record for record in records if record["graph"]["file"] == graph.file]
-    chosen, *others = record["points"]
-    assert chosen["kept"] == list(kept)
-    assert chosen["accuracy"]["cosine"] >= 0.999
-    share = graph.content.macs["int8"] / sum(graph.content.macs.values())
-    assert chosen["share"] == pytest.approx(share)
-    assert any(point["kept"] == [] and point["accuracy"]["cosine"] < 0.999 for point in others)
-    assert "Graphs that were tried for the target, cosine 0.999" in (bundle.folder / "report.html").read_text()
-    assert inspect([str(bundle.folder)]) == 0
-    assert f"{len(kept)} parts in float for the target" in capsys.readouterr().out
-    assert verify([str(bundle.folder), "--quiet"]) == 0
-
-
-def test_a_target_that_cannot_be_met_is_said_and_leaves_nothing(
-    tiny_checkpoint: Path, few_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("--int8", "--int8-target", "cpu", "--pictures", str(few_pictures), "--target-cosine", "0.999999")
-    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
-    message = capsys.readouterr().err
-    assert (
-        "the target, cosine 0.999999, cannot be met with 50 % of the MACs in INT8. It got as far as cosine 0.99"
-        in message
-    )
-    assert "on 8 held-out samples" in message
-    assert list(tmp_path.iterdir()) == []
-
-
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -17,7 +17,7 @@ from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.per_token import dense_nodes, quantize_per_token
 from align_exporter.int8.quantizing import FOR_CPU
 from align_exporter.int8.search import Method
-from align_exporter.int8.target import Goal, Point, meet
+from align_exporter.int8.target import Goal, Point, confirm, meet
 from align_exporter.int8.units import unit_macs, unit_of
 from align_runtime import BuildError
 from align_runtime.console import Progress
@@ -124,6 +124,16 @@ def test_a_target_that_is_missed_says_how_far_it_got(calibration: Calibration, t
     )
     assert "on 40 held-out samples, with 50.0 % in INT8 and 2 parts in float" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_finished_graph_has_to_meet_it_too(calibration: Calibration) -> None:
+    goal = Goal(Target(cosine=0.99), calibration, np.eye(WIDTH, dtype=np.float32), tokens=8)
+    exact = calibration.embeddings(model(), "exact")
+    confirm(goal, exact, model())
+    damaged = model()
+    spoiling({"second": 0.5}).apply(damaged, {}, ())
+    with pytest.raises(BuildError, match=r"is met with float32 around INT8 and missed with FP16: cosine 0\.9[0-8]"):
+        confirm(goal, exact, damaged)
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
