@@ -17,6 +17,7 @@ from align_exporter.int8.acceptance import Race
 from align_exporter.int8.accuracy import Target
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.per_token import dense_nodes, quantize_per_token
+from align_exporter.int8.picture_bytes import read_bytes
 from align_exporter.int8.placement import place
 from align_exporter.int8.search import Method, Trial, best_scales
 from align_exporter.int8.signed import quantize_signed
@@ -69,6 +70,8 @@ def quantize_for_cpu(model: ir.Model, tower: str, calibration: Calibration, goal
     Raises:
         BuildError: as `best_scales` and `meet`.
     """
+    if tower == "vision":
+        read_bytes(model)
     scales, quantizing = _decide(model, FOR_CPU[tower], calibration, goal)
     FOR_CPU[tower].apply(model, scales, quantizing.kept)
     return quantizing

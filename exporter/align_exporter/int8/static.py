@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from align_calibration.scales import Scale
 from align_exporter.int8.constants import constant
+from align_exporter.int8.picture_bytes import read_step
 from align_exporter.int8.units import unit_of
 from align_exporter.int8.weights import quantized_weights
 
@@ -45,10 +46,12 @@ def _has_kernel(node: ir.Node) -> bool:
 
 
 def quantized_tensors(graph: ir.Graph, kept: Collection[str] = ()) -> list[str]:
-    """Names of the activations that are quantised: all that those operators read or write, in the graph's order."""
+    """Names of the activations that are quantised: all that those operators read or write, in the graph's order, but
+    for pixels that are read as bytes."""
     nodes = quantized_nodes(graph, kept)
     values = [value for node in nodes for value in (*node.inputs, *node.outputs)]
-    return list(dict.fromkeys(value.name or "" for value in values if value is not None and not value.is_initializer()))
+    activations = (value for value in values if value is not None and not value.is_initializer())
+    return list(dict.fromkeys(value.name or "" for value in activations if read_step(value) is None))
 
 
 def quantize_statically(model: ir.Model, scales: Mapping[str, Scale], kept: Collection[str] = ()) -> None:
@@ -86,7 +89,8 @@ def _quantize_weights(graph: ir.Graph, node: ir.Node, scales: Mapping[str, Scale
         _replace_constant(graph, node, 1, *quantized_weights(kernel.const_value.numpy()))
         return
     assert bias.const_value is not None
-    step, biases = scales[features.name or ""].step, bias.const_value.numpy().astype(np.float64)
+    step = read_step(features) or scales[features.name or ""].step
+    biases = bias.const_value.numpy().astype(np.float64)
     # A bias is counted in steps of weights times inputs. Beside one that would need more of them than an int32 holds,
     # weights are next to nothing: they get larger steps, down to one number for all.
     numbers, steps = quantized_weights(kernel.const_value.numpy(), (np.abs(biases) / (step * MOST_UNITS)).astype("f4"))
