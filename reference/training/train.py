@@ -23,7 +23,7 @@ from align_reference.activations import ACTIVATIONS
 from align_reference.model import AlignModel
 from align_reference.vision import Depthwise, Expansion, SqueezeExcite, Stem
 from training.captions import random_caption
-from training.folder import encode, write_folder
+from training.folder import encode, read_folder, write_folder
 from training.objective import describes, shared_contrastive_loss
 from training.pools import Pool, pixel_values, training_pool
 from training.presets import PRESETS, Phase, Preset
@@ -80,17 +80,33 @@ def schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def train(preset: Preset, seed: int, workers: int) -> tuple[AlignModel, Tokenizer]:
-    """The trained model in evaluation mode, and its tokenizer."""
-    started = time.monotonic()
+def begin(preset: Preset, seed: int) -> tuple[AlignModel, Tokenizer]:
+    """The model before its first step, and its tokenizer."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = AlignModel(preset.config(tokenizer.get_vocab_size()))
     initialise(model)
     print(f"{sum(parameter.numel() for parameter in model.parameters())} parameters", flush=True)
+    return model, tokenizer
+
+
+def train(preset: Preset, seed: int, workers: int) -> tuple[AlignModel, Tokenizer]:
+    """The trained model in evaluation mode, and its tokenizer."""
+    started = time.monotonic()
+    model, tokenizer = begin(preset, seed)
     for number in range(len(preset.phases)):
         run_phase(model, tokenizer, preset, number, seed, workers)
     print(f"trained in {time.monotonic() - started:.0f} s", flush=True)
+    return model.eval(), tokenizer
+
+
+def train_one_phase(preset: Preset, number: int, seed: int, workers: int, before: Path) -> tuple[AlignModel, Tokenizer]:
+    """`train` with phase `number` alone; the folder `before` holds what the phases before it gave.
+
+    The same weights as all phases in one go: a phase has its own pictures, schedule and state of the optimiser.
+    """
+    model, tokenizer = read_folder(before)[:2] if number else begin(preset, seed)
+    run_phase(model, tokenizer, preset, number, seed, workers)
     return model.eval(), tokenizer
 
 
@@ -168,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Trains an ALIGN on drawn scenes and handwritten digits.")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
     parser.add_argument("--steps", type=int, help="of every phase, instead of the preset's numbers")
+    parser.add_argument("--phase", type=int, help="train this one alone (1, 2 …), going on from what --output holds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of torch, and processes that draw")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -179,7 +196,14 @@ def main() -> None:
     preset = PRESETS[arguments.preset]
     if arguments.steps is not None:
         preset = replace(preset, phases=tuple(replace(phase, steps=arguments.steps) for phase in preset.phases))
-    model, tokenizer = train(preset, arguments.seed, workers=arguments.threads)
+    if arguments.phase is None:
+        model, tokenizer = train(preset, arguments.seed, workers=arguments.threads)
+    elif 1 <= arguments.phase <= len(preset.phases):
+        model, tokenizer = train_one_phase(
+            preset, arguments.phase - 1, arguments.seed, arguments.threads, arguments.output
+        )
+    else:
+        parser.error(f"--phase is {arguments.phase}; {arguments.preset} has 1 to {len(preset.phases)}")
     write_folder(arguments.output, model, tokenizer, preset.picture)
 
 

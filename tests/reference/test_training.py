@@ -19,7 +19,7 @@ from training.objective import describes, shared_contrastive_loss
 from training.pools import held_out_shapes, pixel_values, prepare, training_pool
 from training.presets import MAX_TOKENS, PRESETS, TINY, Phase, PictureSize
 from training.scenes import COLOURS, FIELDS, SUBJECTS, random_scene
-from training.train import fuse_swish, run_phase, schedule, train
+from training.train import fuse_swish, schedule, train, train_one_phase
 from training.vocabulary import build_tokenizer
 
 MINUTE = replace(
@@ -137,13 +137,12 @@ def test_training_is_repeatable_and_what_it_writes_can_be_read(tmp_path: Path) -
 
 def test_second_phase_can_start_from_a_folder(tmp_path: Path) -> None:
     """How the committed model was made: one phase per process gives what both in one process give."""
-    whole, tokenizer = train(MINUTE, seed=1, workers=1)
-    half, _ = train(replace(MINUTE, phases=MINUTE.phases[:1]), seed=1, workers=1)
-    write_folder(tmp_path, half, tokenizer, MINUTE.picture)
-    resumed, _, _ = read_folder(tmp_path)
-    run_phase(resumed, tokenizer, MINUTE, number=1, seed=1, workers=1)
+    whole, _ = train(MINUTE, seed=1, workers=1)
+    for number in range(2):
+        model, tokenizer = train_one_phase(MINUTE, number, seed=1, workers=1, before=tmp_path)
+        write_folder(tmp_path, model, tokenizer, MINUTE.picture)
     weights = whole.state_dict()
-    for name, tensor in resumed.state_dict().items():
+    for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
 
