@@ -68,6 +68,7 @@ def _onnx_macs(file: Path, inputs: Inputs) -> Counter[str]:
 def _integer_values(graph: onnx.GraphProto) -> set[str]:
     """Names of the values that are known to be 8-bit integers."""
     names = {tensor.name for tensor in graph.initializer if tensor.data_type in BYTES}
+    names |= {value.name for value in graph.input if value.type.tensor_type.elem_type in BYTES}  # pixels
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "QuantizeLinear":

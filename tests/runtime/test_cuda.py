@@ -15,9 +15,11 @@ import pytest
 
 import align_runtime
 from align_runtime import golden
+from align_runtime.backends import StagedRunner
 from align_runtime.backends.buckets import Buckets
 from align_runtime.backends.cuda import CUDA, GRAPHS, CudaRunner, Provider
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
+from align_runtime.backends.stages import STAGES
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
@@ -45,6 +47,17 @@ def test_buckets_give_what_the_plain_graph_gives(tiny_bundle: Path, answers: Gol
             np.testing.assert_allclose(runner.run(rows), plain.run(rows), rtol=0, atol=1e-5)
         runner.close()
         plain.close()
+
+
+def test_stages_of_a_run_are_told_apart(tiny_bundle: Path, answers: Golden) -> None:
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+    assert isinstance(runner, StagedRunner)
+    embeds, seconds = runner.run_staged({"pixels": answers.pixels})
+    np.testing.assert_array_equal(embeds, runner.run({"pixels": answers.pixels}))
+    assert tuple(seconds) == STAGES
+    assert min(seconds.values()) > 0
+    assert seconds["compute"] == max(seconds.values())
+    runner.close()
 
 
 def test_short_texts_are_filled_up(tiny_bundle: Path, answers: Golden) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
 from align_runtime.backends.onnxruntime import keep_float_biases
+from align_runtime.backends.stages import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
@@ -83,8 +84,13 @@ class CudaRunner:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="align-cuda")
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        return self.run_staged(inputs)[0]
+
+    def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Mapping[str, float]]:
+        """See `StagedRunner`. Every run is one: ONNX Runtime waits for the device after each of the stages."""
         check_inputs(inputs, self._takes)
-        return self._worker.submit(self._run, inputs).result()
+        watch = Stopwatch()
+        return self._worker.submit(self._run, inputs, watch).result(), watch.seconds
 
     def prepare(self) -> None:
         """Runs every shape once, which records its CUDA graph."""
@@ -135,27 +141,34 @@ class CudaRunner:
             )
         return session
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def _run(self, inputs: Mapping[str, NDArray[Any]], watch: Stopwatch) -> NDArray[np.float32]:
         rows = row_count(inputs)
         result = np.empty((rows, self._output.shape[1]), dtype=np.float32)
         tokens = next(iter(inputs.values())).shape[1]
         length = self._buckets.length(tokens) if self._buckets.lengths else None
         for piece in self._buckets.pieces(rows):
             try:
-                result[piece.rows] = self._run_piece(piece, length, inputs)
+                result[piece.rows] = self._run_piece(piece, length, inputs, watch)
             except Exception as error:
                 shapes = {name: values.shape for name, values in inputs.items()}
                 raise DeviceError(f"the graph failed on inputs of shape {shapes}: {_first_line(error)}") from None
         return result
 
-    def _run_piece(self, piece: Piece, length: int | None, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def _run_piece(
+        self, piece: Piece, length: int | None, inputs: Mapping[str, NDArray[Any]], watch: Stopwatch
+    ) -> NDArray[np.float32]:
         slot = self._slots.get((piece.batch, length))
         if slot is None:
             slot = self._slots[piece.batch, length] = self._new_slot(piece.batch, length)
+        watch.start()
         for name, value in slot.inputs.items():
             value.update_inplace(_filled(inputs[name][piece.rows], tuple(value.shape())))
+        watch.lap(HOST_TO_DEVICE)
         self._session.run_with_iobinding(slot.binding, slot.run_options)
-        return slot.output.numpy()[: piece.rows.stop - piece.rows.start]
+        watch.lap(COMPUTE)
+        output = slot.output.numpy()
+        watch.lap(DEVICE_TO_HOST)
+        return output[: piece.rows.stop - piece.rows.start]
 
     def _new_slot(self, batch: int, length: int | None) -> Slot:
         binding = self._session.io_binding()

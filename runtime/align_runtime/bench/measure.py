@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from align_runtime.backends.stages import COMPUTE
 from align_runtime.bench import load_generator
 from align_runtime.bench.fresh_process import measure_start
 from align_runtime.bench.machine import describe, load_average
 from align_runtime.bench.plan import Plan
-from align_runtime.bench.record import COMPUTE, END_TO_END, BenchRecord, Case, Load, Start, Timing
+from align_runtime.bench.record import END_TO_END, BenchRecord, Case, Load, Start, Timing
 from align_runtime.bench.subject import Subject, opened
 from align_runtime.bench.timing import Effort, sample, warm_up
 from align_runtime.bundle import Bundle, sha256_of

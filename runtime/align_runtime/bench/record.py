@@ -12,7 +12,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, read_object, require
 
 SCHEMA = 1
-COMPUTE, END_TO_END = "compute", "end to end"
+END_TO_END = "end to end"
 
 
 @dataclass(frozen=True)

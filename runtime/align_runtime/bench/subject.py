@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.bench.record import COMPUTE, END_TO_END, Case
+from align_runtime.backends.stages import COMPUTE
+from align_runtime.bench.record import END_TO_END, Case
 from align_runtime.bench.workload import TextMaker, make_pictures
 from align_runtime.bundle import Bundle
 from align_runtime.images import decode, fit

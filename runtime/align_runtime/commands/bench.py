@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from align_runtime.backends import resolve_device
 from align_runtime.bench import comparison, summary
 from align_runtime.bench.contest import check_peers, contest
-from align_runtime.bench.measure import measure
+from align_runtime.bench.machine import describe, load_average
+from align_runtime.bench.measure import identity, measure
 from align_runtime.bench.page import page
 from align_runtime.bench.plan import Plan
 from align_runtime.bench.record import BenchRecord, Contest
@@ -159,12 +161,23 @@ def _scaling_main(arguments: list[str]) -> int:
     return run("align-bench scaling", lambda: _memory(options) if options.texts else _scaling(options))
 
 
+def _about(bundle: Bundle, precision: str, device: str) -> dict[str, Any]:
+    """What is measured, and on what; the load is that before the first run."""
+    return {
+        "machine": describe(device),
+        "load_average": load_average(),
+        "bundle": identity(bundle),
+        "precision": precision,
+    }
+
+
 def _scaling(options: argparse.Namespace) -> int:
     bundle, effort = Bundle.open(options.bundle), Effort(options.samples, options.seconds)
-    progress = Progress(options.quiet or options.json)
-    points = measure_scaling(bundle, options.precision, resolve_device(options.device), effort, progress)
+    device, progress = resolve_device(options.device), Progress(options.quiet or options.json)
+    about = _about(bundle, options.precision, device)
+    points = measure_scaling(bundle, options.precision, device, effort, progress)
     if options.json:
-        print(json.dumps({"points": [asdict(point) for point in points]}))
+        print(json.dumps(about | {"points": [asdict(point) for point in points]}))
     else:
         rows = [[point.tower, point.axis, point.at, f"{point.milliseconds:.3f}"] for point in points]
         print(table(["tower", "what grows", "to", "ms per input"], rows, right=(2, 3)))
@@ -172,10 +185,12 @@ def _scaling(options: argparse.Namespace) -> int:
 
 
 def _memory(options: argparse.Namespace) -> int:
-    with opened(Bundle.open(options.bundle), options.precision, options.device, options.threads) as subject:
+    bundle, device = Bundle.open(options.bundle), resolve_device(options.device)
+    about = _about(bundle, options.precision, device)
+    with opened(bundle, options.precision, device, options.threads) as subject:
         use = stream_texts(subject, options.texts)
     if options.json:
-        print(json.dumps(asdict(use) | {"growth": use.growth, "flat": use.flat}))
+        print(json.dumps(about | asdict(use) | {"growth": use.growth, "flat": use.flat}))
     else:
         first, last, growth = (value / 2**20 for value in (use.resident_bytes[0], use.resident_bytes[-1], use.growth))
         print(

@@ -149,6 +149,8 @@ def test_streamed_texts_are_watched(tiny_bundle: Path, capsys: pytest.CaptureFix
     assert bench.main(["scaling", str(tiny_bundle), "--texts", "400", "--json"]) in (0, 1)
     found = json.loads(capsys.readouterr().out)
     assert (found["texts"], len(found["resident_bytes"])) == (400, 20)
+    assert (found["machine"]["device"], found["precision"]) == ("cpu", "fp32")
+    assert len(found["bundle"]["manifest_sha256"]) == 64
 
 
 def test_auto_is_resolved_before_anything_is_measured(

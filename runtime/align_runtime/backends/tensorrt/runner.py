@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
+from align_runtime.backends.stages import Stopwatch
 from align_runtime.backends.tensorrt.engine import open_engine
 from align_runtime.backends.tensorrt.lane import Lane
 from align_runtime.backends.tensorrt.pool import LanePool
@@ -71,6 +72,17 @@ class TensorRtRunner:
                 for lane, piece in on_the_way.items():  # also after an error: a lane is given back idle
                     result[piece.rows] = lane.collect()
         return result
+
+    def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Mapping[str, float]]:
+        """See `StagedRunner`: one piece after the other, over one lane."""
+        check_inputs(inputs, self._takes)
+        rows, watch = row_count(inputs), Stopwatch()
+        result = np.empty((rows, self.engine.width), dtype=np.float32)
+        with self._pool.take(1) as (lane,):
+            for piece in self._buckets.pieces(rows):
+                rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
+                result[piece.rows] = lane.run_staged(rows_of_piece, self._profile(piece, inputs), watch)
+        return result, watch.seconds
 
     def prepare(self) -> None:
         """Sets up every profile in every lane."""
