@@ -1,4 +1,4 @@
-# Four commands: install, demo, test, lint. `figures` measures (an hour) and renews the README's tables, `peers` those of
+# Four commands: install, demo, test, lint. `figures` measures (two hours) and renews the README's tables, `peers` those of
 # other tools' INT8 (an hour, gigabytes of their packages; of align-tiny, or of the folders in CHECKPOINTS); `gpu-check` is
 # for a host with an NVIDIA GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
@@ -49,6 +49,11 @@ figures: install
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_profile.py
+	$(BIN)/align-bench build/bench/bundle --samples 50 -o tests/results/align_bench.json
+	$(BIN)/align-bench scaling build/bench/bundle --json > tests/results/scaling.json
+	$(BIN)/align-export reference/align-tiny -o build/align-tiny
+	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 --json > tests/results/memory.json
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 # onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.

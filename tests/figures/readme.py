@@ -13,9 +13,10 @@ from statistics import median
 from typing import Any
 
 from align_runtime.precision import percentage
-from figures.bench_table import bench_lines
+from figures.markdown import table
 from figures.ratios import speedup
 from figures.readme_peers import peer_lines
+from figures.readme_speed import speed_parts
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -33,7 +34,6 @@ def figures() -> str:
     int8 = json.loads((ROOT / "tests/results/int8.json").read_text())
     calibration = json.loads((ROOT / "tests/results/calibration.json").read_text())
     peers = json.loads((ROOT / "tests/results/int8_peers.json").read_text())
-    bench = _bench(ROOT / "tests/results/bench.json")
     parts = (
         _full_size(full_size),
         _fp16(fp16),
@@ -41,7 +41,7 @@ def figures() -> str:
         _vision(vision),
         _int8(int8),
         _calibration(calibration),
-        *bench,
+        *speed_parts(ROOT / "tests/results"),
         _tiny(tiny),
         _recovery(json.loads((ROOT / "tests/results/recovery.json").read_text())),
         list(peer_lines(peers)),
@@ -77,7 +77,7 @@ def _full_size(result: dict[str, Any]) -> list[str]:
         f"Published sizes (172.1 M parameters, random conditioned weights), {machine['processor']}, "
         f"{machine['cores']} cores, ONNX Runtime {machine['versions']['onnxruntime']}, {machine['date']}:",
         "",
-        *_table(["", ""], [*exported, *written, loaded]),
+        *table(["", ""], [*exported, *written, loaded]),
     ]
 
 
@@ -110,7 +110,7 @@ def _fp16(result: dict[str, Any]) -> list[str]:
     return [
         "FP16 vision graph of the same weights, every value rounded: smallest mean-centred cosine with the reference",
         "",
-        *_table(
+        *table(
             ["", "the export's samples", "parts of other photographs"],
             [
                 (title, *(_at_least(ways[way][pictures]["min_centred_cosine"]) for pictures in ("samples", "others")))
@@ -133,7 +133,7 @@ def _int8(result: dict[str, Any]) -> list[str]:
         f"{result['load']['before'][0]:.1f} before, {result['load']['after'][0]:.1f} after. A caption alone and in its "
         f"batch differ by {alone:.1e} at most:",
         "",
-        *_table(
+        *table(
             ["", "against", "times as fast"],
             [
                 (title, rival, f"{speedup(case['seconds'][rival], case['seconds'][name]):.2f}")
@@ -174,17 +174,9 @@ def _recovery(result: dict[str, Any]) -> list[str]:
             "the float graph's embeddings, the worst fiftieth left out. Below the third row is what was tried besides; "
             "weights cost next to nothing, so that there is nothing to gain by rounding them better:",
             "",
-            *_table(["", "error", "5th percentile of the cosine"], rows),
+            *table(["", "error", "5th percentile of the cosine"], rows),
         ]
     return lines
-
-
-def _bench(file: Path) -> list[list[str]]:
-    """The runtime's speed, once it has been measured on a machine that did nothing else."""
-    if not file.is_file():
-        return []
-    title, headings, rows = bench_lines(json.loads(file.read_text()))
-    return [[title, "", *_table(headings, rows)]]
 
 
 TEXT_CONTESTANTS = {
@@ -243,7 +235,7 @@ def _threads(count: int) -> str:
 
 def _ratios(rows: Sequence[tuple[str, dict[str, Any], str]]) -> list[str]:
     """A table of titles, cases and contestants."""
-    return _table(
+    return table(
         ["", "times as fast", "largest difference"],
         [
             (
@@ -254,13 +246,6 @@ def _ratios(rows: Sequence[tuple[str, dict[str, Any], str]]) -> list[str]:
             for title, case, name in rows
         ],
     )
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
-    lines.insert(1, "|" + "---|" * len(headings))
-    return lines
 
 
 def _tiny(result: dict[str, Any]) -> list[str]:
