@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from align_runtime.bench.record import BenchRecord
-from align_runtime.bench.summary import load_rows, milliseconds, stage_names, stage_rows, start_rows
+from align_runtime.bench.summary import milliseconds, stage_names, stage_rows, start_rows
 from figures.bench_table import bench_lines
 from figures.markdown import table
 
@@ -64,18 +64,15 @@ def by_kind(kernels: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def stage_lines(record: BenchRecord) -> list[str]:
-    """What `align-bench` says by stage, of starts, and under load."""
+    """What `align-bench` says by stage and of starts."""
     return [
         f"`align-bench` on the same sizes, {record.machine['processor']}, {record.machine['date'][:10]}; median "
-        "milliseconds of a call by stage (the whole call overlaps them):",
+        "milliseconds of a call by stage (the whole call overlaps them). All samples, and latencies under load, are in "
+        "[the result](tests/results/align_bench.json):",
         "",
         *table(["", *stage_names(record)], stage_rows(record)),
         "",
         *table(["", "import", "load", "first picture", "first text", "peak memory"], start_rows(record)),
-        "",
-        "Single inputs while others are served, milliseconds:",
-        "",
-        *table(["", "p50", "p90", "p95", "p99", "max", "answered/s", "inputs"], load_rows(record)),
     ]
 
 
