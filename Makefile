@@ -48,7 +48,8 @@ figures: install
 	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_recovery.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py
+	rm -rf build/bench/bundle # what an older export wrote
+	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py --folder build/bench
 	PYTHONPATH=tests $(BIN)/python tests/figures/measure_profile.py
 	$(BIN)/align-bench build/bench/bundle --samples 50 -o tests/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle --json > tests/results/scaling.json

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; one without headings gets empty ones."""
+    """The lines of a table."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
     lines.insert(1, "|" + "---|" * len(headings))
     return lines

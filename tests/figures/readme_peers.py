@@ -8,8 +8,10 @@ from statistics import median
 from typing import Any
 
 from align_runtime.precision import percentage
+from figures.markdown import table
 
 DECISIONS = {"shapes": "64 drawn classes", "digits": "ten digits", "recall": "recall@1"}
+HEADINGS = ("", "draws", "INT8 products", "cosine", "5th percentile", *DECISIONS.values())
 OURS = "align-onnx"
 
 
@@ -26,7 +28,7 @@ def peer_lines(result: dict[str, Any]) -> Iterator[str]:
             f"FP32: {_decided(draws[0]['float'])}."
         )
         yield ""
-        yield from _table(draws)
+        yield from table(HEADINGS, list(_rows(draws)))
         yield ""
         yield from _failures(draws)
     for peer, error in result["missing"].items():
@@ -37,28 +39,24 @@ def _decided(values: Mapping[str, float]) -> str:
     return ", ".join(f"{title} {values[key]:.1f} %" for key, title in DECISIONS.items())
 
 
-def _table(draws: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _rows(draws: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
     """Of each tool the way that is nearest to the reference, of each tower and of both."""
-    headings = ["", "draws", "INT8 products", "cosine", "5th percentile", *DECISIONS.values()]
-    yield "| " + " | ".join(headings) + " |"
-    yield "|" + "---|" * len(headings)
     for tower in ("vision", "text"):
         for peer, way, records in _best(draws, tower):
             share = min(record["share"] for record in records)
-            cells = [
+            yield [
                 _title(tower, peer, way),
                 str(len(records)),
                 percentage(round(1e6 * share), 1_000_000),
                 *(_with_worst(records, key, 4) for key in ("mean_cosine", "p5_cosine")),
                 *(_with_worst(records, key, 1) for key in DECISIONS),
             ]
-            yield "| " + " | ".join(cells) + " |"
     for peer, way, _ in _best(draws, "vision"):
         pairs = [pair for draw in draws for pair in draw["both"] if (pair["peer"], pair["vision"]) == (peer, way)]
         if pairs:
             ways = " or ".join(sorted({f"{way}; {pair['text']}" for pair in pairs}))
             decided = (_with_worst(pairs, key, 1) for key in DECISIONS)
-            yield "| " + " | ".join([_title("both", peer, ways), str(len(pairs)), "", "", "", *decided]) + " |"
+            yield [_title("both", peer, ways), str(len(pairs)), "", "", "", *decided]
 
 
 def _title(tower: str, peer: str, way: str) -> str:

@@ -20,21 +20,7 @@ from align_runtime.errors import InputError
 from align_runtime.images import preprocess
 from align_runtime.preprocessing import ImagePreprocessing
 from support.made_pictures import files, noise, picture
-
-ALIGN: dict[str, Any] = {
-    "size": {"height": 346, "width": 346},
-    "resample": 2,
-    "do_center_crop": True,
-    "crop_size": {"height": 289, "width": 289},
-    "do_normalize": False,
-    "include_top": False,
-}
-TYPICAL = ImagePreprocessing.from_hub(ALIGN, "test")
-
-
-def small(**changes: Any) -> dict[str, Any]:
-    """A configuration with a small output, so that many pictures can be tried."""
-    return {**ALIGN, "size": {"height": 23, "width": 31}, "crop_size": {"height": 19, "width": 27}, **changes}
+from support.picture_configs import ALIGN, TYPICAL, small
 
 
 def refuse(source: Any, message: str) -> None:

@@ -19,22 +19,9 @@ from align_runtime.errors import InputError
 from align_runtime.images import decode, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
 from support.made_pictures import encoded, files, noise, of_mode, picture
+from support.picture_configs import ALIGN, TYPICAL, small
 
-ALIGN: dict[str, Any] = {
-    "size": {"height": 346, "width": 346},
-    "resample": 2,
-    "do_center_crop": True,
-    "crop_size": {"height": 289, "width": 289},
-    "do_normalize": False,
-    "include_top": False,
-}
-TYPICAL = ImagePreprocessing.from_hub(ALIGN, "test")
 RESAMPLES = range(6)
-
-
-def small(**changes: Any) -> dict[str, Any]:
-    """A configuration with a small output, so that many pictures can be tried."""
-    return {**ALIGN, "size": {"height": 23, "width": 31}, "crop_size": {"height": 19, "width": 27}, **changes}
 
 
 def oracle(pictures: Sequence[Any], config: dict[str, Any]) -> numpy.ndarray:

@@ -7,7 +7,8 @@ computes with padded zeros does the constant not belong: at most half a step the
 again would cost everywhere (ALIGN's −1 … 1 has its 0 at 127.5, so every byte falls between two numbers; its 289 pixels
 never reach the padding). ONNX Runtime lays pictures out with the channels last, where a product with three numbers, one
 per channel, is slow.
-does not apply: pixels as float; another factor for each channel; 0 that no byte is near to in all channels.
+does not apply: pixels as float; another factor for each channel, or one that is not positive, as steps are; 0 that no
+byte is near to in all channels; a convolution without bias.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ def read_bytes(model: ir.Model) -> bool:
         return False
     cast, transposition, product, addition, convolution = nodes
     scales, offsets = _channels(product), _channels(addition)
-    zeros = -offsets / scales
-    step, zero = scales[0], np.rint(zeros.mean())
-    if (scales != step).any() or not 0 <= zero <= 255 or np.abs(zeros - zero).max() > HALF_A_BYTE:
+    step = scales[0]
+    if step <= 0 or (scales != step).any():
+        return False
+    zeros = -offsets / step
+    zero = np.rint(zeros.mean())
+    if not 0 <= zero <= 255 or np.abs(zeros - zero).max() > HALF_A_BYTE:
         return False
     _shift_bias(convolution, offsets + step * zero)
     transposition.replace_input_with(0, cast.inputs[0])
@@ -67,12 +71,12 @@ def _normalisation(graph: ir.Graph) -> list[ir.Node] | None:
     if value.dtype != ir.DataType.UINT8:
         return None
     for operator in CHAIN:
-        (use, *others) = value.uses()
-        if use.node.op_type != operator or use.idx != 0 or others or value.is_graph_output():
+        uses = list(value.uses())
+        if len(uses) != 1 or value.is_graph_output() or (uses[0].node.op_type, uses[0].idx) != (operator, 0):
             return None
-        nodes.append(use.node)
-        value = use.node.outputs[0]
-    return nodes
+        nodes.append(uses[0].node)
+        value = nodes[-1].outputs[0]
+    return nodes if len(nodes[-1].inputs) == 3 else None
 
 
 def _channels(node: ir.Node) -> NDArray[np.float64]:

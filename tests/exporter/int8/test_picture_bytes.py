@@ -83,6 +83,7 @@ def test_the_stem_computes_on_the_pixels_themselves(tmp_path: Path) -> None:
     [
         (f"{STEP},{STEP},0.0079", "-1,-1,-1"),  # a factor of its own for one channel
         (",".join([STEP] * 3), "1,1,1"),  # 0 below every byte
+        (",".join([f"-{STEP}"] * 3), "1,1,1"),  # no step is negative
         (",".join([STEP] * 3), "-1,-1,-0.9"),  # no byte is near to 0 in all channels
     ],
 )
@@ -91,6 +92,13 @@ def test_what_bytes_cannot_stand_for_is_left_alone(scale: str, offset: str) -> N
     before = [node.op_type for node in model.graph]
     assert not read_bytes(model)
     assert [node.op_type for node in model.graph] == before
+
+
+def test_a_convolution_without_bias_is_left_alone() -> None:
+    model = graph()
+    (stem,) = [node for node in model.graph if node.name == "stem"]
+    stem.resize_inputs(2)
+    assert not read_bytes(model)
 
 
 def test_normalised_values_that_something_else_reads_stay(tmp_path: Path) -> None:
