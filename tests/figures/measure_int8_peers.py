@@ -106,7 +106,12 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: Mapping[str, Any], 
             record["error"] = record["error"].replace(f"{draw.folder}/", "")
         print({key: value for key, value in record.items() if key not in ("versions", "graph")}, flush=True)
     both = list(pairs(draw, records, embeds))
-    result: dict[str, Any] = {"float": draw.subject.decide(twin), "graphs": records, "both": both}
+    result: dict[str, Any] = {
+        "float": draw.subject.decide(twin),
+        "longest_text": draw.longest_text,
+        "graphs": records,
+        "both": both,
+    }
     if rounds:
         result["race"] = raced(draw, records, rounds)
     for record in records:

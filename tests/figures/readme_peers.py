@@ -24,7 +24,8 @@ def peer_lines(result: dict[str, Any]) -> Iterator[str]:
             "captions: the cosine with the reference on held-out inputs, and decisions in per cent, one tower in "
             "INT8 and the other in FP32, or both. Medians over draws of the pictures, and the worst draw in brackets. "
             "Of each tool the way that comes nearest to the reference in the median; all ways and errors are in "
-            f"[the results](tests/results/int8_peers.json). Seeds of the draws: {', '.join(checkpoint['draws'])}. In "
+            "[the results](tests/results/int8_peers.json). Products are counted on a picture and on the longest held-out "
+            f"text, {draws[0]['longest_text']} tokens. Seeds of the draws: {', '.join(checkpoint['draws'])}. In "
             f"FP32: {_decided(draws[0]['float'])}."
         )
         yield ""

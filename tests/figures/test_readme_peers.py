@@ -19,6 +19,7 @@ def result() -> dict[str, Any]:
     draws = {
         str(seed): {
             "float": decided,
+            "longest_text": 18,
             "graphs": [graph("align-onnx", "vision", 0.97), graph("other", "vision", cosine), worse, broken],
             "both": [{"peer": "other", "vision": "way", "text": "words", **decided, "recall": 80.0 + seed}],
         }

@@ -107,11 +107,16 @@ class Draw:
             return held_out.pictures(model.embed_pixels) if tower == "vision" else held_out.words(model.embed_text)
 
     def one_item(self, tower: str) -> dict[str, NDArray[Any]]:
-        """A picture, or a text of the maximal length: what shares of products are counted on."""
+        """A picture, or the longest of the held-out texts: what shares of products are counted on."""
         if tower == "vision":
             return {"pixels": np.zeros((1, *self.bundle.manifest.preprocessing.output_size, 3), dtype=np.uint8)}
-        ones = np.ones((1, self.bundle.manifest.model.max_length), dtype=np.int64)
+        ones = np.ones((1, self.longest_text), dtype=np.int64)
         return {"input_ids": ones, "attention_mask": ones}
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens of the longest held-out text; products of attention grow with their square."""
+        return max(len(ids) for texts in self.subject.held_out.texts.values() for ids in self.tokenizer.encode(texts))
 
 
 def runner_of(file: Path) -> Runner:
