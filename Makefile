@@ -68,7 +68,7 @@ gpu-check:
 
 # Each tool in a virtual environment of its own under build/peers: they exclude each other's versions and ours.
 peers: install
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8_peers.py $(CHECKPOINTS)
+	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_int8_peers.py $(CHECKPOINTS)
 	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
 
 clean:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.model import IMAGE_BATCH
+from align_runtime.image_embedding import IMAGE_BATCH
 from figures.int8_share import int8_share
 from figures.machine import describe
 from figures.peers.draws import TOWERS, Draw, Subject, runner_of

@@ -24,9 +24,9 @@ def peer_lines(result: dict[str, Any]) -> Iterator[str]:
             "captions: the cosine with the reference on held-out inputs, and decisions in per cent, one tower in "
             "INT8 and the other in FP32, or both. Medians over draws of the pictures, and the worst draw in brackets. "
             "Of each tool the way that comes nearest to the reference in the median; all ways and errors are in "
-            "[the results](tests/results/int8_peers.json). Products are counted on a picture and on the longest held-out "
-            f"text, {draws[0]['longest_text']} tokens. Seeds of the draws: {', '.join(checkpoint['draws'])}. In "
-            f"FP32: {_decided(draws[0]['float'])}."
+            "[the results](tests/results/int8_peers.json). Products are counted on a picture and on the longest "
+            f"held-out text, {draws[0]['longest_text']} tokens. Seeds of the draws: {', '.join(checkpoint['draws'])}. "
+            f"In FP32: {_decided(draws[0]['float'])}."
         )
         yield ""
         yield from table(HEADINGS, list(_rows(draws)))

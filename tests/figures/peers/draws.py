@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-import align_runtime
 from align_calibration.samples.own_samples import choose_samples
 from align_exporter.build import build
 from align_exporter.freshness import provenance
@@ -23,12 +22,16 @@ from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
+from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.images import preprocess
+from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
+from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 from support.calibration_pictures import draw_captions, draw_pictures
 from support.decisions import Embeds, HeldOut
 from support.openvino_runner import OpenVinoRunner
-from training.evaluate import embed_pictures, embed_texts
+from training.evaluate import PER_CLASS, RENDERINGS, embed_pictures, embed_texts
 from training.folder import read_folder
 
 TOWERS = ("vision", "text")
@@ -43,9 +46,9 @@ class Subject:
     reference: Mapping[str, Embeds]
 
     @classmethod
-    def read(cls, folder: Path) -> Subject:
+    def read(cls, folder: Path, per_class: int = PER_CLASS, renderings: int = RENDERINGS) -> Subject:
         model, tokenizer, size = read_folder(folder)
-        held_out = HeldOut.draw(size)
+        held_out = HeldOut.draw(size, per_class, renderings)
         pictures = {kind: embed_pictures(model, pool).numpy() for kind, pool in held_out.pools.items()}
         words = {kind: embed_texts(model, tokenizer, texts).numpy() for kind, texts in held_out.texts.items()}
         return cls(folder, held_out, {"vision": pictures, "text": words})
@@ -100,11 +103,13 @@ class Draw:
 
     def embeds(self, tower: str, file: Path) -> Embeds:
         """What the graph in `file` makes of the held-out set."""
-        with closing(runner_of(file)) as runner:
-            graphs = {name: self.bundle.graph(name, "fp32", "cpu") for name in TOWERS}
-            model = align_runtime.Model(self.bundle, graphs, {tower: runner}, self.tokenizer)
-            held_out = self.subject.held_out
-            return held_out.pictures(model.embed_pixels) if tower == "vision" else held_out.words(model.embed_text)
+        held_out, preprocessing = self.subject.held_out, self.bundle.manifest.preprocessing
+        with closing(runner_of(file)) as runner, closing(Workers(1)) as workers:
+            opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), runner, None, streams=1)
+            if tower == "vision":
+                return held_out.pictures(ImageEmbedder(opened, preprocessing, workers).embed_pixels)
+            texts = TextEmbedder(opened, self.tokenizer, workers)
+            return held_out.words(lambda words: texts.embed_rows(self.tokenizer.encode(words)))
 
     def one_item(self, tower: str) -> dict[str, NDArray[Any]]:
         """A picture, or the longest of the held-out texts: what shares of products are counted on."""
@@ -119,5 +124,5 @@ class Draw:
         return max(len(ids) for texts in self.subject.held_out.texts.values() for ids in self.tokenizer.encode(texts))
 
 
-def runner_of(file: Path) -> Runner:
+def runner_of(file: Path) -> Runner | OpenVinoRunner:
     return OpenVinoRunner(file) if file.suffix == ".xml" else open_runner(file, "cpu", None)
