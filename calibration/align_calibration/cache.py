@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ from align_calibration.statistics import Statistics
 SAVE_SECONDS = 15.0  # between two writes, of some 14 MB in the published sizes: what a kill may cost
 ENTRIES = 8  # newest files that are kept
 SUFFIX = ".statistics"
+OURS = re.compile(r"(?:\.[0-9a-f]{64}\.[0-9]+|[0-9a-f]{64})\.statistics")  # being written, and written
 DIGEST_BYTES, RUNS_BYTES = 32, 8
 
 
@@ -74,9 +76,9 @@ class StatisticsCache:
         return self.folder / f"{key}{SUFFIX}"
 
     def _drop_old(self) -> None:
-        """Files of killed writers among them: another that is being written is too new."""
+        """Files of killed writers among them: another that is being written is too new. Other files stay."""
         dated = []
-        for path in self.folder.glob(f"*{SUFFIX}"):
+        for path in [path for path in self.folder.iterdir() if OURS.fullmatch(path.name)]:
             try:
                 dated.append((path.stat().st_mtime_ns, path))
             except FileNotFoundError:  # by another process, which drops too

@@ -217,10 +217,11 @@ def _by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
 
 
 def _count(values: NDArray[np.float32], lowest: float, highest: float) -> NDArray[np.int64]:
-    """int64 (BINS,)."""
-    if highest <= lowest:
+    """int64 (BINS,). What lies closer together than float32 can divide falls into the first bin."""
+    scale = BINS / (float(highest) - float(lowest)) if highest > lowest else np.inf
+    if scale > float(np.finfo(np.float32).max):
         return np.bincount([0], weights=[values.size], minlength=BINS).astype(np.int64)
-    first, bins_per_unit = np.float32(lowest), np.float32(BINS / (highest - lowest))
+    first, bins_per_unit = np.float32(lowest), np.float32(scale)
     counts = np.zeros(BINS, dtype=np.int64)
     for start in range(0, values.size, COUNTED_AT_ONCE):
         bins = (values[start : start + COUNTED_AT_ONCE] - first) * bins_per_unit

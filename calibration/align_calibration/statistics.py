@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from platform import machine
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 from numpy.typing import NDArray
 
 from align_calibration.observe import Batch
@@ -45,11 +45,11 @@ def statistics_key(
     """What decides over the statistics of `tensors`, as 64 hexadecimal digits.
 
     The sha256 of the graph with its weights, the tensors' names, the samples in order, the parameters of the
-    measurement, and what computes: another ONNX Runtime or kind of processor rounds otherwise, and a bundle made from
-    what it measured would not be the one that is made here.
+    measurement, and what computes: another ONNX Runtime or architecture rounds otherwise, and a bundle made from what
+    it measured would not be the one that is made here. Processors of one architecture are not told apart.
     """
     digest = hashlib.sha256()
-    tools = f"{machine()} onnxruntime {version('onnxruntime')} numpy {np.__version__}"
+    tools = f"{machine()} onnxruntime {onnxruntime.__version__} numpy {np.__version__}"
     for text in (f"format {FORMAT}", tools, repr(sorted(parameters.items())), repr(list(tensors))):
         _add(digest, text.encode())
     _add(digest, ir.to_proto(model).SerializeToString(deterministic=True))

@@ -50,6 +50,8 @@ def build(
                 checkpoint.model, checkpoint.preprocessing, tokenizer, samples.pictures(), samples.captions()
             )
         observed = ObservedSamples(answers, checkpoint, tokenizer, own, holds_out=options.has_target)
+        if options.has_target:
+            observed.check_held_out()
         files = GraphFiles(checkpoint, answers, folder, options, progress)
         builder = GraphBuilder(files, observed)
         built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]

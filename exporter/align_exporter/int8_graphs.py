@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from align_calibration.cache import StatisticsCache
 from align_calibration.observe import Batch
 from align_calibration.ranges import TensorRange
+from align_calibration.samples.own_samples import ENOUGH
 from align_exporter import gate
 from align_exporter.graph_files import BuiltGraph, GraphFiles
 from align_exporter.int8.acceptance import INT8, Race, check_faster, picture_cases, race, text_cases
@@ -49,6 +50,7 @@ class Int8Builder:
         with self.files.progress.phase(f"{title}: calibration"):
             calibration = self._calibration(self.observed.for_scales(plan.contract))
             quantizing = quantize_for_cpu(model, tower, calibration, self._goal(plan))
+            self._warn_of_few(tower, quantizing)
             operators = int8_operators(self.files.read(plan), tower, quantizing.kept)
         with self.files.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
@@ -71,6 +73,7 @@ class Int8Builder:
         with self.files.progress.phase(f"{title}: calibration"):
             calibration = self._calibration(self.observed.for_scales(plan.contract))
             quantizing, halving = quantize_for_gpu(model, calibration, self._goal(plan), ranges, self.files.options)
+            self._warn_of_few(tower, quantizing)
         with self.files.progress.phase(f"{title}: checks"):
             run_steps(model, CLEAN_UP)
             self.files.write(model, plan.contract, file, None)
@@ -84,6 +87,15 @@ class Int8Builder:
         place = self.files.options.calibration_cache
         cache = None if place is None else StatisticsCache(place, self.files.progress.warn)
         return Calibration(samples, self.files.folder / "onnx", cache, self.files.progress)
+
+    def _warn_of_few(self, tower: str, quantizing: Quantizing) -> None:
+        """Unless the user's own samples are few, which was said when they were read."""
+        words, count = SAMPLE_WORDS[tower], quantizing.samples
+        if quantizing.trials and count < ENOUGH and not 0 < self.observed.own_count(words) < ENOUGH:
+            self.files.progress.warn(
+                f"INT8 scales of {tower} were measured on {count} {words}; {ENOUGH} or more of the kind that the "
+                f"service sees tell better (--{words})"
+            )
 
     def _goal(self, plan: Plan) -> Goal | None:
         """What is asked of INT8 beyond the gate; None where nothing is."""

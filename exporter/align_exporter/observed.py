@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from align_runtime.tokenizer import Tokenizer
 
 HELD_OUT_EVERY = 4  # of the samples
 LEAST_HELD_OUT = 8  # say something about an average
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,26 @@ class ObservedSamples:
     own: OwnSamples | None
     holds_out: bool = False
 
+    def check_held_out(self) -> None:
+        """Raises ConfigurationError where fewer than `LEAST_HELD_OUT` of a kind are held out; decodes nothing."""
+        pictures = self.own_count("pictures") or len(self.answers.pixels)
+        counts = {"pictures": pictures, "captions": len(self.answers.texts) + self.own_count("captions")}
+        for kind, count in counts.items():
+            held_out = -(-count // HELD_OUT_EVERY)
+            if held_out < LEAST_HELD_OUT:
+                raise ConfigurationError(
+                    f"{held_out} {kind} are kept out of the calibration, too few to check a target on; name "
+                    f"{HELD_OUT_EVERY * (LEAST_HELD_OUT - 1) + 1} or more with --{kind}"
+                )
+
     def for_ranges(self, contract: GraphContract) -> tuple[Iterator[Batch], int]:
         """Batches for the graph of `contract`, and how many they are."""
         if contract.tower == "text":
             texts = samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
             captions = [] if self.own is None else self.own.caption_batches(self.tokenizer)
-            return chain(texts, captions), len(texts) + self._count("captions")
+            return chain(texts, captions), len(texts) + self.own_count("captions")
         pixels = samples.pixel_batches(self.answers)
-        return self._feeds(contract, chain(pixels, self._own_pixels())), len(pixels) + self._count("pictures")
+        return self._feeds(contract, chain(pixels, self._own_pixels())), len(pixels) + self.own_count("pictures")
 
     def for_means(self, contract: GraphContract) -> Iterator[Batch] | None:
         """Pictures, without the extremes, which are like no picture; None for a graph without feature maps."""
@@ -90,11 +101,7 @@ class ObservedSamples:
         return KeptPictures(pixels, lambda batch: next(self._feeds(contract, [batch])))
 
     def held_out(self, contract: GraphContract) -> Sequence[Batch]:
-        """The rest: what targets are checked on.
-
-        Raises:
-            ConfigurationError: fewer than `LEAST_HELD_OUT`.
-        """
+        """The rest: what targets are checked on."""
         if contract.tower == "text":
             return self._held_out_captions()
         pixels = self._held_out_pictures()
@@ -128,15 +135,16 @@ class ObservedSamples:
         return self.holds_out and index % HELD_OUT_EVERY == 0
 
     def _held_out_pictures(self) -> list[NDArray[np.uint8]]:
-        return _enough("pictures", [batch for i, batch in enumerate(self._pictures()) if self._is_held_out(i)])
+        return [batch for index, batch in enumerate(self._pictures()) if self._is_held_out(index)]
 
     def _held_out_captions(self) -> list[dict[str, NDArray[np.int64]]]:
-        return _enough("captions", self._captions()[::HELD_OUT_EVERY])
+        return self._captions()[::HELD_OUT_EVERY]
 
     def _own_pixels(self) -> Iterable[NDArray[np.uint8]]:
         return [] if self.own is None else self.own.picture_batches(self.checkpoint.preprocessing)
 
-    def _count(self, kind: str) -> int:
+    def own_count(self, kind: str) -> int:
+        """How many of the user's own there are of ``"pictures"`` or ``"captions"``."""
         return len(self.own.selections[kind].used) if self.own is not None and kind in self.own.selections else 0
 
     def _feeds(self, contract: GraphContract, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[Batch]:
@@ -144,12 +152,3 @@ class ObservedSamples:
         name = contract.inputs[0].name
         normalize = self.checkpoint.preprocessing.normalize
         return ({name: batch if name == "pixels" else normalize(batch)} for batch in pixels)
-
-
-def _enough(kind: str, held_out: list[T]) -> list[T]:
-    if len(held_out) < LEAST_HELD_OUT:
-        raise ConfigurationError(
-            f"{len(held_out)} {kind} are kept out of the calibration, too few to check a target on; name "
-            f"{HELD_OUT_EVERY * LEAST_HELD_OUT} or more with --{kind}"
-        )
-    return held_out

@@ -292,16 +292,20 @@ def test_a_full_disk_keeps_what_was_there_and_nothing_else(
     assert "cannot be written (No space left on device)" in warning
 
 
-def test_the_newest_entries_are_kept(tmp_path: Path) -> None:
+def test_the_newest_entries_are_kept_and_other_files_stay(tmp_path: Path) -> None:
     cache = StatisticsCache(tmp_path, pytest.fail)
     empty = Statistics.nothing(1, 1, 4)
-    (tmp_path / ".killed.1.statistics").write_bytes(b"half of an entry")
-    (tmp_path / "other.txt").write_text("not ours")
-    for index in range(ENTRIES + 2):
-        cache.save(f"{index}", empty)
-        os.utime(tmp_path / f"{index}.statistics", (index, index))
-        os.utime(tmp_path / ".killed.1.statistics", (0, 0)) if index == 0 else None
-        cache.load("0", empty)  # in use: stays
-    names = sorted(path.name for path in tmp_path.iterdir())
-    kept = ["0", *map(str, range(3, ENTRIES + 2))]
-    assert names == sorted([*(f"{name}.statistics" for name in kept), "other.txt"])
+    keys = [f"{index:064x}" for index in range(ENTRIES + 2)]
+    killed = tmp_path / f".{keys[0]}.1.statistics"
+    killed.write_bytes(b"half of an entry")
+    foreign = ["other.txt", *(f"experiment{index}.statistics" for index in range(ENTRIES + 2))]
+    for name in foreign:
+        (tmp_path / name).write_text("not ours")
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    for index, key in enumerate(keys):
+        cache.save(key, empty)
+        os.utime(tmp_path / f"{key}.statistics", (index, index))
+        cache.load(keys[0], empty)  # in use: stays
+    kept = [keys[0], *keys[3:]]
+    assert {path.name for path in tmp_path.iterdir()} == {*foreign, *(f"{key}.statistics" for key in kept)}

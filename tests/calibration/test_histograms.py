@@ -93,6 +93,14 @@ def test_a_constant_tensor_has_one_bin(tmp_path: Path) -> None:
     assert found.counts[0] == found.counts.sum() == 12
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-36, 1e-37, 1e-42])
+def test_tiny_values_are_counted(size: float, tmp_path: Path) -> None:
+    rows = (samples(3) * size).astype(np.float32)
+    found = measure(rows, tmp_path)["x"]
+    assert (found.lowest, found.highest) == (rows.min(), rows.max())
+    assert found.counts.sum() == rows.size
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
     rows = samples(64)

@@ -116,10 +116,13 @@ def test_every_fourth_sample_is_held_out_for_a_target(tmp_path: Path, tiny_bundl
         assert [batch[name].tobytes() for batch in subject.for_scales(contract)] == rest
 
 
-def test_too_few_pictures_for_a_target(folder: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
-    bundle = Bundle.open(tiny_bundle)
-    subject = observed(bundle, choose_samples(folder / "photos", None, 10, 0), holds_out=True)
-    config = AlignConfig.from_file(tiny_checkpoint / "config.json")
-    contract = vision_contract(config, bundle.manifest.preprocessing.output_size, "uint8")
-    with pytest.raises(ConfigurationError, match=r"^1 pictures are kept out .* name 32 or more with --pictures$"):
-        subject.held_out(contract)
+@pytest.mark.parametrize(("count", "held_out"), [(3, 1), (28, 7), (29, 8)])
+def test_too_few_pictures_for_a_target(count: int, held_out: int, tmp_path: Path, tiny_bundle: Path) -> None:
+    write_files(tmp_path / "photos", pictures(count))
+    subject = observed(Bundle.open(tiny_bundle), choose_samples(tmp_path / "photos", None, 100, 0), holds_out=True)
+    if held_out >= 8:
+        subject.check_held_out()
+        return
+    message = rf"^{held_out} pictures are kept out .* name 29 or more with --pictures$"
+    with pytest.raises(ConfigurationError, match=message):
+        subject.check_held_out()

@@ -170,6 +170,13 @@ def computed_scale(model: ir.Model) -> None:
     pair.replace_input_with(1, scale)
 
 
+def computed_zero_point(model: ir.Model) -> None:
+    pair = dequantizer(model, "dense", 1)
+    zero_point = ir.val("computed_zero", dtype=ir.DataType.INT8, shape=ir.Shape([16]))
+    model.graph.insert_before(pair, ir.node("Abs", [pair.inputs[2]], outputs=[zero_point], name="abs"))
+    pair.replace_input_with(2, zero_point)
+
+
 def wrong_axis(model: ir.Model) -> None:
     dequantizer(model, "dense", 1).attributes.add(ir.AttrInt64("axis", 0))
 
@@ -218,10 +225,12 @@ BREAKS: list[tuple[str, str, Callable[[ir.Model], None]]] = [
     ("data-dependent shape", "the shape that NonZero gives depends on values", change_operator("tokens", "NonZero")),
     ("constant axes", "the axes 'axes' are computed", computed_axes),
     ("bytes", "Transpose reads the bytes of the input 'pixels'", transposed_bytes),
+    ("bytes", "it computes bytes, which only an input may be", transposed_bytes),
     ("strong typing", "Conv mixes FLOAT and FLOAT16", mixed_types),
     ("noted types", "the type of 'k' is not in the file", forgotten_type),
     ("signed numbers", "the numbers are UINT8", unsigned),
     ("zero points", "is not 0", shifted),
+    ("zero points", "is not 0", computed_zero_point),
     ("scales", "has the value 0", scale_of("dense", 0, np.float16(0))),
     ("scales", "has the value -1", scale_of("dense", 1, np.linspace(-1, 1, 16).astype(np.float16))),
     ("scales", "has the value inf", scale_of("dense", 1, np.full(16, np.inf, dtype=np.float16))),

@@ -34,7 +34,7 @@ from support.decisions import Embeds, agreement
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "tests" / "results" / "int8_peers.json"
-OURS = "align-onnx"
+OURS = {"align-onnx": "cpu", "align-onnx for TensorRT": "cuda"}  # and the device whose INT8 graph that is
 LIMIT = 900  # seconds of processor time; the slowest way that ends takes a third of it
 
 
@@ -87,7 +87,9 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: Mapping[str, Any], 
     draw.export()
     twin = {tower: draw.embeds(tower, draw.graph(tower, "fp32")) for tower in TOWERS}
     records: list[dict[str, Any]] = [
-        {"peer": OURS, "tower": tower, "way": "--int8", "file": str(draw.graph(tower, "int8"))} for tower in TOWERS
+        {"peer": ours, "tower": tower, "way": "--int8", "file": str(draw.graph(tower, "int8", device))}
+        for ours, device in OURS.items()
+        for tower in TOWERS
     ]
     for peer, python in pythons.items():
         records += quantized(draw, peer, python, effort)

@@ -171,8 +171,9 @@ def _recovery(result: dict[str, Any]) -> list[str]:
         lines += [
             f"INT8 vision graph of {name} for CPUs on 512 held-out pictures, medians over {len(checkpoint['seeds'])} "
             "draws of 128 pictures to calibrate on, and the worst. The error is the mean square of the distance from "
-            "the float graph's embeddings, the worst fiftieth left out. Below the third row is what was tried besides; "
-            "weights cost next to nothing, so that there is nothing to gain by rounding them better:",
+            "the float graph's embeddings, the worst fiftieth left out. Below the third row is what was tried besides "
+            "and is not in the product; weights cost next to nothing, so that there is nothing to gain by rounding "
+            "them better:",
             "",
             *table(["", "error", "5th percentile of the cosine"], rows),
         ]

@@ -61,7 +61,7 @@ def _rows(draws: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _title(tower: str, peer: str, way: str) -> str:
-    return f"{tower}: **{peer}**" if peer == OURS else f"{tower}: {peer}, {way}"
+    return f"{tower}: **{peer}**" if peer.startswith(OURS) else f"{tower}: {peer}, {way}"
 
 
 def _best(draws: Sequence[dict[str, Any]], tower: str) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -26,10 +26,13 @@ def test_float_graph_is_the_reference(draw: Draw, tower: str) -> None:
         np.testing.assert_allclose(rows, expected[kind], atol=1e-5)
 
 
-@pytest.mark.parametrize(("tower", "least"), [("vision", 1), ("text", 0.95)])
-def test_record_of_an_int8_graph(draw: Draw, tower: str, least: float) -> None:
+@pytest.mark.parametrize(
+    ("tower", "device", "least"),
+    [("vision", "cpu", 1), ("vision", "cuda", 0.98), ("text", "cpu", 0.95), ("text", "cuda", 0.95)],
+)
+def test_record_of_an_int8_graph(draw: Draw, tower: str, device: str, least: float) -> None:
     record = {"tower": tower}
-    file = draw.graph(tower, "int8")
+    file = draw.graph(tower, "int8", device)
     measured(draw, record, file, draw.embeds(tower, file), draw.subject.reference)
     assert least <= record["share"] <= 1
     assert 0.98 < record["mean_cosine"] < 0.99999  # nearly the reference's, and INT8

@@ -78,16 +78,17 @@ def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _table(path: Path) -> Iterator[tuple[int, str]]:
     rows = csv.reader((line for _, line in read_lines(path)), strict=True)
     try:
-        column = None
+        columns, column = 0, None
         for row in rows:
             if not row:
                 continue
             where = f"{path}, line {rows.line_num}"
             if column is None:
-                columns = {heading: index for index, heading in enumerate(row)}
-                column = columns[_key(where, columns)]
-            elif len(row) != len(columns):
-                raise ConfigurationError(f"{where} has {len(row)} columns; the heading has {len(columns)}")
+                columns, column = len(row), row.index(_key(where, dict.fromkeys(row)))
+                if row.count(row[column]) > 1:
+                    raise ConfigurationError(f"{where} names {row[column]!r} {row.count(row[column])} times")
+            elif len(row) != columns:
+                raise ConfigurationError(f"{where} has {len(row)} columns; the heading has {columns}")
             else:
                 yield rows.line_num, row[column]
     except csv.Error as reason:

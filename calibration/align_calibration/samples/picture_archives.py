@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +17,16 @@ from align_calibration.samples.picture_files import MAX_BYTES, is_picture, too_l
 from align_calibration.samples.source import Candidate, Skipped, identity
 from align_runtime.errors import ConfigurationError
 
-DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+DAMAGES = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
 
 GZIP_MAGIC = b"\x1f\x8b"
 

@@ -35,7 +35,7 @@ def check_fused(file: Path, quantized: Mapping[str, int]) -> None:
         quantized: how many operators were quantised, by operator, as `KERNELS` names them.
 
     Raises:
-        BuildError: there are fewer kernels than quantised operators.
+        BuildError: there are not as many kernels as quantised operators.
     """
     found = kernels(file)
     for operator, count in quantized.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx_ir as ir
 
@@ -22,7 +23,7 @@ from align_exporter.int8.placement import place
 from align_exporter.int8.search import Method, Trial, best_scales
 from align_exporter.int8.signed import quantize_signed
 from align_exporter.int8.static import quantize_statically, quantized_nodes, quantized_tensors
-from align_exporter.int8.target import Goal, Point, confirm, meet
+from align_exporter.int8.target import Finished, Goal, Point, meet
 from align_exporter.int8.units import unit_of
 from align_exporter.options import ExportOptions
 
@@ -72,8 +73,9 @@ def quantize_for_cpu(model: ir.Model, tower: str, calibration: Calibration, goal
     """
     if tower == "vision":
         read_bytes(model)
-    scales, quantizing = _decide(model, FOR_CPU[tower], calibration, goal)
-    FOR_CPU[tower].apply(model, scales, quantizing.kept)
+    method = FOR_CPU[tower]
+    scales, quantizing = _decide(model, method, partial(method.applied, model), calibration, goal)
+    method.apply(model, scales, quantizing.kept)
     return quantizing
 
 
@@ -87,21 +89,27 @@ def quantize_for_gpu(
     """Quantises `model` in place with the best scales on the samples and makes the rest FP16.
 
     What FP16 does not hold stays FP32, as in the FP16 graph. Weights that are not INT8 are rounded to nearest: what
-    the means of channels lose by it is far below what INT8 does to them.
+    the means of channels lose by it is far below what INT8 does to them. A target is met with every FP16 value rounded.
 
     Args:
         ranges: of the tensors of `model`.
 
     Raises:
-        BuildError: as `best_scales`, `meet`, `confirm` and `align_exporter.fp16.halve.decide`.
+        BuildError: as `best_scales`, `meet` and `align_exporter.fp16.halve.decide`.
     """
-    exact = None if goal is None else goal.held_out.embeddings(model, "held-out samples, float")
-    scales, quantizing = _decide(model, FOR_GPU, calibration, goal)
-    float32, halving = decide(model, ranges, options)
-    casts = convert(model, float32 | quantize_signed(model, scales, quantizing.kept, float32))
-    if goal is not None and exact is not None:
-        confirm(goal, exact, rounded(model.clone()))
-    return quantizing, replace(halving, casts=casts)
+
+    def halved(graph: ir.Model, scales: Mapping[str, Scale], kept: Collection[str]) -> Halving:
+        float32, halving = decide(graph, ranges, options)
+        casts = convert(graph, float32 | quantize_signed(graph, scales, kept, float32))
+        return replace(halving, casts=casts)
+
+    def finished(scales: Mapping[str, Scale], kept: Collection[str]) -> ir.Model:
+        graph = model.clone()
+        halved(graph, scales, kept)
+        return rounded(graph)
+
+    scales, quantizing = _decide(model, FOR_GPU, finished, calibration, goal)
+    return quantizing, halved(model, scales, quantizing.kept)
 
 
 def int8_operators(model: ir.Model, tower: str, kept: Collection[str]) -> Counter[str]:
@@ -112,12 +120,12 @@ def int8_operators(model: ir.Model, tower: str, kept: Collection[str]) -> Counte
 
 
 def _decide(
-    model: ir.Model, method: Method, calibration: Calibration, goal: Goal | None
+    model: ir.Model, method: Method, finished: Finished, calibration: Calibration, goal: Goal | None
 ) -> tuple[Mapping[str, Scale], Quantizing]:
-    """Scales, and what stays float; `model` is left as it is."""
+    """Scales, and what stays float; `model` is left as it is. `finished` is that of `meet`."""
     scales, trials = best_scales(model, method, calibration)
     quantizing = Quantizing(len(calibration.samples) if trials else 0, trials)
     if goal is not None:
-        points = meet(goal, model, method, scales, calibration)
+        points = meet(goal, model, method, finished, scales, calibration)
         quantizing = replace(quantizing, target=goal.target, points=points)
     return scales, quantizing

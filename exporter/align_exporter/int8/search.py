@@ -44,6 +44,12 @@ class Method:
     tensors: Callable[[ir.Graph], list[str]]
     apply: Callable[[ir.Model, Mapping[str, Scale], Collection[str]], object]
 
+    def applied(self, model: ir.Model, scales: Mapping[str, Scale], kept: Collection[str] = ()) -> ir.Model:
+        """A quantised copy of `model`."""
+        copy = model.clone()
+        self.apply(copy, scales, kept)
+        return copy
+
 
 def best_scales(
     model: ir.Model, method: Method, calibration: Calibration
@@ -65,8 +71,7 @@ def best_scales(
     scales, trials = {}, []
     for number, name in enumerate(OBSERVERS, start=1):
         scales[name] = _scales(histograms, name, method.grid, swished)
-        quantized = model.clone()
-        method.apply(quantized, scales[name], ())
+        quantized = method.applied(model, scales[name])
         actual = calibration.embeddings(quantized, f"calibration: trial {number} of {len(OBSERVERS)}, {name}")
         trials.append(Trial(name, embedding_error(actual, exact)))
     trials.sort(key=lambda trial: trial.error)

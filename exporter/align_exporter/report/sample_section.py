@@ -29,7 +29,7 @@ def own_samples(samples: OwnSamples | None) -> list[Markup]:
         element("h3", "Samples of the user’s own"),
         element(
             "p",
-            "Activation ranges and means of channels were measured on them too. Their names and sums are in ",
+            "What FP16 and INT8 graphs need to know of activations was measured on them. Their names and sums are in ",
             element("a", SAMPLES_NAME, href=SAMPLES_NAME),
             ".",
         ),

@@ -50,13 +50,16 @@ def bare_swish(model: ir.Model) -> Iterator[Finding]:
 
 
 def residual_shortcut(model: ir.Model) -> Iterator[Finding]:
-    """Behind a quantised convolution, a residual sum has its shortcut quantised and its branch bare."""
+    """Behind a quantised convolution, a residual sum has its shortcut quantised and its branch bare.
+
+    A branch is a result that nothing else reads: a shortcut may come from a quantised convolution, too.
+    """
     for node in model.graph:
         first, second = node.inputs if node.op_type == "Add" else (None, None)
-        if not any(_is_quantized_convolution(_behind(value)) for value in (first, second)):
+        if not any(_is_branch(_behind(value)) for value in (first, second)):
             continue
         pairs = [(first, second), (second, first)]
-        if any(_is_quantized_convolution(branch) and is_quantized(shortcut) for branch, shortcut in pairs):
+        if any(_is_branch(branch) and is_quantized(shortcut) for branch, shortcut in pairs):
             continue
         problem = (
             "it adds a quantised convolution's result to a shortcut; quantise the shortcut and leave the other bare"
@@ -121,8 +124,9 @@ def _behind(value: ir.Value | None) -> ir.Value | None:
     return quantizer.inputs[0]
 
 
-def _is_quantized_convolution(value: ir.Value | None) -> bool:
-    node = value.producer() if value is not None else None
+def _is_branch(value: ir.Value | None) -> bool:
+    """Whether `value` is a quantised convolution's result with one reader."""
+    node = value.producer() if value is not None and len(value.uses()) == 1 else None
     return node is not None and node.op_type == "Conv" and is_quantized(operand(node, 1))
 
 

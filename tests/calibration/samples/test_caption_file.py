@@ -37,6 +37,7 @@ def captions(folder: Path, name: str, content: str | bytes) -> dict[str, str]:
         ("a.csv", TABLE, {2: "a cat", 4: 'two\nlines, "quoted", here', 6: "é"}),
         ("a.csv", "\ufefftext,url\r\na cat,x\r\n", {2: "a cat"}),
         ("a.csv", "text,caption\nno,yes\n", {2: "yes"}),
+        ("a.csv", "caption,url,,\na cat,x,,\n", {2: "a cat"}),  # as spreadsheets write it
     ],
 )  # fmt: skip
 def test_captions_and_the_lines_they_end_on(name: str, content: str, expected: dict[int, str], tmp_path: Path) -> None:
@@ -56,6 +57,7 @@ def test_captions_and_the_lines_they_end_on(name: str, content: str, expected: d
         ("a.jsonl", '{"caption": 3}\n', r"line 1: the caption is a int; a text was expected"),
         ("a.csv", "id,title\n1,x\n", r"a\.csv, line 1 names no 'caption' or 'text'; it names 'id', 'title'$"),
         ("a.csv", "id,text\n1\n", r"a\.csv, line 2 has 1 columns; the heading has 2"),
+        ("a.csv", "text,caption,caption\n1,2,3\n", r"a\.csv, line 1 names 'caption' 2 times"),
         ("a.csv", 'text\n"x" y\n', r"a\.csv, line 2 is not valid CSV"),
         ("a.csv", 'text\n"never closed\n', r"a\.csv, line 2 is not valid CSV"),
     ],

@@ -143,6 +143,22 @@ def test_a_damaged_member_of_a_zip_is_named(tmp_path: Path) -> None:
     assert sum(isinstance(entry, Skipped) for entry in read.values()) == 2
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_a_compressed_zip_is_named(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+        start = archive.getinfo("1/001.png").header_offset
+    content = bytearray(path.read_bytes())
+    begin = start + 30 + len("1/001.png") + 12  # behind the local header and LZMA's own
+    content[begin : begin + 40] = bytes(byte ^ 0xFF for byte in content[begin : begin + 40])
+    path.write_bytes(content)
+    (skipped,) = [entry for entry in read_all(open_pictures(path)).values() if isinstance(entry, Skipped)]
+    assert skipped.name == "1/001.png"
+    assert skipped.reason.startswith("is damaged or encrypted: ")
+
+
 def cut(content: bytes) -> bytes:
     return content[: len(content) // 3]
 

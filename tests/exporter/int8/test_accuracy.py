@@ -7,7 +7,7 @@ import pytest
 
 from align_exporter.int8.accuracy import LARGEST_ERROR, Accuracy, Target, accuracy, embedding_error
 
-ROWS = np.eye(4)[[0, 1, 2, 0, 1, 2]].astype(np.float64)
+ROWS = np.tile(np.eye(4)[[0, 1, 2]], (17, 1))  # 51, one of which is left out of averages
 OTHERS = np.eye(4)
 
 
@@ -26,29 +26,37 @@ def test_the_same_embeddings_are_perfect() -> None:
 def test_decisions_count_every_sample_and_cosines_leave_the_worst_out() -> None:
     spoiled = rotated(ROWS, 2, 1.5)
     found = accuracy(spoiled, ROWS, OTHERS)
-    assert found.agreement == pytest.approx(5 / 6)
+    assert found.agreement == pytest.approx(50 / 51)
     assert found.cosine == pytest.approx(1.0)
     twice = accuracy(rotated(spoiled, 4, 0.5), ROWS, OTHERS)
-    assert twice.cosine < 0.98
-    assert twice.agreement == pytest.approx(5 / 6)  # 0.5 is less than half of a right angle
+    assert twice.cosine < 0.998
+    assert twice.agreement == pytest.approx(50 / 51)  # 0.5 is less than half of a right angle
     assert embedding_error(spoiled, ROWS) == 0
-    assert embedding_error(rotated(spoiled, 4, 0.5), ROWS) == pytest.approx((2 - 2 * np.cos(0.5)) / 5)
+    assert embedding_error(rotated(spoiled, 4, 0.5), ROWS) == pytest.approx((2 - 2 * np.cos(0.5)) / 50)
+
+
+@pytest.mark.parametrize("count", [1, 8, 25])
+def test_of_few_samples_none_is_left_out(count: int) -> None:
+    rows = ROWS[:count]
+    assert embedding_error(rotated(rows, 0, 0.5), rows) == pytest.approx((2 - 2 * np.cos(0.5)) / count)
 
 
 def test_a_common_part_does_not_make_a_cosine_good() -> None:
     exact = ROWS + 10
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    wrong = exact[[1, 2, 0, 1, 2, 0]]
+    wrong = np.roll(exact, 1, axis=0)
     assert accuracy(wrong, exact, OTHERS).cosine < 0
 
 
 def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
     lost = ROWS.copy()
     lost[:2] = np.nan
-    assert embedding_error(lost, ROWS) == pytest.approx(LARGEST_ERROR / 5)
+    assert embedding_error(lost, ROWS) == pytest.approx(LARGEST_ERROR / 50)
     found = accuracy(lost, ROWS, OTHERS)
     assert np.isnan(found.cosine)
     assert not Target(cosine=0.0).met_by(found)
+    assert found.agreement == pytest.approx(49 / 51)  # argmax of the first is 0, where it should be
+    assert Target(cosine=0.0).shortfall(found) == np.inf
 
 
 @pytest.mark.parametrize(
@@ -65,6 +73,14 @@ def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
 )
 def test_targets(target: Target, met: bool) -> None:
     assert target.met_by(Accuracy(cosine=0.95, agreement=0.85)) == met
+
+
+def test_the_shortfall_is_that_of_what_is_asked() -> None:
+    found = Accuracy(cosine=0.95, agreement=0.85)
+    assert Target(cosine=0.96).shortfall(found) == pytest.approx(0.01)
+    assert Target(agreement=0.9).shortfall(found) == pytest.approx(0.05)
+    assert Target(0.96, 0.9).shortfall(found) == pytest.approx(0.05)
+    assert Target(0.9, 0.85).shortfall(found) <= 0
 
 
 def test_a_target_says_what_it_asks() -> None:

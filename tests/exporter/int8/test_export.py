@@ -23,7 +23,7 @@ from align_exporter.int8.per_token import quantize_per_token
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
-from align_runtime.graph_entry import ANY_SPEED, Graph
+from align_runtime.graph_entry import ANY_SPEED, FASTER, Graph
 from align_runtime.parity import compare
 from align_runtime.selftest import check_graph
 
@@ -215,6 +215,33 @@ def test_a_slower_graph_is_refused(
     assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--no-calibration-cache") == 1
     assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_faster_graph_is_recorded_and_raced_against_every_float_graph(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rivals = []
+
+    def won(files: dict[str, Path], _: object) -> tuple[Race, ...]:
+        assert all(file.is_file() for file in files.values())
+        rivals.append({name: file.name for name, file in files.items()})
+        return (Race("batch 1", {name: (1.25 if name == "int8" else 2.0,) * ROUNDS for name in files}),)
+
+    monkeypatch.setattr("align_exporter.int8_graphs.race", won)
+    arguments = ("--fp16", "--int8", "--int8-target", "cpu", "--no-calibration-cache")
+    assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), *arguments]) == 0
+    assert rivals == [
+        {
+            "fp32": graph,
+            "fp16": f"{tower}_model_fp16.onnx",
+            "int8": f"{tower}_model_int8_cpu.onnx",
+        }
+        for tower, graph in (("vision", "vision_model.onnx"), ("text", "text_model_cpu.onnx"))
+    ]
+    graphs = int8_graphs(Bundle.open(tmp_path / "bundle"))
+    assert {graph.quantization.speed for graph in graphs.values() if graph.quantization} == {FASTER}
+    warning = "INT8 scales of vision were measured on 8 pictures; 128 or more of the kind that the service sees"
+    assert capsys.readouterr().err.count(warning) == 1
 
 
 # ── the proof of precision ───────────────────────────────────────────────────────────────────────────────────────────

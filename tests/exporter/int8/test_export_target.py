@@ -25,24 +25,16 @@ def int8_graphs(bundle: Bundle) -> dict[str, Graph]:
     return {graph.tower: graph for graph in graphs if (graph.variant, graph.target) == ("int8", "cpu")}
 
 
-@pytest.fixture(scope="module")
-def few_pictures(calibration_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("few")
-    for path in sorted(calibration_pictures.iterdir())[:32]:
-        shutil.copy(path, folder)
-    return folder
-
-
 def test_parts_stay_float_until_the_target_is_met(
-    tiny_checkpoint: Path, few_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--int8", "--int8-target", "cpu", "--keep-slower", "--pictures", str(few_pictures))
+    arguments = ("--int8", "--int8-target", "cpu", "--keep-slower", "--pictures", str(calibration_pictures))
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--target-cosine", "0.999") == 0
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.manifest.provenance.options["target_cosine"] == 0.999
     graph = int8_graphs(bundle)["vision"]
     assert graph.quantization is not None
-    assert graph.quantization.samples == 24  # a quarter is held out
+    assert graph.quantization.samples == 96  # a quarter is held out
     kept = graph.quantization.kept
     assert 0 < len(kept) < 10
     model = ir.load(bundle.path(graph.file))
@@ -66,14 +58,54 @@ def test_parts_stay_float_until_the_target_is_met(
 
 
 def test_a_target_that_cannot_be_met_is_said_and_leaves_nothing(
-    tiny_checkpoint: Path, few_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--int8", "--int8-target", "cpu", "--pictures", str(few_pictures), "--target-cosine", "0.999999")
+    arguments = (
+        "--int8",
+        "--int8-target",
+        "cpu",
+        "--pictures",
+        str(calibration_pictures),
+        "--target-cosine",
+        "0.999999",
+    )
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
     message = capsys.readouterr().err
     assert (
         "the target, cosine 0.999999, cannot be met with 50 % of the MACs in INT8. It got as far as cosine 0.99"
         in message
     )
-    assert "on 8 held-out samples" in message
+    assert "on 32 held-out samples" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_stay_float_in_a_graph_for_gpus_too(
+    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path
+) -> None:
+    """The target is met by what is written, with every FP16 value rounded, and no rule of TensorRT is broken."""
+    arguments = ("--int8", "--int8-target", "gpu", "--pictures", str(calibration_pictures))
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--target-cosine", "0.9985") == 0
+    bundle = Bundle.open(tmp_path / "bundle")
+    graph = bundle.graph("vision", "int8", "cuda")
+    assert graph.quantization is not None
+    assert 0 < len(graph.quantization.kept) < 10
+    records = json.loads((bundle.folder / "report.json").read_text())["graphs"]
+    (record,) = [record for record in records if record["graph"]["file"] == graph.file]
+    chosen, *others = record["points"]
+    assert chosen["kept"] == list(graph.quantization.kept)
+    assert chosen["accuracy"]["cosine"] >= 0.9985
+    assert chosen["share"] == pytest.approx(graph.content.macs["int8"] / sum(graph.content.macs.values()))
+    assert any(point["kept"] == [] and point["accuracy"]["cosine"] < 0.9985 for point in others)
+    assert verify([str(bundle.folder), "--quiet"]) == 0
+
+
+def test_too_few_pictures_are_said_before_anything_is_built(
+    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted(calibration_pictures.iterdir())[:28]:
+        shutil.copy(path, tmp_path)
+    arguments = ("--int8", "--pictures", str(tmp_path), "--target-cosine", "0.9")
+    assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), *arguments]) == 2
+    message = capsys.readouterr().err
+    assert "7 pictures are kept out of the calibration" in message
+    assert "fp32" not in message

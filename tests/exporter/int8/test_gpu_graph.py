@@ -11,8 +11,14 @@ import onnx_ir as ir
 import pytest
 
 import align_runtime
+from align_calibration.scales import Scale
 from align_exporter.fp16.rounding import rounded
+from align_exporter.int8.quantizing import FOR_GPU
+from align_exporter.int8.units import unit_macs, unit_of
+from align_exporter.passes import run_steps
+from align_exporter.passes.pipeline import CLEAN_UP
 from align_exporter.tensorrt_rules import check_tensorrt, findings
+from align_exporter.tensorrt_rules.finding import is_quantized
 from align_runtime import Bundle, ConfigurationError, ParityError, golden
 from align_runtime.backends import open_runner
 from align_runtime.commands.inspect import main as inspect
@@ -78,6 +84,21 @@ def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str)
     assert operators["QuantizeLinear"] > 10
     # Each quantised tensor is dequantised, and each quantised weight.
     assert operators["DequantizeLinear"] > operators["QuantizeLinear"] + 10
+
+
+def test_no_rule_is_broken_whichever_part_stays_float(bundle: Bundle) -> None:
+    """The first block of a stage ends in a bare convolution, which is the shortcut of the next."""
+    model = ir.load(bundle.folder / "onnx" / "vision_model.onnx")
+    scales = dict.fromkeys(FOR_GPU.tensors(model.graph), Scale(1.0, 0, "int8"))
+    parts = list(unit_macs(FOR_GPU.operators(model.graph)))
+    assert len(parts) == 18
+    for part in parts:
+        quantized = FOR_GPU.applied(model, scales, [part])
+        run_steps(quantized, CLEAN_UP)
+        found = [finding for finding in findings(quantized) if finding.rule != "noted types"]
+        assert found == [], part
+        floats = [node for node in quantized.graph if node.op_type == "Conv" and unit_of(node) == part]
+        assert not any(is_quantized(node.inputs[index]) for node in floats for index in (0, 1))
 
 
 @pytest.mark.parametrize("tower", TOWERS)

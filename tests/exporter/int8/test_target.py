@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.per_token import dense_nodes, quantize_per_token
 from align_exporter.int8.quantizing import FOR_CPU
 from align_exporter.int8.search import Method
-from align_exporter.int8.target import Goal, Point, confirm, meet
+from align_exporter.int8.target import Finished, Goal, Point, meet
 from align_exporter.int8.units import unit_macs, unit_of
 from align_runtime import BuildError
 from align_runtime.console import Progress
@@ -74,10 +75,13 @@ def calibration(tmp_path: Path) -> Calibration:
     return Calibration(samples(2), tmp_path, None, Progress(quiet=True))
 
 
-def tried(calibration: Calibration, target: Target, damage: Mapping[str, float]) -> tuple[Point, ...]:
+def tried(
+    calibration: Calibration, target: Target, damage: Mapping[str, float], finished: Finished | None = None
+) -> tuple[Point, ...]:
     others = np.eye(WIDTH, dtype=np.float32)
     goal = Goal(target, replace(calibration, samples=samples(3)), others, tokens=8)
-    return meet(goal, model(), spoiling(damage), {}, calibration)
+    method = spoiling(damage)
+    return meet(goal, model(), method, finished or partial(method.applied, model()), {}, calibration)
 
 
 def test_the_parts_that_cost_most_stay_float_and_no_more(calibration: Calibration, tmp_path: Path) -> None:
@@ -126,14 +130,23 @@ def test_a_target_that_is_missed_says_how_far_it_got(calibration: Calibration, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_finished_graph_has_to_meet_it_too(calibration: Calibration) -> None:
-    goal = Goal(Target(cosine=0.99), calibration, np.eye(WIDTH, dtype=np.float32), tokens=8)
-    exact = calibration.embeddings(model(), "exact")
-    confirm(goal, exact, model())
-    damaged = model()
-    spoiling({"second": 0.5}).apply(damaged, {}, ())
-    with pytest.raises(BuildError, match=r"is met with float32 around INT8 and missed with FP16: cosine 0\.9[0-8]"):
-        confirm(goal, exact, damaged)
+def test_how_far_it_got_is_told_of_what_was_asked(calibration: Calibration) -> None:
+    """Parts in float bring the cosine up and, in this graph, decisions down."""
+
+    def finished(_: object, kept: Collection[str]) -> ir.Model:
+        return spoiling(dict.fromkeys(kept, 3.0) or {"first": 1.0}).applied(model(), {})
+
+    with pytest.raises(BuildError, match=r"with 100 % in INT8 and 0 parts in float"):
+        tried(calibration, Target(agreement=0.99), dict.fromkeys(PARTS, 0.5), finished)
+
+
+def test_what_becomes_of_the_graph_afterwards_counts(calibration: Calibration) -> None:
+    """A part that INT8 alone does not need in float."""
+    damage = {"second": 0.5, "fourth": 0.05}
+    later = spoiling({"second": 0.5, "fourth": 0.3})
+    assert tried(calibration, Target(cosine=0.995), damage)[0].kept == ("second",)
+    points = tried(calibration, Target(cosine=0.995), damage, partial(later.applied, model()))
+    assert points[0].kept == ("second", "fourth")
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -98,8 +98,8 @@ class Draw:
         facts = self.bundle.manifest.model
         return Tokenizer.from_file(self.bundle_folder / "tokenizer.json", facts.max_length, facts.pad_token_id)
 
-    def graph(self, tower: str, variant: str) -> Path:
-        return self.bundle.path(self.bundle.graph(tower, variant, "cpu").file)
+    def graph(self, tower: str, variant: str, device: str = "cpu") -> Path:
+        return self.bundle.path(self.bundle.graph(tower, variant, device).file)
 
     def embeds(self, tower: str, file: Path) -> Embeds:
         """What the graph in `file` makes of the held-out set."""
