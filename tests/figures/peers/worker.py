@@ -9,6 +9,9 @@ A job names the tower, its FP32 graph, the samples and a folder. Every way of th
 from __future__ import annotations
 
 import json
+import math
+import os
+import resource
 import signal
 import sys
 import time
@@ -95,33 +98,42 @@ def work(ways: Mapping[str, Mapping[str, Way]], packages: Collection[str], slow:
     values = json.loads(Path(sys.argv[1]).read_text())
     paths = (Path(values[key]) for key in ("graph", "samples", "folder"))
     job = Job(values["tower"], *paths, values["limit"], values["slow"])
-    signal.signal(signal.SIGPROF, _stop)
     done: dict[str, Any] = {}
     for name, way in ways[job.tower].items():
         if name in slow and not job.slow:
             continue
-        start = time.monotonic()
-        signal.setitimer(signal.ITIMER_PROF, job.limit)
-        try:
-            file = way(job)
-        except OutOfTimeError:
-            done[name] = {"error": f"not finished after {job.limit:g} s of processor time"}
-        except Exception as error:  # a peer's error is a result
-            traceback.print_exc()
-            done[name] = {"error": last_line(error)}
-        else:
-            done[name] = {"file": file.name, "seconds": round(time.monotonic() - start, 1)}
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        done[name] = _in_a_process(way, job)
         result = {"versions": {package: version(package) for package in packages}, "ways": done}
         (job.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-class OutOfTimeError(BaseException):
-    """A way has used up its processor time. No Exception, which a peer might catch."""
+def _in_a_process(way: Way, job: Job) -> dict[str, Any]:
+    """The record of a way that runs in a process of its own, which the kernel ends when its processor time is used up.
+
+    A signal and an exception in this one would not do: a tool may be where neither gets through for minutes.
+    """
+    record = job.folder / "record.json"
+    record.unlink(missing_ok=True)
+    process = os.fork()
+    if not process:
+        seconds = math.ceil(job.limit)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        record.write_text(json.dumps(_gone(way, job)))
+        os._exit(0)  # what the parent has to do at its end is not done twice
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if status in (-signal.SIGXCPU, -signal.SIGKILL):
+        return {"error": f"not finished after {job.limit:g} s of processor time"}
+    return json.loads(record.read_text()) if status == 0 else {"error": f"exit code {status}"}
 
 
-def _stop(number: int, frame: object) -> None:
-    raise OutOfTimeError
+def _gone(way: Way, job: Job) -> dict[str, Any]:
+    start = time.monotonic()
+    try:
+        file = way(job)
+    except Exception as error:  # a peer's error is a result
+        traceback.print_exc()
+        return {"error": last_line(error)}
+    return {"file": file.name, "seconds": round(time.monotonic() - start, 1)}
 
 
 def last_line(error: Exception) -> str:
