@@ -33,10 +33,18 @@ def never(job):
     while True:
         pass
 
+def deaf(job):
+    while True:
+        try:
+            never(job)
+        except BaseException:
+            pass
+
 def skipped(job):
     raise AssertionError("slow ways are not gone")
 
-work({"text": {"count": count, "fail": fail, "never": never, "skipped": skipped}}, ["numpy"], slow=["skipped"])
+ways = {"count": count, "fail": fail, "never": never, "deaf": deaf, "skipped": skipped}
+work({"text": ways}, ["numpy"], slow=["skipped"])
 """
 
 
@@ -58,11 +66,11 @@ def test_ways_that_end_fail_or_never_end(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(WORKER)
     ways = run(script, tmp_path, limit=0.5)
-    assert ways.keys() == {"count", "fail", "never"}
+    assert ways.keys() == {"count", "fail", "never", "deaf"}
     assert ways["count"]["file"] == "out"
     assert (tmp_path / "out").read_text() == "[(1, 2), (1, 3)]"  # without padding
     assert ways["fail"] == {"error": "ValueError: last line"}
-    assert ways["never"] == {"error": "not finished after 0.5 s of processor time"}
+    assert ways["never"] == ways["deaf"] == {"error": "not finished after 0.5 s of processor time"}
 
 
 def test_onnxruntime_quantises_a_graph(tmp_path: Path) -> None:

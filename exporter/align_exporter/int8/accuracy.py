@@ -51,13 +51,13 @@ class Target:
 
     def met_by(self, accuracy: Accuracy) -> bool:
         """Whether `accuracy` is what is asked for; a NaN never is."""
-        pairs = ((self.cosine, accuracy.cosine), (self.agreement, accuracy.agreement))
-        return all(least is None or found >= least for least, found in pairs)
+        return self.shortfall(accuracy) <= 0
 
     def shortfall(self, accuracy: Accuracy) -> float:
         """What `accuracy` lacks of what is asked for most, infinity for a NaN; not positive where it is met."""
         pairs = ((self.cosine, accuracy.cosine), (self.agreement, accuracy.agreement))
-        return max(np.inf if np.isnan(found) else least - found for least, found in pairs if least is not None)
+        lacks = (np.inf if np.isnan(found) else least - found for least, found in pairs if least is not None)
+        return max(lacks, default=0.0)
 
 
 def accuracy(actual: NDArray[Any], exact: NDArray[Any], others: NDArray[Any]) -> Accuracy:

@@ -108,4 +108,5 @@ def test_too_few_pictures_are_said_before_anything_is_built(
     assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), *arguments]) == 2
     message = capsys.readouterr().err
     assert "7 pictures are kept out of the calibration" in message
-    assert "fp32" not in message
+    assert "read align-tiny" in message
+    assert "vision: trace" not in message
