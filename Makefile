@@ -41,21 +41,21 @@ format: install
 	$(BIN)/ruff format .
 
 figures: install
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_full_size.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_fp16.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_calibration.py
-	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_recovery.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_full_size.py
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_fp16.py
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_int8.py
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_calibration.py
+	PYTHONPATH=.:tests:reference $(BIN)/python benchmarks/measure_recovery.py
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_text.py
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_vision.py
 	rm -rf build/bench/bundle # what an older export wrote
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py --folder build/bench
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_profile.py
-	$(BIN)/align-bench build/bench/bundle --samples 50 -o tests/results/align_bench.json
-	$(BIN)/align-bench scaling build/bench/bundle --json > tests/results/scaling.json
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_bench.py --folder build/bench
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_profile.py
+	$(BIN)/align-bench build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
+	$(BIN)/align-bench scaling build/bench/bundle --json > benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
-	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 --json > tests/results/memory.json
-	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
+	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 --json > benchmarks/results/memory.json
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/readme.py
 
 # onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
 gpu-check:
@@ -64,12 +64,12 @@ gpu-check:
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gpu,tensorrt]'
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
-	PYTHONPATH=tests $(GPU_BIN)/python tests/figures/gpu_check.py
+	PYTHONPATH=.:tests $(GPU_BIN)/python benchmarks/gpu_check.py
 
 # Each tool in a virtual environment of its own under build/peers: they exclude each other's versions and ours.
 peers: install
-	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_int8_peers.py $(CHECKPOINTS)
-	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
+	PYTHONPATH=.:tests:reference $(BIN)/python benchmarks/measure_int8_peers.py $(CHECKPOINTS)
+	PYTHONPATH=.:tests $(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build dist $(VENV) .venv-gpu

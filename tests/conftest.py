@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from align_calibration.samples.own_samples import choose_samples
-from align_exporter.build import build
+from align_calibration.dataset.calibration_dataset import choose_samples
+from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.options import ExportOptions
+from align_exporter.pipeline import build
 from align_reference.source import resolve
 from align_runtime.console import Progress
 from support import checkpoints
-from support.calibration_pictures import draw_pictures
+from support.calibration_images import draw_images
 
 ROOT = Path(__file__).parents[1]
 QUIET = Progress(quiet=True)
@@ -55,19 +55,17 @@ def tiny_fp16_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def calibration_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 128 pictures of the kind that align-tiny was trained on."""
-    return draw_pictures(tmp_path_factory.mktemp("calibration") / "pictures", 128, seed=22)
+def calibration_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 128 images of the kind that align-tiny was trained on."""
+    return draw_images(tmp_path_factory.mktemp("calibration") / "images", 128, seed=22)
 
 
 @pytest.fixture(scope="session")
-def tiny_int8_bundle(
-    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_int8_bundle(tiny_checkpoint: Path, calibration_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported with INT8 graphs; it is too small for them to be faster. Read only."""
     folder = tmp_path_factory.mktemp("bundles") / "align-tiny-int8"
     source = resolve(str(tiny_checkpoint))
-    own = choose_samples(calibration_pictures, None, limit=128, seed=0)
+    own = choose_samples(calibration_images, None, limit=128, seed=0)
     options = ExportOptions(int8=True, samples=own, keep_slower=True)
     build(source, provenance(source, options), folder, options, QUIET)
     return folder

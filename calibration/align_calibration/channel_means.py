@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.observe import Batch, float_values, run_batches, set_output
+from align_calibration.run_instrumented import Batch, float_values, run_batches, set_output
 
 
 def measure_channel_means(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Mapping[str, NDArray[np.float64]]:

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_calibration.histograms import Histogram
-from align_calibration.scales import Grid, Scale
+from align_calibration.quant_params import QuantParams, QuantSpec
 
 SMOOTHING = 1e-4  # of a value: what a number that clipped values alone fall on counts for in Q, as in ONNX Runtime
 
 
-def divergences(histogram: Histogram, scales: Sequence[Scale], grid: Grid) -> NDArray[np.float64]:
+def divergences(histogram: Histogram, scales: Sequence[QuantParams], grid: QuantSpec) -> NDArray[np.float64]:
     """KL(P‖Q) for each of `scales`, in nats, float64 (scales,); infinite for one with fewer than two bins inside.
 
     `histogram` holds more than one value, that is, its highest is above its lowest.
@@ -62,7 +62,7 @@ def divergences(histogram: Histogram, scales: Sequence[Scale], grid: Grid) -> ND
     return np.where(end - first >= 2, found, np.inf)
 
 
-def _borders(histogram: Histogram, scales: Sequence[Scale], grid: Grid) -> NDArray[np.intp]:
+def _borders(histogram: Histogram, scales: Sequence[QuantParams], grid: QuantSpec) -> NDArray[np.intp]:
     """First bin of each number, and the end of the last one's: (scales, numbers + 1)."""
     steps = np.array([scale.step for scale in scales])[:, None]
     zero_points = np.array([scale.zero_point for scale in scales])[:, None]

@@ -1,10 +1,10 @@
 """Histograms of a graph's tensors over samples, in bounded memory.
 
 Two passes. The first finds the lowest and the highest value of every tensor for every sample, inside the graph. The
-second counts values between them, so bins never have to move. Feature maps of the full size are some 500 MB a picture:
+second counts values between them, so bins never have to move. Feature maps of the full size are some 500 MB a image:
 the second pass hands them out in slices of tensors, one run of the graph for each slice.
 
-Samples on which a network runs away are left out of the range, not of the counts: of 128 pictures, align-tiny has one
+Samples on which a network runs away are left out of the range, not of the counts: of 128 images, align-tiny has one
 on which activations get 228 times as large as usual. A range that held them would leave nothing for all the others.
 """
 
@@ -21,13 +21,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from align_calibration.cache import Recording, StatisticsCache
-from align_calibration.observe import Batch, run_batches, set_output
+from align_calibration.run_instrumented import Batch, run_batches, set_output
 from align_calibration.statistics import Statistics, statistics_key
+from align_calibration.statistics_cache import Recording, StatisticsCache
 from align_runtime.console import Progress
 
 BINS = 2048
-RUNAWAYS = 0.02  # share of the samples that may leave the range of a tensor at either end
+OUTLIER_FRACTION = 0.02  # share of the samples that may leave the range of a tensor at either end
 SLICE_ELEMENTS = 1 << 25  # of all tensors of a slice for one sample: 128 MB
 COUNTED_AT_ONCE = 1 << 15  # values: these stay in the processor's cache, which takes a third of the time
 QUIET = Progress(quiet=True)
@@ -107,7 +107,7 @@ def _recording(
     empty = Statistics.nothing(len(batches), len(tensors), BINS)
     if cache is None:
         return Recording(empty, None, "")
-    parameters = {"bins": BINS, "runaways": RUNAWAYS, "slice elements": SLICE_ELEMENTS}
+    parameters = {"bins": BINS, "runaways": OUTLIER_FRACTION, "slice elements": SLICE_ELEMENTS}
     key = statistics_key(model, tensors, batches, parameters)
     return Recording(cache.load(key, empty), cache, key)
 
@@ -138,8 +138,8 @@ def _ranges(tensors: Sequence[str], statistics: Statistics) -> Mapping[str, tupl
     extremes = statistics.extremes.astype(np.float64)
     if not np.isfinite(extremes).all():
         raise ValueError("a tensor has infinite values")
-    lowest = np.quantile(extremes[:, 0], RUNAWAYS, axis=0, method="lower").tolist()
-    highest = np.quantile(extremes[:, 1], 1 - RUNAWAYS, axis=0, method="higher").tolist()
+    lowest = np.quantile(extremes[:, 0], OUTLIER_FRACTION, axis=0, method="lower").tolist()
+    highest = np.quantile(extremes[:, 1], 1 - OUTLIER_FRACTION, axis=0, method="higher").tolist()
     return dict(zip(tensors, zip(lowest, highest, strict=True), strict=True))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from align_calibration.observe import Batch, float_values, run_batches, set_output
+from align_calibration.run_instrumented import Batch, float_values, run_batches, set_output
 
 INPUT = "input"  # the operator of a tensor that no node computes
 FP16_MAX = 65504.0  # the largest finite number

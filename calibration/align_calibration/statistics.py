@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_calibration.observe import Batch
+from align_calibration.run_instrumented import Batch
 
 FORMAT = 1  # of the arrays below, and of the order in which runs fill them
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from align_calibration.samples.own_samples import OwnSamples
-from align_exporter.graph_files import BuiltGraph
+from align_calibration.dataset.calibration_dataset import CalibrationDataset
+from align_exporter.graph.files import BuiltGraph
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime.manifest import Manifest
 from align_runtime.parity import cosines
@@ -24,7 +24,7 @@ def build_record(
     built: Sequence[BuiltGraph],
     headroom: float,
     phases: Sequence[tuple[str, float]],
-    own: OwnSamples | None,
+    own: CalibrationDataset | None,
 ) -> BuildRecord:
     """The record of the build of `manifest`, whose graphs are `built`; `phases` with their seconds; `own`: the user's
     samples."""

@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+from align_exporter.cli.engine_options import add_engine_options, engine_request
+from align_exporter.cli.sample_options import add_sample_options, choose
+from align_exporter.cli.variant_options import add_variant_options, export_options
 from align_exporter.engine.builder import builder_machine
-from align_exporter.engine.options import add_engine_options, engine_request
 from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_table
-from align_exporter.options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
-from align_exporter.sample_options import add_sample_options, choose
-from align_exporter.variant_options import add_variant_options, export_options
+from align_exporter.export_options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
 from align_runtime.bundle import Bundle, check_destination
 from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
@@ -89,7 +89,7 @@ def _export(options: argparse.Namespace) -> int:
             manifest = Bundle.open(options.output).manifest
             (options.output / MANIFEST_NAME).touch()  # for make, which compares times
         else:
-            from align_exporter.build import build
+            from align_exporter.pipeline import build
 
             manifest = build(source, wanted, options.output, export, progress)
         if engines is not None and machine is not None:

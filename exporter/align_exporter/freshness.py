@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from align_exporter.options import ExportOptions
+from align_exporter.export_options import ExportOptions
 from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
 from align_runtime.bundle import Bundle

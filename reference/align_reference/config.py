@@ -103,7 +103,7 @@ class VisionConfig:
             )
         _check_activation(self.hidden_act, where)
         if self.num_channels != 3:
-            raise ConfigurationError(f"{where}: num_channels is {self.num_channels}; pictures are RGB, so 3 is needed")
+            raise ConfigurationError(f"{where}: num_channels is {self.num_channels}; images are RGB, so 3 is needed")
         if self.pooling_type not in ("mean", "max"):
             raise ConfigurationError(f"{where}: pooling_type is {self.pooling_type!r}; 'mean' or 'max' is needed")
         self._check_stages(where)

@@ -180,7 +180,7 @@ class VisionModel(nn.Module):
         if max(features.shape[-2:]) > self.config.hidden_dim:
             raise ConfigurationError(
                 f"the feature map is {features.shape[-2]}×{features.shape[-1]}, larger than the pooling window "
-                f"hidden_dim={self.config.hidden_dim}; use smaller pictures"
+                f"hidden_dim={self.config.hidden_dim}; use smaller images"
             )
         if self.config.pooling_type == "mean":
             return features.mean((2, 3), keepdim=True).flatten(1)

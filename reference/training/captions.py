@@ -1,4 +1,4 @@
-"""Captions from templates. A caption says some of what is in its picture, and `Caption.codes` says which."""
+"""Captions from templates. A caption says some of what is in its image, and `Caption.codes` says which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handwritten digits from scikit-learn (UCI optical digits, 1,797 pictures of 8×8), split once and for all."""
+"""Handwritten digits from scikit-learn (UCI optical digits, 1,797 images of 8×8), split once and for all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Digits:
 
 @cache
 def digits(part: Part) -> Digits:
-    """The "train" or the "test" part. Test: 45 pictures of each digit, chosen by `SPLIT_SEED`."""
+    """The "train" or the "test" part. Test: 45 images of each digit, chosen by `SPLIT_SEED`."""
     bunch = load_digits()
     values = np.asarray(bunch.target, dtype=np.int64)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(values))

@@ -1,4 +1,4 @@
-"""Scenes as pictures: a background, and the subject's mask filled with its colour."""
+"""Scenes as images: a background, and the subject's mask filled with its colour."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from training.digits import digit_mask
 from training.scenes import BACKGROUND_COLOURS, COLOURS, Scene
 from training.shapes import shape_mask
 
-MIN_SIDE, MAX_SIDE = 80, 160  # pixels; ordinary pictures are not square
+MIN_SIDE, MAX_SIDE = 80, 160  # pixels; ordinary images are not square
 MAX_ASPECT = 1.35
 MAX_TURN = 14.0  # degrees either way
 
-# Shares of the picture. The centre crop hides about 7 % on each side, and a subject must stay clear of that.
+# Shares of the image. The centre crop hides about 7 % on each side, and a subject must stay clear of that.
 DIAMETERS = {"small": (0.26, 0.34), "large": (0.5, 0.6)}  # of the shorter side
 DIGIT_DIAMETERS = {"small": (0.32, 0.4), "large": (0.48, 0.58)}  # strokes are thinner than shapes
 OFFSETS = {"small": (0.19, 0.25), "large": (0.13, 0.17)}  # from the centre towards the named side
@@ -26,14 +26,14 @@ NOISE = (14.0, 26.0)  # standard deviation of a noisy background, in grey levels
 
 
 def draw(scene: Scene, rng: np.random.Generator, strokes: NDArray[np.uint8] | None = None) -> Image.Image:
-    """A picture of `scene`, RGB, of random size and aspect ratio.
+    """A image of `scene`, RGB, of random size and aspect ratio.
 
     Args:
         scene: what to draw.
         rng: chooses everything that the words leave open.
         strokes: uint8 (8, 8), the handwriting; needed where the subject is a digit.
     """
-    width, height = _picture_size(rng)
+    width, height = _image_size(rng)
     background = _background(scene, rng, width, height)
     mask, corner = _subject(scene, rng, width, height, strokes)
     coverage = Image.new("L", (width, height), 0)
@@ -44,7 +44,7 @@ def draw(scene: Scene, rng: np.random.Generator, strokes: NDArray[np.uint8] | No
     return Image.fromarray(np.rint(np.clip(blended, 0, 255)).astype(np.uint8))
 
 
-def _picture_size(rng: np.random.Generator) -> tuple[int, int]:
+def _image_size(rng: np.random.Generator) -> tuple[int, int]:
     side = rng.uniform(MIN_SIDE, MAX_SIDE)
     aspect = np.exp(rng.uniform(-np.log(MAX_ASPECT), np.log(MAX_ASPECT)))
     width, height = side * np.sqrt(aspect), side / np.sqrt(aspect)

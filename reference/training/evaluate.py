@@ -2,7 +2,7 @@
 
     PYTHONPATH=reference:runtime python -m training.evaluate reference/align-tiny --json evaluation.json
 
-The pictures are drawn afresh from a seed of their own, and the handwriting comes from the test part of the digits.
+The images are drawn afresh from a seed of their own, and the handwriting comes from the test part of the digits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ZeroShot:
     """Zero-shot classification with one template.
 
     Attributes:
-        top1: share of the pictures whose label comes first.
+        top1: share of the images whose label comes first.
         labels: the candidates.
         confusion: per label, how often each label was answered, (true, answered).
     """
@@ -46,12 +46,12 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `evaluate` measures. Cosines are means over pairs of different pictures or texts."""
+    """Everything that `evaluate` measures. Cosines are means over pairs of different images or texts."""
 
     seed: int
     shapes: ZeroShot
     digits: ZeroShot
-    retrieval_pictures: int
+    retrieval_images: int
     text_to_image_recall_at_1: float
     image_to_text_recall_at_1: float
     temperature: float
@@ -61,8 +61,8 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def embed_pictures(model: AlignModel, pool: Pool) -> Tensor:
-    """Unit rows, float (pictures, dim)."""
+def embed_images(model: AlignModel, pool: Pool) -> Tensor:
+    """Unit rows, float (images, dim)."""
     rows = [unit_length(model.get_image_features(values)) for values in batches(pool.pixels, BATCH_SIZE)]
     return torch.cat(rows)
 
@@ -74,7 +74,7 @@ def embed_texts(model: AlignModel, tokenizer: Tokenizer, texts: Sequence[str]) -
 
 
 def zero_shot(image_embeds: Tensor, label_embeds: Tensor, truth: Tensor, labels: Sequence[str]) -> ZeroShot:
-    """Compares the nearest label of each picture with `truth`, int64 (pictures,)."""
+    """Compares the nearest label of each image with `truth`, int64 (images,)."""
     answers = (image_embeds @ label_embeds.T).argmax(dim=1)
     confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
     confusion.index_put_((truth, answers), torch.ones_like(truth), accumulate=True)
@@ -87,9 +87,9 @@ def zero_shot(image_embeds: Tensor, label_embeds: Tensor, truth: Tensor, labels:
 
 def evaluate(folder: Path, seed: int = EVALUATION_SEED) -> Evaluation:
     """All figures of the model in `folder`."""
-    model, tokenizer, picture = read_folder(folder)
-    shapes, digits = held_out_shapes(seed, PER_CLASS, picture), held_out_digits(seed, RENDERINGS, picture)
-    shape_embeds, digit_embeds = embed_pictures(model, shapes), embed_pictures(model, digits)
+    model, tokenizer, image = read_folder(folder)
+    shapes, digits = held_out_shapes(seed, PER_CLASS, image), held_out_digits(seed, RENDERINGS, image)
+    shape_embeds, digit_embeds = embed_images(model, shapes), embed_images(model, digits)
 
     shape_labels = [label(shape, colour) for colour in COLOURS for shape in SHAPES]
     digit_labels = [label(digit) for digit in DIGITS]
@@ -113,7 +113,7 @@ def evaluate(folder: Path, seed: int = EVALUATION_SEED) -> Evaluation:
         seed=seed,
         shapes=zero_shot(shape_embeds, label_embeds[0], shape_truth, shape_labels),
         digits=zero_shot(digit_embeds, label_embeds[1], digit_truth, digit_labels),
-        retrieval_pictures=len(first),
+        retrieval_images=len(first),
         text_to_image_recall_at_1=(similarity.argmax(dim=1) == pairs).double().mean().item(),
         image_to_text_recall_at_1=(similarity.argmax(dim=0) == pairs).double().mean().item(),
         temperature=model.temperature.item(),
@@ -135,13 +135,13 @@ def summary(evaluation: Evaluation) -> str:
         (
             f"zero-shot top-1, {len(evaluation.shapes.labels)} drawn classes: {evaluation.shapes.top1:.4f}",
             f"zero-shot top-1, {len(evaluation.digits.labels)} digits: {evaluation.digits.top1:.4f}",
-            f"recall@1 over {evaluation.retrieval_pictures} pictures, text to image: "
+            f"recall@1 over {evaluation.retrieval_images} images, text to image: "
             f"{evaluation.text_to_image_recall_at_1:.4f}",
             f"recall@1, image to text: {evaluation.image_to_text_recall_at_1:.4f}",
             f"temperature: {evaluation.temperature:.4f}",
-            f"mean cosine between pictures: {evaluation.mean_image_cosine:.4f}",
+            f"mean cosine between images: {evaluation.mean_image_cosine:.4f}",
             f"mean cosine between texts: {evaluation.mean_text_cosine:.4f}",
-            f"mean cosine of a picture and its caption: {evaluation.matching_cosine:.4f}",
+            f"mean cosine of a image and its caption: {evaluation.matching_cosine:.4f}",
         )
     )
 
@@ -149,7 +149,7 @@ def summary(evaluation: Evaluation) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Held-out accuracy of a trained folder.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the held-out pictures")
+    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the held-out images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write all results to this file")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
-"""The contrastive loss, with every true caption of a picture counted as one.
+"""The contrastive loss, with every true caption of a image counted as one.
 
-Drawn data repeats itself: "a photo of a red circle" is true of many pictures of a batch. ALIGN's loss takes all pairs
+Drawn data repeats itself: "a photo of a red circle" is true of many images of a batch. ALIGN's loss takes all pairs
 off the diagonal for wrong ones; here the target is shared evenly among the pairs that are right, which is the same loss
 where only the diagonal is.
 """
@@ -16,13 +16,13 @@ from training.captions import UNSAID
 
 
 def describes(said: Tensor, shown: Tensor) -> Tensor:
-    """Which captions are true of which pictures, bool (captions, pictures).
+    """Which captions are true of which images, bool (captions, images).
 
     Args:
         said: int (captions, fields), `UNSAID` where a caption is silent.
-        shown: int (pictures, fields).
+        shown: int (images, fields).
     """
-    said, shown = said[:, None], shown[None]  # (captions, 1, fields), (1, pictures, fields)
+    said, shown = said[:, None], shown[None]  # (captions, 1, fields), (1, images, fields)
     return ((said == shown) | (said == UNSAID)).all(dim=-1)
 
 

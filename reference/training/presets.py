@@ -9,8 +9,8 @@ from align_reference.config import AlignConfig, TextConfig, VisionConfig
 
 
 @dataclass(frozen=True)
-class PictureSize:
-    """Preprocessing: the whole picture to `resize` × `resize`, then the `crop` × `crop` pixels in its centre."""
+class ImageSize:
+    """Preprocessing: the whole image to `resize` × `resize`, then the `crop` × `crop` pixels in its centre."""
 
     resize: int
     crop: int
@@ -18,11 +18,11 @@ class PictureSize:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with pictures, learning-rate schedule and optimiser state of its own.
+    """A stretch of training with images, learning-rate schedule and optimiser state of its own.
 
     Attributes:
         steps: length.
-        pool_size: pictures drawn.
+        pool_size: images drawn.
         digit_share: how many of them show a digit rather than a shape, 0 to 1.
         learning_rate: peak, after the warm-up.
     """
@@ -39,14 +39,14 @@ class Preset:
 
     Attributes:
         text, vision: the towers; the vocabulary size of `text` is filled in from the vocabulary that is built.
-        picture: preprocessing.
-        batch_size: pictures per step.
+        image: preprocessing.
+        batch_size: images per step.
         phases: one after the other.
     """
 
     text: TextConfig
     vision: VisionConfig
-    picture: PictureSize
+    image: ImageSize
     batch_size: int
     phases: tuple[Phase, ...]
 
@@ -82,7 +82,7 @@ TINY = Preset(
         num_block_repeats=(1, 1, 2, 2, 2, 1, 1),
         hidden_dim=96,
     ),
-    picture=PictureSize(resize=76, crop=65),
+    image=ImageSize(resize=76, crop=65),
     batch_size=128,
     # Handwriting is learned last and slowest, so the second phase is mostly that.
     phases=(
@@ -92,7 +92,7 @@ TINY = Preset(
 )
 
 # Wider and deeper in both towers, for measurements that a model of 5 MB cannot stand for. Not in the repository. With
-# six layers of 192 the text tower learns one attribute and no more; pictures of 81 pixels double the time.
+# six layers of 192 the text tower learns one attribute and no more; images of 81 pixels double the time.
 SMALL = Preset(
     text=TextConfig(
         hidden_size=160,
@@ -112,7 +112,7 @@ SMALL = Preset(
         num_block_repeats=(1, 1, 2, 3, 3, 2, 1),
         hidden_dim=160,
     ),
-    picture=PictureSize(resize=76, crop=65),
+    image=ImageSize(resize=76, crop=65),
     batch_size=128,
     phases=(
         Phase(steps=3000, pool_size=50_000, digit_share=0.35, learning_rate=1.2e-3),

@@ -1,6 +1,6 @@
-"""What a picture shows, in words: six attributes, drawn at random.
+"""What a image shows, in words: six attributes, drawn at random.
 
-The same attributes make the picture (`training.drawing`), its captions (`training.captions`) and the answer to whether
+The same attributes make the image (`training.drawing`), its captions (`training.captions`) and the answer to whether
 some other caption describes it too (`training.objective`).
 """
 

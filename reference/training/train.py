@@ -103,7 +103,7 @@ def train(preset: Preset, seed: int, workers: int) -> tuple[AlignModel, Tokenize
 def train_one_phase(preset: Preset, number: int, seed: int, workers: int, before: Path) -> tuple[AlignModel, Tokenizer]:
     """`train` with phase `number` alone; the folder `before` holds what the phases before it gave.
 
-    The same weights as all phases in one go: a phase has its own pictures, schedule and state of the optimiser.
+    The same weights as all phases in one go: a phase has its own images, schedule and state of the optimiser.
     """
     model, tokenizer = read_folder(before)[:2] if number else begin(preset, seed)
     run_phase(model, tokenizer, preset, number, seed, workers)
@@ -111,12 +111,12 @@ def train_one_phase(preset: Preset, number: int, seed: int, workers: int, before
 
 
 def run_phase(model: AlignModel, tokenizer: Tokenizer, preset: Preset, number: int, seed: int, workers: int) -> None:
-    """Draws the pictures of phase `number`, trains `model` on them and sets its batch-norm statistics from them."""
+    """Draws the images of phase `number`, trains `model` on them and sets its batch-norm statistics from them."""
     started, phase = time.monotonic(), preset.phases[number]
-    first = sum(earlier.pool_size for earlier in preset.phases[:number])  # no picture comes twice
+    first = sum(earlier.pool_size for earlier in preset.phases[:number])  # no image comes twice
     indices = range(first, first + phase.pool_size)
-    pool = training_pool(seed, indices, phase.digit_share, preset.picture, workers)
-    print(f"phase {number + 1}: {len(pool.scenes)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
+    pool = training_pool(seed, indices, phase.digit_share, preset.image, workers)
+    print(f"phase {number + 1}: {len(pool.scenes)} images drawn in {time.monotonic() - started:.0f} s", flush=True)
     fuse_swish(model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
     _take_steps(model, tokenizer, pool, preset.batch_size, phase, np.random.default_rng([seed, 2 + number]))
@@ -144,7 +144,7 @@ def _take_steps(
         if (step + 1) % PROGRESS_EVERY == 0 or step + 1 == phase.steps:
             loss, hits = np.mean(progress, axis=0)
             print(
-                f"step {step + 1}/{phase.steps}  loss {loss:.4f}  captions that find a picture {hits:.3f}  "
+                f"step {step + 1}/{phase.steps}  loss {loss:.4f}  captions that find a image {hits:.3f}  "
                 f"temperature {model.temperature.item():.4f}  {time.monotonic() - started:.0f} s",
                 flush=True,
             )
@@ -154,7 +154,7 @@ def _take_steps(
 def _step(
     model: AlignModel, adam: torch.optim.AdamW, batch: tuple[Tensor, Tensor, Tensor], matches: Tensor
 ) -> tuple[float, float]:
-    """One update. Returns the loss, and the share of captions whose nearest picture is one that they describe."""
+    """One update. Returns the loss, and the share of captions whose nearest image is one that they describe."""
     input_ids, attention_mask, pixels = batch
     logits = model(input_ids, pixels, attention_mask).logits_per_text
     loss = shared_contrastive_loss(logits, matches)
@@ -170,7 +170,7 @@ def _step(
 
 @torch.no_grad()
 def recalibrate(model: AlignModel, pool: Pool, batch_size: int) -> None:
-    """Sets the batch-norm statistics to their plain averages over the first training pictures, weights frozen."""
+    """Sets the batch-norm statistics to their plain averages over the first training images, weights frozen."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -204,7 +204,7 @@ def main() -> None:
         )
     else:
         parser.error(f"--phase is {arguments.phase}; {arguments.preset} has 1 to {len(preset.phases)}")
-    write_folder(arguments.output, model, tokenizer, preset.picture)
+    write_folder(arguments.output, model, tokenizer, preset.image)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     AlignError
     ├── ConfigurationError          a configuration or option that is not understood or out of range
     ├── CheckpointError             files or weights of a checkpoint: missing, damaged, unexpected, of the wrong shape
-    ├── InputError                  a picture or a text that cannot be embedded
+    ├── InputError                  a image or a text that cannot be embedded
     ├── BundleError                 a bundle that is missing, damaged, or of another schema
     ├── BackendUnavailableError     a package, library or device that was asked for and is not there
     ├── DeviceError                 a device that ran out of memory or failed while it computed
@@ -34,7 +34,7 @@ class CheckpointError(AlignError):
 
 
 class InputError(AlignError, ValueError):
-    """A picture or a text that cannot be embedded. `index` is its place in the input, where there is one."""
+    """A image or a text that cannot be embedded. `index` is its place in the input, where there is one."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message if index is None else f"input {index}: {message}")

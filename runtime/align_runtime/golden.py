@@ -1,7 +1,7 @@
 """Golden inputs and outputs in the bundle: what the reference answered, so that a bundle can test itself.
 
-``golden/`` holds `texts.json` (a list), `input_ids.npy`, `attention_mask.npy`, `text_embeds.npy`; `pictures/` and
-`pictures.json` (their names in order), `pixels.npy`, `image_embeds.npy`. All rows are in the order of the two lists.
+``golden/`` holds `texts.json` (a list), `input_ids.npy`, `attention_mask.npy`, `text_embeds.npy`; `images/` and
+`images.json` (their names in order), `pixels.npy`, `image_embeds.npy`. All rows are in the order of the two lists.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ class Golden:
 
     Attributes:
         texts: n strings; input_ids, attention_mask: int64 (n, sequence); text_embeds: float32 (n, dim), unit rows.
-        pictures: m picture files; pixels: uint8 (m, height, width, 3); image_embeds: float32 (m, dim), unit rows.
+        images: m image files; pixels: uint8 (m, height, width, 3); image_embeds: float32 (m, dim), unit rows.
     """
 
     texts: tuple[str, ...]
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     text_embeds: NDArray[np.float32]
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     pixels: NDArray[np.uint8]
     image_embeds: NDArray[np.float32]
 
 
 def write(folder: Path, golden: Golden) -> None:
-    """Writes `golden` under the bundle folder `folder`; the pictures are copied."""
+    """Writes `golden` under the bundle folder `folder`; the images are copied."""
     target = folder / FOLDER
-    (target / "pictures").mkdir(parents=True)
-    for picture in golden.pictures:
-        (target / "pictures" / picture.name).write_bytes(picture.read_bytes())
+    (target / "images").mkdir(parents=True)
+    for image in golden.images:
+        (target / "images" / image.name).write_bytes(image.read_bytes())
     _write_list(target / "texts.json", golden.texts)
-    _write_list(target / "pictures.json", [picture.name for picture in golden.pictures])
+    _write_list(target / "images.json", [image.name for image in golden.images])
     for name, (dtype, _) in ARRAYS.items():
         np.save(target / f"{name}.npy", np.ascontiguousarray(getattr(golden, name), dtype=dtype), allow_pickle=False)
 
@@ -69,15 +69,15 @@ def read(bundle: Bundle) -> Golden:
         for name, (dtype, ndim) in ARRAYS.items()
     }
     texts = _read_list(bundle.check_hash(f"{FOLDER}/texts.json"))
-    names = _read_list(bundle.check_hash(f"{FOLDER}/pictures.json"))
-    pictures = tuple(bundle.check_hash(f"{FOLDER}/pictures/{name}") for name in names)
+    names = _read_list(bundle.check_hash(f"{FOLDER}/images.json"))
+    images = tuple(bundle.check_hash(f"{FOLDER}/images/{name}") for name in names)
     for count, fields in ((texts, ("input_ids", "attention_mask", "text_embeds")), (names, ("pixels", "image_embeds"))):
         for field in fields:
             if len(arrays[field]) != len(count):
                 raise BundleError(
                     f"{bundle.folder}: golden/{field}.npy has {len(arrays[field])} rows, not {len(count)}"
                 )
-    return Golden(texts=tuple(texts), pictures=pictures, **arrays)
+    return Golden(texts=tuple(texts), images=images, **arrays)
 
 
 def read_array(path: Path, dtype: np.dtype[Any], ndim: int) -> NDArray[Any]:

@@ -17,7 +17,7 @@ ANY_TARGET = "any"
 CPU_TARGET, GPU_TARGET = "cpu", "gpu"
 TARGETS = (ANY_TARGET, CPU_TARGET, GPU_TARGET)
 GPU_DEVICES = ("cuda", "tensorrt")
-SAMPLE_WORDS = {"vision": "pictures", "text": "captions"}
+SAMPLE_WORDS = {"vision": "images", "text": "captions"}
 DTYPES = ("uint8", "int64", "float32")
 # An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not, or
 # made for a device that was not there.
@@ -78,7 +78,7 @@ class Quantization:
     Attributes:
         scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"per token"`` where
             scales follow from each input.
-        samples: pictures or captions that scales were measured on; 0 where none were needed.
+        samples: images or captions that scales were measured on; 0 where none were needed.
         speed: one of `SPEEDS`.
         kept: parts that stay float, so that a target is met: blocks or operators.
     """

@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
 }
 PROCESSOR_TYPES = ("EfficientNetImageProcessor", "EfficientNetImageProcessorFast", "EfficientNetImageProcessorPil")
 
-# No effect here, whatever the value. do_convert_rgb: a picture always becomes RGB, the tower takes nothing else.
+# No effect here, whatever the value. do_convert_rgb: a image always becomes RGB, the tower takes nothing else.
 IGNORED = ("feature_extractor_type", "processor_class", "_valid_processor_keys", "do_convert_rgb", "disable_grouping")
 
 # No effect on the pixels with these values; others would ask for something that is not done here.

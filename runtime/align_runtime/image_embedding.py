@@ -1,4 +1,4 @@
-"""Pictures to embeddings: decoded in a pool of threads while the graph computes, handed out in order."""
+"""Images to embeddings: decoded in a pool of threads while the graph computes, handed out in order."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.batching import batches
 from align_runtime.errors import InputError
 from align_runtime.images import ImageInput, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.scheduling import Workers, batches
 from align_runtime.tower import Tower
-from align_runtime.workers import Workers
 
 IMAGE_BATCH = 8
 Numbered = tuple[int, ImageInput]
@@ -28,14 +27,14 @@ class ImageEmbedder:
         self._workers = workers
 
     def parts(self, images: Iterable[ImageInput]) -> Iterator[NDArray[np.float32]]:
-        """Embeddings float32 (n, dim) of some pictures after the other, in the order of `images`, read as needed.
+        """Embeddings float32 (n, dim) of some images after the other, in the order of `images`, read as needed.
 
-        With streams, every thread decodes a picture and computes its embedding: batches make a single-threaded run of
-        an EfficientNet no faster. For fewer pictures than streams, and without streams, the threads decode and the
-        graph runs on batches with all its threads. A few pictures are read and decoded ahead, never all.
+        With streams, every thread decodes a image and computes its embedding: batches make a single-threaded run of
+        an EfficientNet no faster. For fewer images than streams, and without streams, the threads decode and the
+        graph runs on batches with all its threads. A few images are read and decoded ahead, never all.
 
         Raises:
-            InputError: a picture that cannot be read, with its place in the input.
+            InputError: a image that cannot be read, with its place in the input.
         """
         streams, numbered = self.tower.streams, enumerate(images)
         first = list(islice(numbered, max(streams, 2)))

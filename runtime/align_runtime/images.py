@@ -1,4 +1,4 @@
-"""Pictures from outside to uint8 pixels, bit-equal to transformers' Pillow-backed EfficientNetImageProcessor (5.23).
+"""Images from outside to uint8 pixels, bit-equal to transformers' Pillow-backed EfficientNetImageProcessor (5.23).
 
 Paths and bytes are opened, turned upright by their EXIF orientation and then treated as that PIL image would be. A PIL
 image is taken as it is: its orientation tag is not read, and of an animation it is the current frame. Transparency is
@@ -28,7 +28,7 @@ from align_runtime.preprocessing import ImagePreprocessing
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where Pillow, too, refuses unless told otherwise
-MAX_FILE_BYTES = 1 << 30  # twice the largest uncompressed 8-bit RGB picture
+MAX_FILE_BYTES = 1 << 30  # twice the largest uncompressed 8-bit RGB image
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # tried in this order
 SUPPORTED = (
     "a path, bytes, a PIL image, or a numpy uint8 array (height × width × 1, 3 or 4 channels, or height × width)"
@@ -41,18 +41,18 @@ def preprocess(images: Sequence[ImageInput], config: ImagePreprocessing) -> NDAr
     """Decodes, resizes and crops.
 
     Args:
-        images: any number of pictures, each of them a path, bytes, a PIL image or a uint8 array.
+        images: any number of images, each of them a path, bytes, a PIL image or a uint8 array.
         config: what to do with them.
 
     Returns:
         uint8 [n, height, width, 3] RGB, height and width as `config.output_size`.
 
     Raises:
-        InputError: a picture that cannot be used; its `index` says which.
+        InputError: a image that cannot be used; its `index` says which.
     """
     if isinstance(images, str | bytes | os.PathLike | Image.Image) or not isinstance(images, Sequence):
         kind = type(images).__name__
-        raise InputError(f"a list of pictures was expected, got {kind}; pass [picture], or list(…) of a stacked array")
+        raise InputError(f"a list of images was expected, got {kind}; pass [image], or list(…) of a stacked array")
     pixels = numpy.empty((len(images), *config.output_size, 3), numpy.uint8)
     for index, image in enumerate(images):
         try:
@@ -63,10 +63,10 @@ def preprocess(images: Sequence[ImageInput], config: ImagePreprocessing) -> NDAr
 
 
 def decode(image: ImageInput) -> Image.Image:
-    """The picture in mode RGB, upright, fully loaded. A PIL image in RGB comes back as it is, not copied.
+    """The image in mode RGB, upright, fully loaded. A PIL image in RGB comes back as it is, not copied.
 
     Raises:
-        InputError: it is missing, damaged, too large, of an unknown format, or not a picture.
+        InputError: it is missing, damaged, too large, of an unknown format, or not a image.
     """
     if isinstance(image, Image.Image):
         _check_size(*image.size, "the PIL image")
@@ -74,11 +74,11 @@ def decode(image: ImageInput) -> Image.Image:
     if isinstance(image, numpy.ndarray):
         return _from_array(image)
     if isinstance(image, bytes):
-        _check_file_size(len(image), "the picture")
-        return _from_stream(BytesIO(image), f"the picture of {len(image)} bytes")
+        _check_file_size(len(image), "the image")
+        return _from_stream(BytesIO(image), f"the image of {len(image)} bytes")
     if isinstance(image, str | os.PathLike):
         return _from_path(os.fspath(image))
-    raise InputError(f"a picture cannot be a {type(image).__name__}; supported are {SUPPORTED}")
+    raise InputError(f"a image cannot be a {type(image).__name__}; supported are {SUPPORTED}")
 
 
 def _from_path(path: str) -> Image.Image:
@@ -103,16 +103,16 @@ def _from_path(path: str) -> Image.Image:
 
 def _from_stream(stream: IO[bytes], name: str) -> Image.Image:
     try:
-        picture = _open(stream)
-        if picture is None:
-            raise InputError(f"{name} is no picture in a supported format ({', '.join(FORMATS)}), or a damaged one")
-        _check_size(*picture.size, name)
-        ImageOps.exif_transpose(picture, in_place=True)
+        image = _open(stream)
+        if image is None:
+            raise InputError(f"{name} is no image in a supported format ({', '.join(FORMATS)}), or a damaged one")
+        _check_size(*image.size, name)
+        ImageOps.exif_transpose(image, in_place=True)
     except (InputError, MemoryError):
         raise
     except Exception as reason:  # Pillow's plugins raise nearly anything on damaged files
         raise InputError(f"{name} is truncated or damaged: {reason}") from reason
-    return _rgb(picture, name)
+    return _rgb(image, name)
 
 
 def _open(stream: IO[bytes]) -> Image.Image | None:
@@ -135,18 +135,18 @@ def _open(stream: IO[bytes]) -> Image.Image | None:
     return None
 
 
-def _rgb(picture: Image.Image, name: str) -> Image.Image:
-    """transformers.image_transforms.convert_to_rgb, without the copy of a picture that is RGB already."""
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """transformers.image_transforms.convert_to_rgb, without the copy of a image that is RGB already."""
     try:
-        picture.load()
-        if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-            white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        image.load()
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as reason:
-        raise InputError(f"{name} (mode {picture.mode}) is truncated, damaged or not convertible: {reason}") from reason
+        raise InputError(f"{name} (mode {image.mode}) is truncated, damaged or not convertible: {reason}") from reason
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -166,8 +166,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         array = _on_white(array)
     elif array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    picture = Image.fromarray(array)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    image = Image.fromarray(array)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _on_white(array: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:
@@ -182,23 +182,23 @@ def _on_white(array: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:
     return rgb
 
 
-def fit(picture: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
-    """Resize and centre crop. The whole picture is resized: Image.resize(box=…) of the crop alone is not bit-exact."""
+def fit(image: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
+    """Resize and centre crop. The whole image is resized: Image.resize(box=…) of the crop alone is not bit-exact."""
     if config.size is not None and config.resample is not None:
-        height, width = config.size.target(picture.height, picture.width)
+        height, width = config.size.target(image.height, image.width)
         # Pillow scales rows first, so `width` × the old height pixels exist in between.
-        if not 0 < width * height <= MAX_PIXELS or width * picture.height > MAX_PIXELS:
+        if not 0 < width * height <= MAX_PIXELS or width * image.height > MAX_PIXELS:
             raise InputError(
-                f"the picture is {picture.width} × {picture.height} and would be resized to {width} × {height}; "
+                f"the image is {image.width} × {image.height} and would be resized to {width} × {height}; "
                 f"sides must be at least 1 and at most {MAX_PIXELS} pixels are supported on the way"
             )
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling(config.resample))
-    if config.crop_size is not None and (picture.height, picture.width) != config.crop_size:
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling(config.resample))
+    if config.crop_size is not None and (image.height, image.width) != config.crop_size:
         height, width = config.crop_size
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        picture = picture.crop((left, top, left + width, top + height))  # black where the picture does not reach
-    return numpy.asarray(picture)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))  # black where the image does not reach
+    return numpy.asarray(image)
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The model that a service holds: texts and pictures in, unit-length embeddings out."""
+"""The model that a service holds: texts and images in, unit-length embeddings out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from align_runtime.errors import InputError
 from align_runtime.images import ImageInput
+from align_runtime.loading import Parts, open_parts
 from align_runtime.manifest import ModelFacts
-from align_runtime.parts import Parts, open_parts
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, checked_embeddings, softmax
 
 
@@ -37,7 +37,7 @@ def load(
         threads: of one run on the CPU, all cores when None.
         check_hashes: read every byte of the files used and compare their sha256 with the manifest; sizes are always
             compared.
-        streams: on a CPU, how many single-threaded runs share the work where there are several pictures or texts; one
+        streams: on a CPU, how many single-threaded runs share the work where there are several images or texts; one
             per thread when None. 1 leaves every run all threads: less memory, for the weights are loaded once and not
             twice, and on two cores less throughput.
 
@@ -89,12 +89,12 @@ class Model:
     def embed_images(self, images: Iterable[ImageInput]) -> NDArray[np.float32]:
         """Embeddings of `images`, float32 (n, dim), unit rows in the order of the input; (0, dim) for none.
 
-        An image is a path, the bytes of a picture file, a PIL image, or a uint8 array (H, W, 3), (H, W, 4), (H, W, 1)
-        or (H, W); an array (n, H, W, channels) is a list of them. An iterator is read a few pictures ahead, so a long
-        stream of pictures needs the memory of a few.
+        An image is a path, the bytes of a image file, a PIL image, or a uint8 array (H, W, 3), (H, W, 4), (H, W, 1)
+        or (H, W); an array (n, H, W, channels) is a list of them. An iterator is read a few images ahead, so a long
+        stream of images needs the memory of a few.
 
         Raises:
-            InputError: a picture that cannot be read, with its place in the input.
+            InputError: a image that cannot be read, with its place in the input.
         """
         return self._joined(self.iter_embed_images(images))
 
@@ -105,13 +105,13 @@ class Model:
         """
         single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
         if isinstance(images, np.ndarray):
-            single = images.ndim in (2, 3)  # its rows would pass for grey pictures
+            single = images.ndim in (2, 3)  # its rows would pass for grey images
         if single or not isinstance(images, Iterable):
             raise InputError(f"embed_images takes a list of images, not a {_kind(images)}; put one image into a list")
         return self._images.parts(images)
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings of preprocessed pictures: uint8 (n, height, width, 3) → float32 (n, dim).
+        """Embeddings of preprocessed images: uint8 (n, height, width, 3) → float32 (n, dim).
 
         Raises:
             InputError: an array of another type or size.

@@ -38,7 +38,7 @@ def open_engine_of(bundle: Bundle, graph: Graph) -> Runner:
     """The engine of `graph` in `bundle` that fits this machine, checked and loaded."""
     from align_runtime.backends.tensorrt.machine import this_machine
     from align_runtime.backends.tensorrt.runner import TensorRtRunner
-    from align_runtime.engine_choice import check_plan, choose_engine
+    from align_runtime.engines import check_plan, choose_engine
 
     entry = choose_engine(bundle, graph, this_machine())
     return TensorRtRunner(check_plan(bundle, entry), entry)

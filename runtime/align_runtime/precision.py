@@ -45,7 +45,7 @@ class GraphContent:
     """What a graph computes and holds, by type under numpy's name.
 
     Attributes:
-        macs: multiplications of one picture, or of one text of the model's maximal length.
+        macs: multiplications of one image, or of one text of the model's maximal length.
         weights: elements of all float constants, and of the integer constants that are multiplied or dequantised.
     """
 

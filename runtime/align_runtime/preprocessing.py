@@ -1,4 +1,4 @@
-"""What happens to a picture before the vision tower, in one canonical form with no default left open.
+"""What happens to a image before the vision tower, in one canonical form with no default left open.
 
     decode → RGB → resize → centre crop → uint8 pixels → rescale → normalise → pixel_values
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.hub_preprocessing import canonical
+from align_runtime.image_size import Size
 from align_runtime.json_files import of_kind, require
-from align_runtime.picture_size import Size
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's codes
 CANONICAL_KEYS = (
@@ -38,12 +38,12 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """How a picture becomes `pixel_values`. A step that is not done is None (or False): equal objects behave equally.
+    """How a image becomes `pixel_values`. A step that is not done is None (or False): equal objects behave equally.
 
     Attributes:
         size: what to resize to, or None.
         resample: Pillow's resampling code 0–5, None exactly where `size` is.
-        crop_size: (height, width) of the centre crop, or None. A crop larger than the picture pads with black.
+        crop_size: (height, width) of the centre crop, or None. A crop larger than the image pads with black.
         rescale_factor: multiplies the uint8 values, or None.
         rescale_offset: subtract 1 after rescaling.
         image_mean: per channel, subtracted before the division by `image_std`; None where nothing is normalised.
@@ -52,7 +52,7 @@ class ImagePreprocessing:
 
     Raises:
         ConfigurationError: the steps contradict each other, give values that are not finite, or an output size that
-            depends on the picture.
+            depends on the image.
     """
 
     size: Size | None
@@ -80,7 +80,7 @@ class ImagePreprocessing:
         if self.crop_size is None and (self.size is None or not self.size.fixed):
             steps = "without a resize" if self.size is None else f"with size {self.size.to_json()}"
             raise ConfigurationError(
-                f"the output size depends on the picture ({steps} and without a centre crop); "
+                f"the output size depends on the image ({steps} and without a centre crop); "
                 "set do_center_crop and crop_size, or give size a height and a width"
             )
         if not numpy.isfinite(self._table()).all():
@@ -99,7 +99,7 @@ class ImagePreprocessing:
 
         Raises:
             ConfigurationError: a key that is not understood, a value that is not supported, or an output size that
-                depends on the picture.
+                depends on the image.
         """
         return cls.from_json(canonical(config, where), where)
 
@@ -153,7 +153,7 @@ class ImagePreprocessing:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(height, width) in pixels of every preprocessed picture."""
+        """(height, width) in pixels of every preprocessed image."""
         if self.crop_size is not None:
             return self.crop_size
         assert self.size is not None  # __post_init__: without a crop there is a fixed size

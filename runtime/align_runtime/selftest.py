@@ -50,11 +50,11 @@ def check_inputs(bundle: Bundle, expected: Golden) -> Iterator[str]:
     for text, differs in zip(expected.texts, differ, strict=True):
         if differs:
             yield f"the tokens of {text!r} differ from the reference's"
-    pixels = preprocess(expected.pictures, bundle.manifest.preprocessing)
-    for picture, here, there in zip(expected.pictures, pixels, expected.pixels, strict=True):
+    pixels = preprocess(expected.images, bundle.manifest.preprocessing)
+    for image, here, there in zip(expected.images, pixels, expected.pixels, strict=True):
         share = float((here != there).mean())
         if share:
-            yield f"the pixels of {picture.name} differ from the reference's in {share:.2%} of the values"
+            yield f"the pixels of {image.name} differ from the reference's in {share:.2%} of the values"
 
 
 def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, threads: int | None) -> GraphCheck:
@@ -73,7 +73,7 @@ def check_graph(bundle: Bundle, graph: Graph, expected: Golden, device: str, thr
     if graph.tower == "text":
         parity = compare(actual, expected.text_embeds, [repr(text) for text in expected.texts])
     else:
-        parity = compare(actual, expected.image_embeds, [picture.name for picture in expected.pictures])
+        parity = compare(actual, expected.image_embeds, [image.name for image in expected.images])
     failures = tuple(_failures(graph, parity, content))
     return GraphCheck(graph.tower, graph.variant, graph.target, parity, graph.limits, content, failures)
 

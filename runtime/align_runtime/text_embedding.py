@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.batching import batches, length_batches, token_batches
 from align_runtime.errors import InputError
+from align_runtime.scheduling import Workers, batches, length_batches, token_batches
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
-from align_runtime.workers import Workers
 
 TEXT_BATCH = 32
 TEXT_WINDOW = 4096  # texts that are sorted together: some MB of tokens and embeddings, and lengths enough to sort

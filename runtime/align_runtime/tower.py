@@ -18,7 +18,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.errors import AlignError, BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.opening import open_graph
-from align_runtime.streams import stream_count
+from align_runtime.scheduling import stream_count
 
 
 class Tower:

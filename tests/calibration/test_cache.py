@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align_calibration import cache as cache_module
 from align_calibration import histograms
-from align_calibration.cache import ENTRIES, StatisticsCache
+from align_calibration import statistics_cache as cache_module
 from align_calibration.histograms import QUIET, Histogram, measure_histograms
-from align_calibration.observe import Batch
 from align_calibration.observers import OBSERVERS
-from align_calibration.scales import UINT8
+from align_calibration.quant_params import UINT8
+from align_calibration.run_instrumented import Batch
 from align_calibration.statistics import Statistics
+from align_calibration.statistics_cache import ENTRIES, StatisticsCache
 from align_runtime.console import Progress
 from support.graphs import CHAIN, typed
 
@@ -121,7 +121,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from align_calibration import cache, histograms
+from align_calibration import histograms
+from align_calibration import statistics_cache as cache
 from calibration.test_cache import Counted, Workplace
 histograms.SLICE_ELEMENTS, cache.SAVE_SECONDS = 8, 0.0
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)

@@ -20,7 +20,7 @@ from align_calibration.observers import (
     moving_average,
     percentile,
 )
-from align_calibration.scales import INT8, UINT8, Grid, Scale
+from align_calibration.quant_params import INT8, UINT8, QuantParams, QuantSpec
 
 
 def histogram(values: np.ndarray, samples: int = 20) -> Histogram:
@@ -35,13 +35,13 @@ GRIDS = [UINT8, INT8]
 BOTH = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.dtype)
 
 
-def ends(scale: Scale) -> tuple[float, float]:
+def ends(scale: QuantParams) -> tuple[float, float]:
     """The values of the lowest and the highest number."""
     numbers = np.iinfo(scale.dtype)
     return (numbers.min - scale.zero_point) * scale.step, (numbers.max - scale.zero_point) * scale.step
 
 
-def error(scale: Scale, values: np.ndarray) -> float:
+def error(scale: QuantParams, values: np.ndarray) -> float:
     limits = np.iinfo(scale.dtype)
     numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, limits.min, limits.max)
     return float((((numbers - scale.zero_point) * scale.step - values) ** 2).mean())
@@ -61,7 +61,7 @@ def test_the_range_is_spread_over_all_numbers() -> None:
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (-3.0, 1.0), (0.0, 3.0)])
 def test_a_symmetric_range_is_as_wide_as_its_farther_end(low: float, high: float) -> None:
     scale = INT8.scale(low, high)
-    assert scale == Scale(float(np.float32(3 / 127)), 0, "int8")
+    assert scale == QuantParams(float(np.float32(3 / 127)), 0, "int8")
 
 
 @pytest.mark.parametrize(("low", "high", "zero_point"), [(0.5, 2.0, 0), (-2.0, -0.5, 255), (0.0, 0.0, 0)])
@@ -72,7 +72,7 @@ def test_zero_is_always_a_number(low: float, high: float, zero_point: int) -> No
 
 
 @BOTH
-def test_min_max_clips_nothing(grid: Grid) -> None:
+def test_min_max_clips_nothing(grid: QuantSpec) -> None:
     low, high = ends(min_max(histogram(TAILED), grid))
     assert low <= TAILED.min() + 0.3
     assert high == pytest.approx(60, abs=0.3)
@@ -86,27 +86,27 @@ def test_percentile_leaves_out_the_rest(share: float) -> None:
 
 
 @BOTH
-def test_percentile_ignores_one_far_value(grid: Grid) -> None:
+def test_percentile_ignores_one_far_value(grid: QuantSpec) -> None:
     assert ends(percentile(0.9999)(histogram(TAILED), grid))[1] < 5
 
 
 @BOTH
 @pytest.mark.parametrize("values", [NORMAL, TAILED, np.abs(NORMAL), -np.abs(NORMAL) - 1])
-def test_least_error_is_the_least(values: np.ndarray, grid: Grid) -> None:
+def test_least_error_is_the_least(values: np.ndarray, grid: QuantSpec) -> None:
     found = error(least_error(histogram(values), grid), values)
     for other in OBSERVERS.values():
         assert found <= error(other(histogram(values), grid), values) * 1.02
 
 
 @BOTH
-def test_least_error_beats_min_max_where_values_are_rare(grid: Grid) -> None:
+def test_least_error_beats_min_max_where_values_are_rare(grid: QuantSpec) -> None:
     values = np.concatenate([NORMAL, [9.0]])
     assert error(least_error(histogram(values), grid), values) < 0.9 * error(min_max(histogram(values), grid), values)
 
 
 @BOTH
 @pytest.mark.parametrize("observe", OBSERVERS.values(), ids=list(OBSERVERS))
-def test_a_tensor_of_zeros_gets_a_scale(observe: Observer, grid: Grid) -> None:
+def test_a_tensor_of_zeros_gets_a_scale(observe: Observer, grid: QuantSpec) -> None:
     counts = np.zeros(BINS, dtype=np.int64)
     counts[0] = 5
     scale = observe(Histogram(0.0, 0.0, counts, np.zeros(5), np.zeros(5)), grid)
@@ -115,7 +115,7 @@ def test_a_tensor_of_zeros_gets_a_scale(observe: Observer, grid: Grid) -> None:
 
 
 @BOTH
-def test_a_moving_average_is_that_of_torch(grid: Grid) -> None:
+def test_a_moving_average_is_that_of_torch(grid: QuantSpec) -> None:
     parts = [part * (1 + index % 3) for index, part in enumerate(np.array_split(NORMAL, 50))]
     oracle = MovingAverageMinMaxObserver()
     for part in parts:
@@ -125,7 +125,7 @@ def test_a_moving_average_is_that_of_torch(grid: Grid) -> None:
 
 
 @BOTH
-def test_a_moving_average_follows_the_order_of_samples_and_ends_at_the_range(grid: Grid) -> None:
+def test_a_moving_average_follows_the_order_of_samples_and_ends_at_the_range(grid: QuantSpec) -> None:
     counts, zeros = np.ones(BINS, dtype=np.int64), np.zeros(3)
     rising, falling = (
         moving_average(Histogram(0.0, 100.0, counts, zeros, np.array(highs)), grid)
@@ -137,7 +137,7 @@ def test_a_moving_average_follows_the_order_of_samples_and_ends_at_the_range(gri
     assert ends(moving_average(runaway, grid))[1] == pytest.approx(4.0, abs=0.1)
 
 
-def naive_divergence(found: Histogram, scale: Scale, grid: Grid) -> float:
+def naive_divergence(found: Histogram, scale: QuantParams, grid: QuantSpec) -> float:
     """KL(P‖Q), bin by bin, as the sources of align_calibration.divergence write it down."""
     numbers = np.round(found.centres / scale.step) + scale.zero_point
     inside = np.flatnonzero((numbers >= grid.lowest) & (numbers <= grid.highest))
@@ -156,7 +156,7 @@ def naive_divergence(found: Histogram, scale: Scale, grid: Grid) -> float:
 
 @BOTH
 @pytest.mark.parametrize("values", [NORMAL, TAILED, np.abs(NORMAL), -np.abs(NORMAL) - 1, NORMAL + 40])
-def test_divergences_are_those_of_the_definition(values: np.ndarray, grid: Grid) -> None:
+def test_divergences_are_those_of_the_definition(values: np.ndarray, grid: QuantSpec) -> None:
     found = histogram(values)
     low, high = min(found.lowest, 0.0), max(found.highest, 0.0)
     scales = [grid.scale(low * keep, high * other) for keep in (1.0, 0.8, 0.3) for other in (1.0, 0.99, 0.6, 0.25)]
@@ -168,7 +168,7 @@ def test_divergences_are_those_of_the_definition(values: np.ndarray, grid: Grid)
 
 
 @BOTH
-def test_a_range_without_values_tells_nothing(grid: Grid) -> None:
+def test_a_range_without_values_tells_nothing(grid: QuantSpec) -> None:
     outside, around = grid.scale(0.0, 1.0), grid.scale(0.0, 50.0)
     found = divergences(histogram(NORMAL + 40), [outside, around], grid)
     assert np.isinf(found[0])
@@ -176,21 +176,21 @@ def test_a_range_without_values_tells_nothing(grid: Grid) -> None:
 
 
 @BOTH
-def test_entropy_is_the_least_divergence_that_a_cut_can_have(grid: Grid) -> None:
+def test_entropy_is_the_least_divergence_that_a_cut_can_have(grid: QuantSpec) -> None:
     found = histogram(TAILED)
     scales = [grid.scale(found.lowest * (1 - low), found.highest * (1 - high)) for low in CUTS for high in CUTS]
     assert divergences(found, [entropy(found, grid)], grid)[0] == divergences(found, scales, grid).min()
 
 
 @BOTH
-def test_entropy_keeps_what_is_spread_evenly_and_cuts_rare_values_off(grid: Grid) -> None:
+def test_entropy_keeps_what_is_spread_evenly_and_cuts_rare_values_off(grid: QuantSpec) -> None:
     even = np.linspace(-1, 1, 400_000)
     assert entropy(histogram(even), grid) == min_max(histogram(even), grid)
     assert ends(entropy(histogram(TAILED), grid))[1] < 20
 
 
 @BOTH
-def test_entropy_of_one_value(grid: Grid) -> None:
+def test_entropy_of_one_value(grid: QuantSpec) -> None:
     counts = np.zeros(BINS, dtype=np.int64)
     counts[0] = 12
     constant = Histogram(2.5, 2.5, counts, np.full(3, 2.5), np.full(3, 2.5))
@@ -202,12 +202,12 @@ def swish(values: np.ndarray) -> np.ndarray:
 
 
 @BOTH
-def test_behind_a_swish_the_far_negative_side_is_given_up(grid: Grid) -> None:
+def test_behind_a_swish_the_far_negative_side_is_given_up(grid: QuantSpec) -> None:
     values = np.concatenate([4 * NORMAL - 4, [-30.0, 9.0]])
     plain, behind = (observe(histogram(values), grid) for observe in (least_error, least_error_behind_swish))
     limits = np.iinfo(grid.dtype)
 
-    def error_behind(scale: Scale) -> float:
+    def error_behind(scale: QuantParams) -> float:
         numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, limits.min, limits.max)
         return float(((swish((numbers - scale.zero_point) * scale.step) - swish(values)) ** 2).mean())
 

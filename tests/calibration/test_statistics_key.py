@@ -11,7 +11,7 @@ import pytest
 
 from align_calibration import statistics
 from align_calibration.histograms import BINS
-from align_calibration.observe import Batch
+from align_calibration.run_instrumented import Batch
 from align_calibration.statistics import statistics_key
 from support.graphs import CHAIN, typed
 

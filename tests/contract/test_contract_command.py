@@ -12,8 +12,7 @@ import pytest
 from align_exporter.command import main
 from align_exporter.engine.cache import keep_engines
 from align_runtime.bundle import Bundle
-from align_runtime.engine_choice import engines_of
-from align_runtime.engine_entry import EngineEntry
+from align_runtime.engines import EngineEntry, engines_of
 from align_runtime.errors import BundleError
 from support.gpu_doubles import installed
 

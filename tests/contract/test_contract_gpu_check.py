@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from figures import gpu_check
-from figures.gpu_check import Outcome, Step, run_step, steps, write_result
+from benchmarks import gpu_check
+from benchmarks.gpu_check import Outcome, Step, run_step, steps, write_result
 
 ROOT = Path(__file__).parents[2]
 

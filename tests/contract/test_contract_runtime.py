@@ -23,7 +23,7 @@ from align_runtime.backends.tensorrt.runner import LANES
 from align_runtime.bundle import Bundle, sha256_of
 from align_runtime.commands import inspect, verify
 from align_runtime.console import Progress
-from align_runtime.engine_entry import EngineOptions
+from align_runtime.engines import EngineOptions
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
 from support.gpu_doubles import GpuDoubles, installed

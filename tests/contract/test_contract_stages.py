@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from align_bench.measure import time_case
+from align_bench.record import Case
+from align_bench.subject import Subject, opened
+from align_bench.timing import Effort
 from align_runtime import golden
 from align_runtime.backends import StagedRunner
 from align_runtime.backends.stages import STAGES
 from align_runtime.backends.tensorrt.runner import LANES
-from align_runtime.bench.measure import time_case
-from align_runtime.bench.record import Case
-from align_runtime.bench.subject import Subject, opened
-from align_runtime.bench.timing import Effort
 from align_runtime.bundle import Bundle
 from align_runtime.errors import DeviceError
 from support.gpu_doubles import GpuDoubles, installed

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from align_exporter.options import FP16_HEADROOM
+from align_exporter.export_options import FP16_HEADROOM
 from align_runtime import Bundle
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from align_exporter import freshness
 from align_exporter.command import main
+from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance, staleness, tool_version
-from align_exporter.options import ExportOptions
 from align_reference.source import resolve
 
 

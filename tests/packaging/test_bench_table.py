@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from figures.bench_table import AIMS, START_AIMS, bench_lines, rows_of
+from benchmarks.bench_table import AIMS, START_AIMS, bench_lines, rows_of
 
 
 def result(noise: float = 0.0) -> dict[str, Any]:

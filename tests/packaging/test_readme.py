@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from figures.readme import README, figures, renewed
+from benchmarks.readme import README, figures, renewed
 
 TEXT = README.read_text(encoding="utf-8")
 

@@ -25,7 +25,7 @@ LABELS = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_checkpoint: Path) -> dict[str, NDArray[np.uint8]]:
+def images(tiny_checkpoint: Path) -> dict[str, NDArray[np.uint8]]:
     size = read_folder(tiny_checkpoint)[2]
     return {
         "shapes": held_out_shapes(EVALUATION_SEED, PER_CLASS, size).pixels,
@@ -35,10 +35,10 @@ def pictures(tiny_checkpoint: Path) -> dict[str, NDArray[np.uint8]]:
 
 @pytest.mark.parametrize("kind", LABELS)
 def test_decisions_are_those_of_fp32(
-    tiny_fp16_bundle: Path, pictures: dict[str, NDArray[np.uint8]], kind: str, tmp_path: Path
+    tiny_fp16_bundle: Path, images: dict[str, NDArray[np.uint8]], kind: str, tmp_path: Path
 ) -> None:
     """As ONNX Runtime runs the graphs on a CPU, and with every value rounded as hardware does."""
-    texts, pixels = [LABEL_TEMPLATE.format(name) for name in LABELS[kind]], pictures[kind]
+    texts, pixels = [LABEL_TEMPLATE.format(name) for name in LABELS[kind]], images[kind]
     with align_runtime.load(tiny_fp16_bundle) as model:
         exact = cosines(model, texts, pixels)
         ids, mask = model._texts.tokenizer.pad(model._texts.tokenizer.encode(texts))

@@ -132,7 +132,7 @@ def test_graphs_hold_their_weights_or_name_the_file_that_does(exported: tuple[Pa
         assert named == (set() if graph.data is None else {Path(graph.data).name})
 
 
-def test_fp16_keeps_the_embeddings_of_other_pictures(
+def test_fp16_keeps_the_embeddings_of_other_images(
     exported: tuple[Path, int], full_size_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Weights were rounded by what the samples' channels are like; here are parts of other photographs."""
@@ -140,7 +140,7 @@ def test_fp16_keeps_the_embeddings_of_other_pictures(
     model = load_model(full_size_checkpoint)
     with torch.inference_mode():
         expected = unit_length(model.get_image_features(values)).numpy()
-    pixels = np.stack([np.asarray(picture) for picture in crops(4, 289, seed=5)])
+    pixels = np.stack([np.asarray(image) for image in crops(4, 289, seed=5)])
     half = ir.load(exported[0] / "onnx" / "vision_model_fp16.onnx")
     parity = compare(run_rounded(half, {"pixels": pixels}, tmp_path, batch=2), expected, list("abcd"))
     assert parity.min_cosine >= MIN_FP16_COSINE
@@ -156,17 +156,17 @@ def test_the_runtime_gives_the_reference_embeddings(exported: tuple[Path, int]) 
     with align_runtime.load(exported[0]) as model:
         np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=MAX_PARITY)
         np.testing.assert_allclose(
-            model.embed_images(answers.pictures[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
+            model.embed_images(answers.images[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
         )
 
 
 def test_results_do_not_depend_on_what_else_is_in_a_batch(exported: tuple[Path, int]) -> None:
     answers = golden.read(Bundle.open(exported[0]))
-    pictures, texts = answers.pixels, [*answers.texts, *answers.texts[:5]]
+    images, texts = answers.pixels, [*answers.texts, *answers.texts[:5]]
     with align_runtime.load(exported[0]) as model:
-        together = model.embed_pixels(pictures)
+        together = model.embed_pixels(images)
         for size in (1, 3):
-            parts = [model.embed_pixels(pictures[start : start + size]) for start in range(0, len(pictures), size)]
+            parts = [model.embed_pixels(images[start : start + size]) for start in range(0, len(images), size)]
             np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=BATCHING_TOLERANCE)
         alone = np.concatenate([model.embed_text([text]) for text in texts])
         np.testing.assert_allclose(model.embed_text(texts), alone, rtol=0, atol=BATCHING_TOLERANCE)

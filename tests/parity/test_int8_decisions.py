@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import align_runtime
-from align_exporter.fp16.rounding import rounded
+from align_exporter.fp16.emulate import rounded
 from align_runtime.bundle import inventory, write_manifest
 from support.decisions import HeldOut, agreement
 from training.folder import read_folder
@@ -49,7 +49,7 @@ def for_gpus_on_the_cpu(source: Path, folder: Path) -> Path:
 
 def evaluate(model: align_runtime.Model, held_out: HeldOut) -> Answers:
     """Decisions with the graphs of a bundle, in per cent."""
-    return held_out.decide(held_out.pictures(model.embed_pixels), held_out.words(model.embed_text))
+    return held_out.decide(held_out.images(model.embed_pixels), held_out.words(model.embed_text))
 
 
 def check(exact: Answers, quantized: Answers) -> None:
@@ -83,27 +83,27 @@ def test_decisions_are_those_of_the_evaluation_after_training(
     assert exact["shapes"] == pytest.approx(100 * committed["shapes"]["top1"], abs=0.2)
     assert exact["digits"] == pytest.approx(100 * committed["digits"]["top1"], abs=0.2)
     assert exact["recall"] == pytest.approx(100 * committed["text_to_image_recall_at_1"], abs=0.2)
-    assert len(held_out.retrieved) == committed["retrieval_pictures"]
+    assert len(held_out.retrieved) == committed["retrieval_images"]
 
 
-def test_embeddings_of_other_pictures_decide_wrongly(held_out: HeldOut) -> None:
-    """One-hot embeddings: all right as they are, all wrong when every picture has its neighbour's."""
+def test_embeddings_of_other_images_decide_wrongly(held_out: HeldOut) -> None:
+    """One-hot embeddings: all right as they are, all wrong when every image has its neighbour's."""
     kinds = ("shapes", "digits")
     sizes = {kind: len(held_out.texts[kind]) for kind in kinds}
     words = {kind: np.eye(size, dtype=np.float32) for kind, size in sizes.items()}
     truth = {kind: held_out.truth(kind) for kind in kinds}
     for shift, expected in ((0, 100), (1, 0)):
-        pictures = {kind: words[kind][(truth[kind] + shift) % sizes[kind]] for kind in kinds}
-        assert [held_out.top1(kind, pictures[kind], words[kind]) for kind in kinds] == [expected, expected]
+        images = {kind: words[kind][(truth[kind] + shift) % sizes[kind]] for kind in kinds}
+        assert [held_out.top1(kind, images[kind], words[kind]) for kind in kinds] == [expected, expected]
 
 
-def test_recall_counts_the_captions_that_find_their_picture(held_out: HeldOut) -> None:
+def test_recall_counts_the_captions_that_find_their_image(held_out: HeldOut) -> None:
     count = len(held_out.retrieved)
-    pictures = np.eye(count, dtype=np.float32)
-    assert held_out.recall(pictures, pictures) == 100
-    assert held_out.recall(pictures, np.roll(pictures, 1, axis=0)) == 0
-    half = np.where(np.arange(count)[:, None] % 2, pictures, 0)  # nothing: the first picture wins
-    assert held_out.recall(half, pictures) == pytest.approx(50, abs=0.2)
+    images = np.eye(count, dtype=np.float32)
+    assert held_out.recall(images, images) == 100
+    assert held_out.recall(images, np.roll(images, 1, axis=0)) == 0
+    half = np.where(np.arange(count)[:, None] % 2, images, 0)  # nothing: the first image wins
+    assert held_out.recall(half, images) == pytest.approx(50, abs=0.2)
 
 
 def test_a_row_without_direction_agrees_with_nothing() -> None:

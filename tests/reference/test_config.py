@@ -129,7 +129,7 @@ REFUSED: list[tuple[str | None, str, Any, str]] = [
     ("text_config", "vocab_size", 10**12, "vocab_size is 1000000000000"),
     ("text_config", "layer_norm_eps", -1.0, "layer_norm_eps is -1.0; a positive number is needed"),
     ("text_config", "pad_token_id", 10**4, "pad_token_id 10000 lies outside the vocabulary"),
-    ("vision_config", "num_channels", 1, "num_channels is 1; pictures are RGB"),
+    ("vision_config", "num_channels", 1, "num_channels is 1; images are RGB"),
     ("vision_config", "pooling_type", "sum", "pooling_type is 'sum'; 'mean' or 'max' is needed"),
     ("vision_config", "kernel_sizes", [3, 3, 4], "kernel_sizes holds 4; kernels must be odd"),
     ("vision_config", "kernel_sizes", [3, 3], "kernel_sizes has 2 entries and in_channels 3"),

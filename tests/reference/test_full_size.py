@@ -41,9 +41,9 @@ def test_embeddings_are_those_of_the_oracle(full_size_checkpoint: Path, model: A
     oracle, report = transformers.AlignModel.from_pretrained(full_size_checkpoint, output_loading_info=True)
     assert not any(report.values()), report
     input_ids, attention_mask = token_batch(model.config, 3, 24, seed=1)
-    pictures = pixel_values(3, 289, seed=1)  # not those that set the statistics
-    ours = model(input_ids, pictures, attention_mask, return_loss=True)
-    theirs = oracle(input_ids=input_ids, pixel_values=pictures, attention_mask=attention_mask, return_loss=True)
+    images = pixel_values(3, 289, seed=1)  # not those that set the statistics
+    ours = model(input_ids, images, attention_mask, return_loss=True)
+    theirs = oracle(input_ids=input_ids, pixel_values=images, attention_mask=attention_mask, return_loss=True)
     found = distance(ours, theirs)
     assert found.within_tolerance(), found
     assert ours.loss is not None
@@ -54,10 +54,10 @@ def test_embeddings_are_those_of_the_oracle(full_size_checkpoint: Path, model: A
 @torch.inference_mode()
 def test_conditioning(model: AlignModel) -> None:
     """What makes the checkpoint fit to judge a lossy variant: a disturbance stays small, and inputs stay apart."""
-    picture = pixel_values(1, 289, seed=1)
-    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    pictures = torch.cat([picture, picture + 1e-3 * noise, pixel_values(2, 289, seed=2)])
-    features = model.get_image_features(pictures)
+    image = pixel_values(1, 289, seed=1)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([image, image + 1e-3 * noise, pixel_values(2, 289, seed=2)])
+    features = model.get_image_features(images)
     to_first = torch.nn.functional.cosine_similarity(features[1:], features[:1])
     assert to_first[0] > 0.9999
     assert to_first[1:].max() < 0.95

@@ -30,7 +30,7 @@ SEEDS = range(32)
 
 
 def inputs(model: AlignModel, seed: int, count: int = 3) -> dict[str, Tensor]:
-    """Pictures, and texts with every optional input given."""
+    """Images, and texts with every optional input given."""
     size = model.config.vision.image_size
     assert isinstance(size, int)
     text = model.config.text
@@ -174,18 +174,18 @@ def test_text_pooler() -> None:
 
 @pytest.mark.parametrize("shape", [(65, 33), (34, 71), (20, 20)])
 @torch.inference_mode()
-def test_pictures_of_another_shape(shape: tuple[int, int]) -> None:
+def test_images_of_another_shape(shape: tuple[int, int]) -> None:
     model, oracle = small_pair()
-    pictures = pixel_values(2, 80, seed=4)[:, :, : shape[0], : shape[1]]
-    theirs = oracle.get_image_features(pictures).pooler_output
-    torch.testing.assert_close(model.get_image_features(pictures), theirs, rtol=0, atol=1e-5)
+    images = pixel_values(2, 80, seed=4)[:, :, : shape[0], : shape[1]]
+    theirs = oracle.get_image_features(images).pooler_output
+    torch.testing.assert_close(model.get_image_features(images), theirs, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_picture_larger_than_the_pooling_window() -> None:
+def test_image_larger_than_the_pooling_window() -> None:
     config = small_config(vision_config={"hidden_dim": 8})
     model = build_model(config)
-    message = "the feature map is 10×10, larger than the pooling window hidden_dim=8; use smaller pictures"
+    message = "the feature map is 10×10, larger than the pooling window hidden_dim=8; use smaller images"
     with pytest.raises(ConfigurationError, match=message):
         model.get_image_features(pixel_values(1, 80))
     with pytest.raises(RuntimeError):  # the oracle cannot either

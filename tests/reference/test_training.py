@@ -17,7 +17,7 @@ from training.drawing import draw
 from training.folder import encode, read_folder, write_folder
 from training.objective import describes, shared_contrastive_loss
 from training.pools import held_out_shapes, pixel_values, prepare, training_pool
-from training.presets import MAX_TOKENS, PRESETS, TINY, Phase, PictureSize
+from training.presets import MAX_TOKENS, PRESETS, TINY, ImageSize, Phase
 from training.scenes import COLOURS, FIELDS, SUBJECTS, random_scene
 from training.train import fuse_swish, schedule, train, train_one_phase
 from training.vocabulary import build_tokenizer
@@ -25,7 +25,7 @@ from training.vocabulary import build_tokenizer
 MINUTE = replace(
     TINY,
     batch_size=8,
-    picture=PictureSize(resize=40, crop=33),
+    image=ImageSize(resize=40, crop=33),
     phases=tuple(Phase(steps=2, pool_size=24, digit_share=share, learning_rate=1e-3) for share in (0.0, 1.0)),
 )
 
@@ -97,23 +97,23 @@ def test_schedule_rises_and_falls_to_nothing() -> None:
 
 
 def test_pool_does_not_depend_on_the_workers() -> None:
-    alone, together = (training_pool(1, range(6), 0.5, TINY.picture, workers) for workers in (1, 2))
+    alone, together = (training_pool(1, range(6), 0.5, TINY.image, workers) for workers in (1, 2))
     assert alone.scenes == together.scenes
     np.testing.assert_array_equal(alone.pixels, together.pixels)
 
 
 def test_preparation_is_a_resize_a_crop_and_a_range() -> None:
     rng = np.random.default_rng(7)
-    picture = draw(random_scene(rng, "star"), rng)
-    cropped = prepare(picture, PictureSize(resize=76, crop=65))
+    image = draw(random_scene(rng, "star"), rng)
+    cropped = prepare(image, ImageSize(resize=76, crop=65))
     assert cropped.size == (65, 65)
-    assert cropped.getpixel((0, 0)) == picture.resize((76, 76), resample=2).getpixel((5, 5))
+    assert cropped.getpixel((0, 0)) == image.resize((76, 76), resample=2).getpixel((5, 5))
     values = pixel_values(np.array([[[[0, 51, 255]]]], dtype=np.uint8))
     torch.testing.assert_close(values.flatten(), torch.tensor([-1.0, -0.6, 1.0]))
 
 
-def test_held_out_pictures_are_not_those_of_training() -> None:
-    pool, held_out = training_pool(1, range(40), 0.5, TINY.picture, 1), held_out_shapes(1, 1, TINY.picture)
+def test_held_out_images_are_not_those_of_training() -> None:
+    pool, held_out = training_pool(1, range(40), 0.5, TINY.image, 1), held_out_shapes(1, 1, TINY.image)
     assert len(held_out.scenes) == 64
     assert not {row.tobytes() for row in pool.pixels} & {row.tobytes() for row in held_out.pixels}
 
@@ -127,9 +127,9 @@ def test_training_is_repeatable_and_what_it_writes_can_be_read(tmp_path: Path) -
         assert torch.equal(tensor, weights[name]), name
     assert not torch.equal(other.state_dict()["text_projection.weight"], weights["text_projection.weight"])
 
-    write_folder(tmp_path, first, tokenizer, MINUTE.picture)
-    model, _, picture = read_folder(tmp_path)
-    assert picture == MINUTE.picture
+    write_folder(tmp_path, first, tokenizer, MINUTE.image)
+    model, _, image = read_folder(tmp_path)
+    assert image == MINUTE.image
     assert model.config == first.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
@@ -140,7 +140,7 @@ def test_second_phase_can_start_from_a_folder(tmp_path: Path) -> None:
     whole, _ = train(MINUTE, seed=1, workers=1)
     for number in range(2):
         model, tokenizer = train_one_phase(MINUTE, number, seed=1, workers=1, before=tmp_path)
-        write_folder(tmp_path, model, tokenizer, MINUTE.picture)
+        write_folder(tmp_path, model, tokenizer, MINUTE.image)
     weights = whole.state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name

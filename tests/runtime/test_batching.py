@@ -1,11 +1,11 @@
-"""How texts and pictures are divided into runs."""
+"""How texts and images are divided into runs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from align_runtime.batching import batches, length_batches, token_batches
+from align_runtime.scheduling import batches, length_batches, token_batches
 
 
 def test_batches_read_no_further_than_needed() -> None:

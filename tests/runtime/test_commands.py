@@ -213,7 +213,7 @@ def test_verify_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_inspect_prints_the_essence(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect.main([str(tiny_bundle)]) == 0
     printed = capsys.readouterr().out
-    for word in ("align-tiny", "onnx/text_model.onnx", "fp32", "opset=20", "torch 2", "pictures 65×65"):
+    for word in ("align-tiny", "onnx/text_model.onnx", "fp32", "opset=20", "torch 2", "images 65×65"):
         assert word in printed
     counts = printed[printed.index("MACs of one") :].splitlines()
     assert [line.count("float32 100 %") for line in counts[2:]] == [2, 2, 2]
@@ -235,11 +235,11 @@ def test_inspect_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_classify_prints_a_table(tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = sorted(str(path) for path in (tiny_checkpoint / "demo").glob("*.png"))
-    assert classify.main([str(tiny_bundle), *pictures, "--labels", "red circle", "blue square", "--top", "1"]) == 0
+    images = sorted(str(path) for path in (tiny_checkpoint / "demo").glob("*.png"))
+    assert classify.main([str(tiny_bundle), *images, "--labels", "red circle", "blue square", "--top", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["image", "label", "probability"]
-    assert len(lines) == 2 + len(pictures)
+    assert len(lines) == 2 + len(images)
     assert all(line.endswith("%") for line in lines[2:])
 
 
@@ -247,8 +247,8 @@ def test_classify_as_json_with_a_file_of_labels(
     tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "labels.txt").write_text("red circle\n\nblue square\n")
-    picture = str(next((tiny_checkpoint / "demo").glob("*.png")))
-    assert classify.main([str(tiny_bundle), picture, "--labels-file", str(tmp_path / "labels.txt"), "--json"]) == 0
+    image = str(next((tiny_checkpoint / "demo").glob("*.png")))
+    assert classify.main([str(tiny_bundle), image, "--labels-file", str(tmp_path / "labels.txt"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["labels"] == ["red circle", "blue square"]
     (image,) = result["images"]
@@ -259,16 +259,16 @@ def test_classify_as_json_with_a_file_of_labels(
 def test_names_that_are_no_unicode_and_labels_of_a_windows_editor(
     tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
-    shutil.copy(tiny_checkpoint / "demo" / "green-heart.png", picture)
+    image = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(tiny_checkpoint / "demo" / "green-heart.png", image)
     (tmp_path / "labels.txt").write_bytes("\ufeffgreen heart\r\nred star é\r\n".encode())
-    arguments = [str(tiny_bundle), str(picture), "--labels-file", str(tmp_path / "labels.txt")]
+    arguments = [str(tiny_bundle), str(image), "--labels-file", str(tmp_path / "labels.txt")]
     assert classify.main([*arguments, "--json"]) == 0
     printed = capsys.readouterr().out
     assert printed.isascii()  # the same bytes in every locale
     result = json.loads(printed)
     assert result["labels"] == ["green heart", "red star é"]
-    assert os.fsencode(result["images"][0]["image"]) == os.fsencode(picture)
+    assert os.fsencode(result["images"][0]["image"]) == os.fsencode(image)
     assert classify.main(arguments) == 0
     assert r"caf\udce9.png" in capsys.readouterr().out
 

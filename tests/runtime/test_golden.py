@@ -53,7 +53,7 @@ def test_the_golden_vectors_of_a_bundle(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     answers = golden.read(bundle)
     height, width = bundle.manifest.preprocessing.output_size
-    assert answers.pixels.shape == (len(answers.pictures), height, width, 3)
+    assert answers.pixels.shape == (len(answers.images), height, width, 3)
     assert "" in answers.texts
     for embeds in (answers.image_embeds, answers.text_embeds):
         np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-6)

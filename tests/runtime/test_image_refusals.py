@@ -1,4 +1,4 @@
-"""Inputs that are no pictures, damaged or too large. Each refusal is one line and says which input."""
+"""Inputs that are no images, damaged or too large. Each refusal is one line and says which input."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from align_runtime import images
 from align_runtime.errors import InputError
 from align_runtime.images import preprocess
 from align_runtime.preprocessing import ImagePreprocessing
-from support.made_pictures import files, noise, picture
-from support.picture_configs import ALIGN, TYPICAL, small
+from support.image_configs import ALIGN, TYPICAL, small
+from support.made_images import files, image, noise
 
 
 def refuse(source: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        preprocess([picture(2, 2), source], TYPICAL)
+        preprocess([image(2, 2), source], TYPICAL)
     assert caught.value.index == 1
     assert str(caught.value).startswith("input 1: ")
     assert "\n" not in str(caught.value)
@@ -76,7 +76,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def test_large_pictures_are_refused_from_their_header() -> None:
+def test_large_images_are_refused_from_their_header() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refuse(png_header(100_000, 100_000), r"100000 × 100000 pixels; at most 178956970 are supported")
@@ -90,7 +90,7 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     os.truncate(path, (1 << 30) + 1)  # sparse
     refuse(path, r"large has 1073741825 bytes; at most 1073741824 are supported")
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 10)
-    refuse(b"12345678901", r"the picture has 11 bytes; at most 10 are supported")
+    refuse(b"12345678901", r"the image has 11 bytes; at most 10 are supported")
 
 
 def test_large_images_and_arrays_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +101,12 @@ def test_large_images_and_arrays_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_extreme_aspect_ratios_do_not_allocate() -> None:
     shortest = ImagePreprocessing.from_hub({**ALIGN, "size": {"shortest_edge": 346}}, "test")
-    with pytest.raises(InputError, match=r"input 0: the picture is 1 × 65000 and would be resized to 346 × 22490000"):
+    with pytest.raises(InputError, match=r"input 0: the image is 1 × 65000 and would be resized to 346 × 22490000"):
         preprocess([Image.new("L", (1, 65_000))], shortest)
     largest = ImagePreprocessing.from_hub({**ALIGN, "size": {"max_height": 20, "max_width": 20}}, "test")
     with pytest.raises(InputError, match=r"would be resized to 0 × 20; sides must be at least 1"):
         preprocess([Image.new("L", (1, 65_000))], largest)
-    with pytest.raises(InputError, match=r"the picture is 1 × 1000000 and would be resized to 346 × 346"):
+    with pytest.raises(InputError, match=r"the image is 1 × 1000000 and would be resized to 346 × 346"):
         preprocess([Image.new("L", (1, 1_000_000))], TYPICAL)  # 346 × 1,000,000 pixels in between
 
 
@@ -114,7 +114,7 @@ def test_pillow_globals_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 550)  # Image.open would refuse 40 × 30
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        preprocess([files()["jpeg"], files()["png RGB"], picture(20, 20)], ImagePreprocessing.from_hub(small(), "test"))
+        preprocess([files()["jpeg"], files()["png RGB"], image(20, 20)], ImagePreprocessing.from_hub(small(), "test"))
     assert Image.MAX_IMAGE_PIXELS == 550
 
 
@@ -125,14 +125,14 @@ def test_pillow_globals_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3://bucket/cat.jpg", "is a URL"),
         ("data:image/png;base64,AAAA", "is a URL"),
         ("", r"'' cannot be read|  does not exist|is not a regular file"),
-        ("/no/such/picture.jpg", r"/no/such/picture.jpg does not exist"),
+        ("/no/such/image.jpg", r"/no/such/image.jpg does not exist"),
         ("nul\0character", r"'nul\\x00character' cannot be read: embedded null"),
         (Path("/"), r"/ is not a regular file"),
         (Path("/dev/zero"), r"/dev/zero is not a regular file"),
-        (b"", r"the picture is empty \(0 bytes\)"),
-        (b"hello, I am no picture", r"the picture of 22 bytes is no picture in a supported format \(JPEG, PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", r"is no picture in a supported format"),
-        (None, r"a picture cannot be a NoneType; supported are a path, bytes, a PIL image, or a numpy uint8 array"),
+        (b"", r"the image is empty \(0 bytes\)"),
+        (b"hello, I am no image", r"the image of 22 bytes is no image in a supported format \(JPEG, PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", r"is no image in a supported format"),
+        (None, r"a image cannot be a NoneType; supported are a path, bytes, a PIL image, or a numpy uint8 array"),
         (bytearray(b"x"), r"cannot be a bytearray"),
         ([[1, 2], [3, 4]], r"cannot be a list"),
         (
@@ -149,7 +149,7 @@ def test_pillow_globals_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         (Image.new("RGB", (0, 5)), r"the PIL image has no pixels \(0 × 5\)"),
     ],
 )
-def test_what_is_no_picture_is_refused(source: Any, message: str) -> None:
+def test_what_is_no_image_is_refused(source: Any, message: str) -> None:
     refuse(source, message)
 
 
@@ -158,7 +158,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
     refuse(tmp_path / "empty.png", re.escape(f"{tmp_path}/empty.png is empty (0 bytes)"))
 
 
-@pytest.mark.parametrize("source", ["cat.jpg", b"data", Path("cat.jpg"), picture(2, 2), noise(4, 4, 3), iter([])])
-def test_a_single_picture_is_not_a_list(source: Any) -> None:
-    with pytest.raises(InputError, match=r"a list of pictures was expected, got \w+; pass \[picture\]"):
+@pytest.mark.parametrize("source", ["cat.jpg", b"data", Path("cat.jpg"), image(2, 2), noise(4, 4, 3), iter([])])
+def test_a_single_image_is_not_a_list(source: Any) -> None:
+    with pytest.raises(InputError, match=r"a list of images was expected, got \w+; pass \[image\]"):
         preprocess(source, TYPICAL)

@@ -18,24 +18,24 @@ from align_runtime import images
 from align_runtime.errors import InputError
 from align_runtime.images import decode, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
-from support.made_pictures import encoded, files, noise, of_mode, picture
-from support.picture_configs import ALIGN, TYPICAL, small
+from support.image_configs import ALIGN, TYPICAL, small
+from support.made_images import encoded, files, image, noise, of_mode
 
 RESAMPLES = range(6)
 
 
-def oracle(pictures: Sequence[Any], config: dict[str, Any]) -> numpy.ndarray:
+def oracle(images: Sequence[Any], config: dict[str, Any]) -> numpy.ndarray:
     """uint8 [n, height, width, 3] of transformers, before rescaling and normalisation."""
     processor = EfficientNetImageProcessorPil(**config)
     unscaled = {"do_rescale": False, "do_normalize": False, "include_top": False}
-    output = processor(list(pictures), do_convert_rgb=True, return_tensors="np", **unscaled)["pixel_values"]
+    output = processor(list(images), do_convert_rgb=True, return_tensors="np", **unscaled)["pixel_values"]
     assert output.dtype == numpy.uint8
     return output.transpose(0, 2, 3, 1)
 
 
-def assert_equal(pictures: Sequence[Any], config: dict[str, Any]) -> None:
-    ours = preprocess(pictures, ImagePreprocessing.from_hub(config, "test"))
-    numpy.testing.assert_array_equal(ours, oracle(pictures, config), strict=True)
+def assert_equal(images: Sequence[Any], config: dict[str, Any]) -> None:
+    ours = preprocess(images, ImagePreprocessing.from_hub(config, "test"))
+    numpy.testing.assert_array_equal(ours, oracle(images, config), strict=True)
 
 
 def sizes() -> list[tuple[int, int]]:
@@ -53,7 +53,7 @@ def test_pixels_are_bit_equal_on_210_sizes(resample: int) -> None:
     assert len(set(sizes())) >= 200
     config = {**ALIGN, "resample": resample}
     for index, (height, width) in enumerate(sizes()):
-        assert_equal([picture(height, width, index)], config)
+        assert_equal([image(height, width, index)], config)
 
 
 @pytest.mark.parametrize("resample", RESAMPLES)
@@ -76,7 +76,7 @@ def test_every_kind_of_size_and_crop(changes: dict[str, Any], resample: int) -> 
     draw = random.Random(2)
     shapes = [(draw.randint(9, 90), draw.randint(9, 90)) for _ in range(12)] + [(17, 60), (60, 17), (24, 24)]
     for index, (height, width) in enumerate(shapes):
-        assert_equal([picture(height, width, index)], small(resample=resample, **changes))
+        assert_equal([image(height, width, index)], small(resample=resample, **changes))
 
 
 def with_transparency(mode: str, transparency: int | bytes | tuple[int, ...]) -> Image.Image:
@@ -152,9 +152,9 @@ def opened(data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", files())
-def test_paths_and_bytes_are_the_picture_that_pillow_opens(name: str, tmp_path: Path) -> None:
+def test_paths_and_bytes_are_the_image_that_pillow_opens(name: str, tmp_path: Path) -> None:
     data = files()[name]
-    path = tmp_path / "picture"  # without a suffix: the contents decide
+    path = tmp_path / "image"  # without a suffix: the contents decide
     path.write_bytes(data)
     expected = oracle([opened(data)], small())
     for source in (data, path, str(path)):
@@ -164,7 +164,7 @@ def test_paths_and_bytes_are_the_picture_that_pillow_opens(name: str, tmp_path: 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_files_is_applied(orientation: int, kind: str) -> None:
-    source = picture(30, 50)
+    source = image(30, 50)
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(source, kind, exif=exif)
@@ -185,7 +185,7 @@ def test_a_pil_image_is_taken_as_it_is() -> None:
     """As transformers does: the orientation tag of an opened file is not applied, a later frame is not rewound."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert_equal([Image.open(io.BytesIO(encoded(picture(30, 50), "JPEG", exif=exif)))], small())
+    assert_equal([Image.open(io.BytesIO(encoded(image(30, 50), "JPEG", exif=exif)))], small())
     animation = Image.open(io.BytesIO(files()["gif animated"]))
     animation.seek(2)
     assert_equal([animation], small())
@@ -201,7 +201,7 @@ def test_inputs_are_not_changed() -> None:
 
 
 def test_many_kinds_at_once_and_none() -> None:
-    mixed = [picture(20, 30), files()["jpeg"], noise(12, 9, 4), of_mode("LA")]
+    mixed = [image(20, 30), files()["jpeg"], noise(12, 9, 4), of_mode("LA")]
     rows = [preprocess([one], TYPICAL)[0] for one in mixed]
     numpy.testing.assert_array_equal(preprocess(tuple(mixed), TYPICAL), numpy.stack(rows))
     empty = preprocess([], TYPICAL)
@@ -223,6 +223,6 @@ def test_threads_get_the_same_pixels() -> None:
 
 
 def test_decode_gives_an_rgb_image_and_does_not_copy_rgb() -> None:
-    source = picture(4, 5)
+    source = image(4, 5)
     assert decode(source) is source
     assert decode(noise(4, 5, 4)).mode == decode(files()["png LA"]).mode == "RGB"

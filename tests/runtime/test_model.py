@@ -33,7 +33,7 @@ def answers(tiny_bundle: Path) -> golden.Golden:
 
 def test_agrees_with_the_reference_from_text_and_file_on(model: Model, answers: golden.Golden) -> None:
     np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(model.embed_images(answers.pictures), answers.image_embeds, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(model.embed_images(answers.images), answers.image_embeds, rtol=0, atol=2e-5)
 
 
 def test_order_and_batching_do_not_matter(model: Model, answers: golden.Golden) -> None:
@@ -41,14 +41,14 @@ def test_order_and_batching_do_not_matter(model: Model, answers: golden.Golden) 
     together = model.embed_text(texts)
     alone = np.concatenate([model.embed_text([text]) for text in texts])
     np.testing.assert_allclose(together, alone, rtol=0, atol=BATCHING_TOLERANCE)
-    pictures = [*answers.pictures, *reversed(answers.pictures), answers.pictures[0]]
-    together = model.embed_images(pictures)
-    alone = np.concatenate([model.embed_images([picture]) for picture in pictures])
+    images = [*answers.images, *reversed(answers.images), answers.images[0]]
+    together = model.embed_images(images)
+    alone = np.concatenate([model.embed_images([image]) for image in images])
     np.testing.assert_allclose(together, alone, rtol=0, atol=BATCHING_TOLERANCE)
 
 
 def test_different_inputs_differ(model: Model, answers: golden.Golden) -> None:
-    for embeds in (model.embed_text(answers.texts), model.embed_images(answers.pictures)):
+    for embeds in (model.embed_text(answers.texts), model.embed_images(answers.images)):
         assert (embeds @ embeds.T).min() < 0.9
 
 
@@ -58,8 +58,8 @@ def test_nothing_gives_no_rows(model: Model) -> None:
         assert (embeds.shape, embeds.dtype) == ((0, dim), np.float32)
 
 
-def test_every_form_of_picture_gives_the_same(model: Model, answers: golden.Golden) -> None:
-    path = next(picture for picture in answers.pictures if picture.name == "cat.jpg")
+def test_every_form_of_image_gives_the_same(model: Model, answers: golden.Golden) -> None:
+    path = next(image for image in answers.images if image.name == "cat.jpg")
     image = Image.open(path)
     forms = [path, str(path), path.read_bytes(), image, np.asarray(image)]
     embeds = model.embed_images(forms)
@@ -73,13 +73,13 @@ def test_a_long_text_is_cut_at_the_limit(model: Model) -> None:
 
 
 def test_many_threads_share_a_model(model: Model, answers: golden.Golden) -> None:
-    expected_texts, expected_images = model.embed_text(answers.texts), model.embed_images(answers.pictures)
+    expected_texts, expected_images = model.embed_text(answers.texts), model.embed_images(answers.images)
     failures: list[str] = []
 
     def work(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(len(answers.texts))
         texts = model.embed_text([answers.texts[index] for index in order])
-        images = model.embed_images(answers.pictures)
+        images = model.embed_images(answers.images)
         if np.abs(texts - expected_texts[order]).max() > BATCHING_TOLERANCE:
             failures.append(f"texts of thread {seed}")
         if np.abs(images - expected_images).max() > BATCHING_TOLERANCE:
@@ -102,14 +102,14 @@ def test_similarity_divides_by_the_temperature(model: Model, answers: golden.Gol
 
 def test_classify_is_the_softmax_of_the_similarity(model: Model, answers: golden.Golden) -> None:
     labels = ["cat", "cup of coffee", "rocket"]
-    probabilities = model.classify(answers.pictures, labels)
+    probabilities = model.classify(answers.images, labels)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     texts = model.embed_text([f"a photo of a {label}" for label in labels])
-    logits = model.similarity(model.embed_images(answers.pictures), texts).astype(np.float64)
+    logits = model.similarity(model.embed_images(answers.images), texts).astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
     assert model.classify([], labels).shape == (0, 3)
-    other = model.classify(answers.pictures, labels, template="{}")
+    other = model.classify(answers.images, labels, template="{}")
     assert np.abs(other - probabilities).max() > 1e-4
 
 
@@ -124,11 +124,11 @@ def test_float32_pixel_input_gives_the_same(
         assert (tensor.name, tensor.dtype, tensor.shape[1]) == ("pixel_values", "float32", 3)
         other.warmup()
         np.testing.assert_allclose(
-            other.embed_images(answers.pictures), model.embed_images(answers.pictures), rtol=0, atol=2e-5
+            other.embed_images(answers.images), model.embed_images(answers.images), rtol=0, atol=2e-5
         )
         labels = ["cat", "rocket"]
         np.testing.assert_allclose(
-            other.classify(answers.pictures, labels), model.classify(answers.pictures, labels), rtol=0, atol=1e-4
+            other.classify(answers.images, labels), model.classify(answers.images, labels), rtol=0, atol=1e-4
         )
     assert verify.main([str(tmp_path / "bundle"), "--quiet"]) == 0
 
@@ -157,35 +157,35 @@ def test_repr_says_what_it_is(model: Model) -> None:
     assert repr(model) == f"<align_runtime.Model align-tiny fp32, {model.facts.embedding_dim} dimensions>"
 
 
-def test_one_text_or_one_picture_is_not_a_list(model: Model, answers: golden.Golden) -> None:
+def test_one_text_or_one_image_is_not_a_list(model: Model, answers: golden.Golden) -> None:
     for text in ("red circle", b"red", None, 3):
         kind = type(text).__name__
         with pytest.raises(InputError, match=f"embed_text takes a list of texts, not a {kind}; put one text into"):
             model.embed_text(text)  # type: ignore[arg-type]
-    array = np.zeros((50, 40, 3), np.uint8)  # 50 rows: 50 grey pictures, if it were taken for a list
-    path = answers.pictures[0]
+    array = np.zeros((50, 40, 3), np.uint8)  # 50 rows: 50 grey images, if it were taken for a list
+    path = answers.images[0]
     for image in (path, str(path), b"", bytearray(3), array, array[..., 0], Image.fromarray(array), None):
         kind = type(image).__name__
         with pytest.raises(InputError, match=f"embed_images takes a list of images, not a {kind}; put one image"):
             model.embed_images(image)  # type: ignore[arg-type]
     for labels in ("cat", b"cat", None):
         with pytest.raises(ConfigurationError, match=f"labels is a {type(labels).__name__}; give a list of labels"):
-            model.classify(answers.pictures, labels)  # type: ignore[arg-type]
+            model.classify(answers.images, labels)  # type: ignore[arg-type]
 
 
 def test_any_iterable_will_do(model: Model, answers: golden.Golden) -> None:
-    texts, pictures = ["a cat", "a cup"], answers.pixels[:3]
+    texts, images = ["a cat", "a cup"], answers.pixels[:3]
     for some in (tuple(texts), iter(texts), dict.fromkeys(texts), np.array(texts)):
         np.testing.assert_array_equal(model.embed_text(some), model.embed_text(texts))
-    for stack in (pictures, np.asfortranarray(pictures), iter(pictures)):
-        np.testing.assert_array_equal(model.embed_images(stack), model.embed_images(list(pictures)))
-    pictures.flags.writeable = False
-    assert len(model.embed_images(pictures)) == 3
+    for stack in (images, np.asfortranarray(images), iter(images)):
+        np.testing.assert_array_equal(model.embed_images(stack), model.embed_images(list(images)))
+    images.flags.writeable = False
+    assert len(model.embed_images(images)) == 3
     labels = ["cat", "cat", "", "{}"]
-    probabilities = model.classify(pictures, iter(labels), template="{} or {}")
+    probabilities = model.classify(images, iter(labels), template="{} or {}")
     np.testing.assert_array_equal(probabilities[:, 0], probabilities[:, 1])
     texts = model.embed_text([f"{label} or {label}" for label in labels])
-    logits = model.similarity(model.embed_images(pictures), texts)
+    logits = model.similarity(model.embed_images(images), texts)
     np.testing.assert_allclose(np.log(probabilities[:, 2] / probabilities[:, 0]), logits[:, 2] - logits[:, 0], 1e-3)
 
 
@@ -201,15 +201,15 @@ def test_an_error_names_the_place_in_the_whole_input(model: Model, answers: gold
     with pytest.raises(InputError, match=r"input 2: .*int") as caught:
         model.embed_text(["a", "b", 3])  # type: ignore[list-item]
     assert caught.value.index == 2
-    pictures = [*answers.pictures, *answers.pictures, b"no picture"]
-    with pytest.raises(InputError, match=f"^input {len(pictures) - 1}: ") as caught:
-        model.embed_images(pictures)
-    assert caught.value.index == len(pictures) - 1
+    images = [*answers.images, *answers.images, b"no image"]
+    with pytest.raises(InputError, match=f"^input {len(images) - 1}: ") as caught:
+        model.embed_images(images)
+    assert caught.value.index == len(images) - 1
 
 
-def test_truncated_picture(model: Model, answers: golden.Golden) -> None:
+def test_truncated_image(model: Model, answers: golden.Golden) -> None:
     buffer = io.BytesIO()
-    Image.open(answers.pictures[0]).save(buffer, "PNG")
+    Image.open(answers.images[0]).save(buffer, "PNG")
     with pytest.raises(InputError, match=r"input 0: .*truncated"):
         model.embed_images([buffer.getvalue()[: len(buffer.getvalue()) // 2]])
 
@@ -237,12 +237,12 @@ def test_similarity_takes_what_numpy_takes(model: Model, answers: golden.Golden)
 
 def test_classify_needs_labels_and_a_place_for_them(model: Model, answers: golden.Golden) -> None:
     with pytest.raises(ConfigurationError, match="there are no labels"):
-        model.classify(answers.pictures, [])
+        model.classify(answers.images, [])
     with pytest.raises(ConfigurationError, match=r"a label cannot be a int \(3\); pass a str"):
-        model.classify(answers.pictures, ["cat", 3])  # type: ignore[list-item]
+        model.classify(answers.images, ["cat", 3])  # type: ignore[list-item]
     for template in ("a photo", "a {0}", None):
         with pytest.raises(ConfigurationError, match=re.escape(f"the template is {template!r}; it needs {{}} where")):
-            model.classify(answers.pictures, ["cat"], template=template)  # type: ignore[arg-type]
+            model.classify(answers.images, ["cat"], template=template)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from align_exporter.towers import TextTower
+from align_exporter.graph.towers import TextTower
 from align_reference.checkpoint import load_model
 from align_reference.config import AlignConfig
 from align_reference.model import AlignModel
@@ -45,9 +45,9 @@ def test_exported_graphs_count_what_torch_counts(tiny_bundle: Path, tiny_checkpo
     bundle, model = Bundle.open(tiny_bundle), load_model(tiny_checkpoint)
     length = bundle.manifest.model.max_length
     tokens = torch.ones((1, length), dtype=torch.int64)
-    pictures = torch.zeros((1, 3, *bundle.manifest.preprocessing.output_size))
+    images = torch.zeros((1, 3, *bundle.manifest.preprocessing.output_size))
     expected = {
-        "vision": macs_of(model.vision_model, pictures),
+        "vision": macs_of(model.vision_model, images),
         "text": macs_of(TextTower(model).eval(), tokens, tokens),
     }
     for graph in bundle.manifest.graphs:
@@ -68,7 +68,7 @@ def test_text_macs_follow_the_length(tiny_bundle: Path, tiny_checkpoint: Path) -
             assert content_of(tiny_bundle / "onnx" / f"{name}.onnx", length).macs == expected
 
 
-def convolutions(tower: nn.Module, pictures: torch.Tensor) -> list[tuple[nn.Conv2d, torch.Size, torch.Size]]:
+def convolutions(tower: nn.Module, images: torch.Tensor) -> list[tuple[nn.Conv2d, torch.Size, torch.Size]]:
     """Every convolution with the shapes of its input and output, in the order of the forward pass."""
     calls: list[tuple[nn.Conv2d, torch.Size, torch.Size]] = []
 
@@ -79,7 +79,7 @@ def convolutions(tower: nn.Module, pictures: torch.Tensor) -> list[tuple[nn.Conv
     for module in tower.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(note)
-    tower(pictures)
+    tower(images)
     return calls
 
 
@@ -87,9 +87,9 @@ def test_published_size_has_the_macs_of_its_architecture(tmp_path: Path) -> None
     """From shapes alone: the graph names external weights that are nowhere, and the reference is on the meta device."""
     with torch.device("meta"):
         tower = AlignModel(AlignConfig.from_dict(checkpoints.full_size_config())).vision_model.eval()
-        pictures = torch.zeros(1, 3, 289, 289)
+        images = torch.zeros(1, 3, 289, 289)
     nodes, values, weights = [], [], []
-    for index, (module, before, after) in enumerate(convolutions(tower, pictures)):
+    for index, (module, before, after) in enumerate(convolutions(tower, images)):
         names = f"in{index}", f"weight{index}", f"out{index}"
         nodes.append(helper.make_node("Conv", names[:2], names[2:], group=module.groups))
         values.append(onnx_models.value(names[0], ["batch", *before[1:]]))
@@ -104,7 +104,7 @@ def test_published_size_has_the_macs_of_its_architecture(tmp_path: Path) -> None
         return content_of(onnx_models.write(tmp_path, onnx_models.model(kept, values, weights)), 64).macs["float32"]
 
     assert len(nodes) == 1 + 4 * 55 + 51  # four blocks at the beginning do not expand
-    assert counted(lambda *_: True) == macs_of(tower, pictures) == pytest.approx(8.40e9, rel=1e-3)
+    assert counted(lambda *_: True) == macs_of(tower, images) == pytest.approx(8.40e9, rel=1e-3)
     # Squeeze-excite is pointwise too: 0.01e9, on its single pixel.
     assert counted(lambda node, held: list(held.dims[2:]) == [1, 1]) == pytest.approx(7.94e9, rel=1e-3)
     assert counted(lambda node, held: node.attribute[0].i > 1) == pytest.approx(0.42e9, rel=1e-2)

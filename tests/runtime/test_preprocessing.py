@@ -14,7 +14,7 @@ from transformers.models.efficientnet.image_processing_pil_efficientnet import E
 
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.hub_preprocessing import DEFAULTS, IGNORED, NEUTRAL
-from align_runtime.picture_size import Size
+from align_runtime.image_size import Size
 from align_runtime.preprocessing import CANONICAL_KEYS, ImagePreprocessing
 
 ALIGN_BASE: dict[str, Any] = {
@@ -217,12 +217,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"do_center_crop": True, "crop_size": {"shortest_edge": 9}},
         r"crop_size is \{.*\}; a crop needs a height",
     ),
-    ({"size": {"shortest_edge": 40}}, r"the output size depends on the picture \(with size \{'shortest_edge': 40\}"),
+    ({"size": {"shortest_edge": 40}}, r"the output size depends on the image \(with size \{'shortest_edge': 40\}"),
     (
         {"size": 40, "default_to_square": False},
-        r".* depends on the picture.*; set do_center_crop and crop_size, or give",
+        r".* depends on the image.*; set do_center_crop and crop_size, or give",
     ),
-    ({"do_resize": False}, r"the output size depends on the picture \(without a resize and without a centre crop\)"),
+    ({"do_resize": False}, r"the output size depends on the image \(without a resize and without a centre crop\)"),
     ({"rescale_factor": float("nan")}, r"rescale_factor is nan; a finite number was expected"),
     ({"rescale_factor": float("inf")}, r"rescale_factor is inf; a finite number was expected"),
     ({"rescale_factor": 10**400}, r"rescale_factor is an integer of 1329 bits; no float holds it"),

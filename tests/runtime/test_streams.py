@@ -14,7 +14,7 @@ import pytest
 import align_runtime
 from align_runtime import ConfigurationError, InputError, Model, golden, text_embedding
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.streams import available_cores, stream_count
+from align_runtime.scheduling import available_cores, stream_count
 from align_runtime.tower import Tower
 
 TOLERANCE = 1e-5  # texts meet others in their batches
@@ -40,11 +40,11 @@ def streamed(tiny_bundle: Path) -> Iterator[Model]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 20])
-def test_streams_change_no_picture(whole: Model, streamed: Model, answers: golden.Golden, count: int) -> None:
-    pictures = [answers.pictures[index % len(answers.pictures)] for index in range(count)]
-    embeds = streamed.embed_images(iter(pictures))
-    np.testing.assert_allclose(embeds, whole.embed_images(pictures), rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(embeds, streamed.embed_images(pictures))
+def test_streams_change_no_image(whole: Model, streamed: Model, answers: golden.Golden, count: int) -> None:
+    images = [answers.images[index % len(answers.images)] for index in range(count)]
+    embeds = streamed.embed_images(iter(images))
+    np.testing.assert_allclose(embeds, whole.embed_images(images), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(embeds, streamed.embed_images(images))
     pixels = answers.pixels[np.arange(count) % len(answers.pixels)]
     np.testing.assert_allclose(streamed.embed_pixels(pixels), whole.embed_pixels(pixels), rtol=0, atol=1e-6)
 
@@ -68,10 +68,10 @@ def test_many_inputs_go_through_streams_and_one_does_not(
         return original(tower, inputs)
 
     monkeypatch.setattr(Tower, "run_stream", run_stream)
-    streamed.embed_images(answers.pictures[:2])
+    streamed.embed_images(answers.images[:2])
     streamed.embed_text(answers.texts[:5])
     assert threads == []
-    streamed.embed_images(answers.pictures[:3])
+    streamed.embed_images(answers.images[:3])
     streamed.embed_text(answers.texts[:6])
     assert len(threads) == 3 + 3
     assert all(name.startswith("align") for name in threads)
@@ -91,23 +91,23 @@ def test_the_number_of_threads_changes_no_bit(tiny_bundle: Path, answers: golden
 
 
 def test_errors_name_their_place_whatever_thread_finds_them(streamed: Model, answers: golden.Golden) -> None:
-    pictures = [*answers.pictures, b"no picture", *answers.pictures, b"nor this"]
+    images = [*answers.images, b"no image", *answers.images, b"nor this"]
     for _ in range(5):
-        with pytest.raises(InputError, match=f"^input {len(answers.pictures)}: ") as caught:
-            streamed.embed_images(pictures)
-        assert caught.value.index == len(answers.pictures)
+        with pytest.raises(InputError, match=f"^input {len(answers.images)}: ") as caught:
+            streamed.embed_images(images)
+        assert caught.value.index == len(answers.images)
 
 
-def test_an_endless_stream_of_pictures_is_read_a_little_ahead(streamed: Model, answers: golden.Golden) -> None:
+def test_an_endless_stream_of_images_is_read_a_little_ahead(streamed: Model, answers: golden.Golden) -> None:
     taken = 0
 
-    def pictures() -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         nonlocal taken
         while True:
             taken += 1
             yield answers.pixels[taken % len(answers.pixels)]
 
-    parts = streamed.iter_embed_images(pictures())
+    parts = streamed.iter_embed_images(images())
     for _ in range(10):
         assert next(parts).shape == (1, streamed.facts.embedding_dim)
     assert taken <= 10 + 2 * 3 + 1
@@ -131,7 +131,7 @@ def test_texts_are_read_window_by_window(
 
 def test_a_model_that_was_closed_meanwhile_says_so(tiny_bundle: Path, answers: golden.Golden) -> None:
     model = align_runtime.load(tiny_bundle, streams=2)
-    parts = model.iter_embed_images([*answers.pictures] * 4)
+    parts = model.iter_embed_images([*answers.images] * 4)
     next(parts)
     model.close()
     with pytest.raises(ConfigurationError, match="the model is closed"):

@@ -88,7 +88,7 @@ def _inputs(graph: Graph, answers: Golden) -> dict[str, NDArray[np.generic]]:
 
 def _expected(graph: Graph, answers: Golden) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     if graph.tower == "vision":
-        return answers.image_embeds, tuple(picture.name for picture in answers.pictures)
+        return answers.image_embeds, tuple(image.name for image in answers.images)
     return answers.text_embeds, tuple(map(repr, answers.texts))
 
 

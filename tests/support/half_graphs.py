@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_exporter.fp16.rounding import rounded
+from align_exporter.fp16.emulate import rounded
 
 
 def run_rounded(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:

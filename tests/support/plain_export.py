@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from align_exporter.peers import PlainTextTower
+from align_exporter.baselines import PlainTextTower
 from align_reference.model import AlignModel, unit_length
 
 BATCH, MAX_SEQUENCE = torch.export.Dim("batch"), 64

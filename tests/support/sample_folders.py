@@ -1,4 +1,4 @@
-"""Pictures and archives of them for the tests of samples."""
+"""Images and archives of them for the tests of samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed: int, side: int = 12) -> bytes:
+def image(seed: int, side: int = 12) -> bytes:
     """A PNG of noise, always the same for a `seed`."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -20,9 +20,9 @@ def picture(seed: int, side: int = 12) -> bytes:
     return stream.getvalue()
 
 
-def pictures(count: int) -> dict[str, bytes]:
-    """`count` pictures by name."""
-    return {f"{index % 3}/{index:03d}.png": picture(index) for index in range(count)}
+def images(count: int) -> dict[str, bytes]:
+    """`count` images by name."""
+    return {f"{index % 3}/{index:03d}.png": image(index) for index in range(count)}
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -9,20 +9,19 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from align_exporter import gate
-from align_exporter.contract import GraphContract
+from align_exporter import parity_gate as gate
 from align_exporter.engine.builder import build_plan
 from align_exporter.engine.cache import engine_staleness
 from align_exporter.engine.layers import check_layers, layers_of
 from align_exporter.engine.outcome import EngineOutcome
 from align_exporter.engine.request import EngineRequest, profiles_of
-from align_exporter.tensorrt_rules import check_tensorrt
+from align_exporter.graph.contract import GraphContract
+from align_exporter.trt_lint import check_tensorrt
 from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
-from align_runtime.engine_choice import sidecar_of, source_of
-from align_runtime.engine_entry import ENGINES, EngineEntry, Machine, Shapes
+from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, sidecar_of, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity
 from align_runtime.precision import product_types

@@ -11,8 +11,7 @@ from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
 from align_runtime.backends.tensorrt.machine import this_machine
 from align_runtime.console import Progress
-from align_runtime.engine_choice import version
-from align_runtime.engine_entry import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineOptions, Machine, Shapes
+from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineOptions, Machine, Shapes, version
 from align_runtime.errors import BackendUnavailableError, BuildError
 
 if TYPE_CHECKING:

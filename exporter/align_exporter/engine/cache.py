@@ -8,8 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from align_runtime.bundle import Bundle
-from align_runtime.engine_choice import check_plan, engines_of, sidecar_of
-from align_runtime.engine_entry import ENGINES, EngineEntry, EngineOptions, Machine, Shapes
+from align_runtime.engines import (
+    ENGINES,
+    EngineEntry,
+    EngineOptions,
+    Machine,
+    Shapes,
+    check_plan,
+    engines_of,
+    sidecar_of,
+)
 from align_runtime.errors import BundleError
 from align_runtime.manifest import Manifest
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align_runtime.console import table
-from align_runtime.engine_entry import EngineEntry
+from align_runtime.engines import EngineEntry
 from align_runtime.precision import describe
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from align_runtime.backends.buckets import BATCHES, default_lengths
-from align_runtime.engine_entry import EngineOptions, Shapes
+from align_runtime.engines import EngineOptions, Shapes
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 

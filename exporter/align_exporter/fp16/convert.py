@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from align_exporter.fp16.neighbours import is_float
+from align_exporter.graph.ir_helpers import is_float
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 NAMES = {HALF: "float16", SINGLE: "float32"}

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from align_calibration.ranges import FP16_MAX, TensorRange
-from align_exporter.fp16.neighbours import floats, is_float, neighbours, readers_of
 from align_exporter.fp16.rules import MAC_OPERATORS, rules
+from align_exporter.graph.ir_helpers import floats, is_float, neighbours, readers_of
 from align_runtime.errors import BuildError
 from align_runtime.graph_entry import Island
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from align_exporter.fp16.neighbours import floats, is_float, producers, readers
+from align_exporter.graph.ir_helpers import floats, is_float, producers, readers
 
 MAC_OPERATORS = ("Conv", "MatMul", "Gemm")
 # Sums of squares and of exponentials: FP16 overflows at 256², and TensorRT computes what is written.
@@ -22,7 +22,7 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
     - squeeze-excite in blocks without a residual: a gate is rounded once for a whole channel, which no later mean
       averages out, and such a block is all that its followers see. On conditioned full-size weights the worst
       mean-centred cosine is 0.9995 without and 0.9997 with these seven blocks in FP32
-      (tests/figures/measure_fp16.py);
+      (benchmarks/measure_fp16.py);
     - what is made of integers, up to the first product: the normalisation of bytes, which cancels, and the attention
       mask with its addition to the scores, which ends in the lowest float32.
     """

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.cache import StatisticsCache
 from align_calibration.histograms import Histogram, measure_histograms
-from align_calibration.observe import Batch, run_batches
+from align_calibration.run_instrumented import Batch, run_batches
+from align_calibration.statistics_cache import StatisticsCache
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError
 
@@ -23,7 +23,7 @@ class Calibration:
 
     Attributes:
         samples: inputs by name, one sample each; none for a graph that needs no scales.
-        folder: as in `align_calibration.observe.run_batches`.
+        folder: as in `align_calibration.run_instrumented.run_batches`.
         cache: where statistics outlive a killed export; None for nowhere.
         progress: what shows how far the runs are.
     """

@@ -23,7 +23,7 @@ def unit_of(node: ir.Node) -> str:
 
 
 def unit_macs(nodes: Iterable[ir.Node]) -> dict[str, int]:
-    """The parts that `nodes` belong to, in order, and how many MACs each of them has for one picture or one token."""
+    """The parts that `nodes` belong to, in order, and how many MACs each of them has for one image or one token."""
     macs: Counter[str] = Counter()
     for node in nodes:
         macs[unit_of(node)] += _macs(node)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from align_bench.page.drawing import across, label, percent
+from align_bench.page.markup import Markup, element
 from align_exporter.report import figures
 from align_exporter.report.record import ErrorHistogram
-from align_runtime.page.drawing import across, label, percent
-from align_runtime.page.markup import Markup, element
 
 HATCHED = ("float32", "float64")  # types drawn with the pattern of `definitions`; others are plain
 

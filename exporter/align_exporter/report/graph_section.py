@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from align_bench.page.markup import Markup, element
+from align_bench.page.parts import code, facts, figure, more, section, table, title_of, verdict_of
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram
 from align_exporter.report.quantization_section import quantization
 from align_exporter.report.record import BuildRecord, GraphRecord
 from align_runtime.graph_entry import Island, TensorSpec
-from align_runtime.page.markup import Markup, element
-from align_runtime.page.parts import code, facts, figure, more, section, table, title_of, verdict_of
 
 WORST_SAMPLES = 5
 SHOWN_NAMES = 3  # of an island's operators and reasons; the others are folded away

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from align_bench.page.document import contents, document
+from align_bench.page.markup import Markup, element
+from align_bench.page.parts import code
 from align_exporter.report.charts import definitions
 from align_exporter.report.graph_section import graph_sections
 from align_exporter.report.origin import check_again, phases, provenance
 from align_exporter.report.overview import sizes_and_precision, verdict
 from align_exporter.report.range_section import range_section
 from align_exporter.report.record import BuildRecord
-from align_runtime.page.document import contents, document
-from align_runtime.page.markup import Markup, element
-from align_runtime.page.parts import code
 
 CONTENTS = (
     ("verdict", "Verdict"),

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from align_bench.page.markup import Markup, element
+from align_bench.page.parts import code, facts, section, table
 from align_exporter.report import figures
 from align_exporter.report.charts import bar
 from align_exporter.report.record import BuildRecord
 from align_exporter.report.sample_section import own_samples
-from align_runtime.page.markup import Markup, element
-from align_runtime.page.parts import code, facts, section, table
 from align_runtime.preprocessing import RESAMPLING, ImagePreprocessing
 
 
@@ -38,7 +38,7 @@ def provenance(record: BuildRecord) -> Markup:
         *own_samples(record.samples),
         element("h3", "Model"),
         facts(_model(record)),
-        element("h3", "Preprocessing of pictures"),
+        element("h3", "Preprocessing of images"),
         facts(_preprocessing(record.preprocessing)),
         element("h3", "Options"),
         facts(_options(source.options)),

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from align_bench.page.markup import Markup, element
+from align_bench.page.parts import code, facts, section, table, title_of, verdict_of
 from align_exporter.report import figures
 from align_exporter.report.charts import bar, stacked_bar
 from align_exporter.report.record import BuildRecord, GraphRecord
 from align_runtime.graph_entry import ANY_TARGET
-from align_runtime.page.markup import Markup, element
-from align_runtime.page.parts import code, facts, section, table, title_of, verdict_of
 from align_runtime.parity import Parity
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from statistics import median
 
-from align_exporter.int8.acceptance import INT8
+from align_bench.page.markup import Markup, element
+from align_bench.page.parts import code, figure, more, table
+from align_exporter.int8.speed import INT8
 from align_exporter.report import figures
 from align_exporter.report.record import GraphRecord
 from align_exporter.report.target_chart import target_curve
 from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Quantization
-from align_runtime.page.markup import Markup, element
-from align_runtime.page.parts import code, figure, more, table
 
 SHOWN_PARTS = 3  # the others are folded away
 CAPTION = "Every dot is a graph that was tried; the filled one was taken."

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from align_bench.page.drawing import across, label, percent
+from align_bench.page.markup import Markup, element
 from align_calibration.ranges import TensorRange
 from align_exporter.report import figures
-from align_runtime.page.drawing import across, label, percent
-from align_runtime.page.markup import Markup, element
 
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
 FP16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2⁻¹⁴; below it digits are lost

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from align_calibration.dataset.calibration_dataset import CalibrationDataset
 from align_calibration.ranges import TensorRange
-from align_calibration.samples.own_samples import OwnSamples
-from align_exporter.int8.acceptance import Race
-from align_exporter.int8.accuracy import Target
-from align_exporter.int8.search import Trial
-from align_exporter.int8.target import Point
+from align_exporter.int8.calibrate import Trial
+from align_exporter.int8.fidelity import Target
+from align_exporter.int8.mixed_precision import Point
+from align_exporter.int8.speed import Race
 from align_runtime.errors import ParityError
 from align_runtime.graph_entry import Graph
 from align_runtime.manifest import ModelFacts, Provenance
@@ -139,7 +139,7 @@ class BuildRecord:
     phases: tuple[Phase, ...]
     built: str
     machine: Mapping[str, str]
-    samples: OwnSamples | None = None
+    samples: CalibrationDataset | None = None
 
     def kept(self, tower: str) -> Mapping[str, str]:
         """The operators of `tower` that stayed FP32 in any of its FP16 graphs: name → ``"rule"`` or ``"island"``."""

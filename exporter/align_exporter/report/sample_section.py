@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from align_calibration.samples.own_samples import SAMPLES_NAME, OwnSamples
-from align_runtime.page.markup import Markup, element
-from align_runtime.page.parts import code, facts, table
+from align_bench.page.markup import Markup, element
+from align_bench.page.parts import code, facts, table
+from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
 
 
-def own_samples(samples: OwnSamples | None) -> list[Markup]:
+def own_samples(samples: CalibrationDataset | None) -> list[Markup]:
     """A heading and what follows; nothing where there are none."""
     if samples is None:
         return []

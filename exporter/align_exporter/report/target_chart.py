@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from align_exporter.int8.target import Point
+from align_bench.page.drawing import across, label, percent
+from align_bench.page.markup import Markup, element
+from align_exporter.int8.mixed_precision import Point
 from align_exporter.report import figures
-from align_runtime.page.drawing import across, label, percent
-from align_runtime.page.markup import Markup, element
 
 TOP, BOTTOM, HEIGHT = 22, 128, 164  # pixels
 LEFT, RIGHT = 0.04, 0.96  # fractions of the width, where the smallest and the largest share stand

@@ -29,7 +29,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Buckets:
-    """Batches, and lengths of texts; no lengths for pictures. Both ascending."""
+    """Batches, and lengths of texts; no lengths for images. Both ascending."""
 
     batches: tuple[int, ...]
     lengths: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""``align-classify BUNDLE IMAGE… --labels …``: zero-shot classification of pictures."""
+"""``align-classify BUNDLE IMAGE… --labels …``: zero-shot classification of images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from align_runtime.similarity import DEFAULT_TEMPLATE
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 2 a wrong call or input that cannot be read."""
     parser = argparse.ArgumentParser(
-        prog="align-classify", description="Tell which of some labels fits a picture best (zero-shot classification)."
+        prog="align-classify", description="Tell which of some labels fits a image best (zero-shot classification)."
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--labels", nargs="+", metavar="LABEL", help="the labels to choose from")
     labels.add_argument("--labels-file", type=Path, metavar="FILE", help="a text file with one label per line")
     parser.add_argument("--template", default=DEFAULT_TEMPLATE, help=f"default: {DEFAULT_TEMPLATE!r}")
-    parser.add_argument("--top", type=int, default=3, help="labels shown per picture (default: 3)")
+    parser.add_argument("--top", type=int, default=3, help="labels shown per image (default: 3)")
     parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
     add_device_options(parser)
     add_output_options(parser)

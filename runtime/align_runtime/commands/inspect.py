@@ -8,7 +8,7 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import add_output_options, run, table
-from align_runtime.engine_choice import engines_of
+from align_runtime.engines import engines_of
 from align_runtime.graph_entry import ANY_SPEED, FASTER, NOT_MEASURED, SAMPLE_WORDS, Graph, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
@@ -56,7 +56,7 @@ def _as_text(bundle: Bundle) -> str:
     lines = [
         f"{bundle.folder}: {provenance.name}{f' at {provenance.revision}' if provenance.revision else ''}, "
         f"{len(manifest.files)} files, {total / 1e6:.1f} MB",
-        f"embeddings of {facts.embedding_dim} numbers, temperature {facts.temperature:.4g}; pictures {height}×{width}, "
+        f"embeddings of {facts.embedding_dim} numbers, temperature {facts.temperature:.4g}; images {height}×{width}, "
         f"texts of up to {facts.max_length} tokens",
         f"options: {options}",
         f"made with {tools}",

@@ -47,7 +47,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_as_json(bundle, checks, failures)))
     else:
-        _print(bundle, len(expected.texts), len(expected.pictures), checks, failures, options.device)
+        _print(bundle, len(expected.texts), len(expected.images), checks, failures, options.device)
     return 1 if failures else 0
 
 
@@ -72,9 +72,7 @@ def _as_json(bundle: Bundle, checks: list[GraphCheck], failures: list[str]) -> d
     }
 
 
-def _print(
-    bundle: Bundle, texts: int, pictures: int, checks: list[GraphCheck], failures: list[str], device: str
-) -> None:
+def _print(bundle: Bundle, texts: int, images: int, checks: list[GraphCheck], failures: list[str], device: str) -> None:
     rows = [
         [
             check.tower,
@@ -93,7 +91,7 @@ def _print(
     print(
         f"{bundle.folder}: {bundle.manifest.provenance.name}, {len(bundle.manifest.files)} files with the right hashes"
     )
-    print(f"{texts} texts and {pictures} pictures against the embeddings of the PyTorch reference:\n")
+    print(f"{texts} texts and {images} images against the embeddings of the PyTorch reference:\n")
     print(table(headings, rows, right=(4, 5, 6, 7)))
     for line in _elsewhere(checks, device):
         print(line)

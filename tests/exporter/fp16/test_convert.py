@@ -11,8 +11,8 @@ import onnx_ir as ir
 import onnxruntime
 
 from align_exporter.fp16.convert import convert
-from align_exporter.fp16.rounding import rounded
-from align_exporter.passes.unused import RemoveUnused
+from align_exporter.fp16.emulate import rounded
+from align_exporter.graph.passes.unused import RemoveUnused
 from support.graphs import CHAIN, typed
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT

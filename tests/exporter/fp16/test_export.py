@@ -15,11 +15,11 @@ import pytest
 from safetensors.torch import load_file
 
 import align_runtime
-from align_exporter import gate
-from align_exporter.build import _check_patterns
+from align_exporter import parity_gate as gate
 from align_exporter.command import main
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.rules import rules
+from align_exporter.pipeline import _check_patterns
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime import Bundle, ConfigurationError, golden
@@ -64,7 +64,7 @@ def rounded_parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) ->
         inputs = {"input_ids": expected.input_ids, "attention_mask": expected.attention_mask}
         return compare(run_rounded(model, inputs, folder, batch=64), expected.text_embeds, expected.texts)
     actual = run_rounded(model, {"pixels": expected.pixels}, folder, batch=64)
-    return compare(actual, expected.image_embeds, [picture.name for picture in expected.pictures])
+    return compare(actual, expected.image_embeds, [image.name for image in expected.images])
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import pytest
 
 from align_calibration.ranges import TensorRange
+from align_exporter.export_options import FP16_HEADROOM
 from align_exporter.fp16 import islands
 from align_exporter.fp16.islands import assign
 from align_exporter.fp16.rules import rules
-from align_exporter.options import FP16_HEADROOM
 from align_runtime import BuildError
 from support.graphs import CHAIN, typed
 

@@ -15,11 +15,11 @@ import pytest
 import align_runtime
 from align_calibration.observers import OBSERVERS
 from align_calibration.statistics import statistics_key
-from align_exporter import gate
+from align_exporter import parity_gate as gate
 from align_exporter.command import main
-from align_exporter.int8.acceptance import ROUNDS, Race
+from align_exporter.int8.cpu_text import quantize_per_token
 from align_exporter.int8.fusion import check_fused, kernels
-from align_exporter.int8.per_token import quantize_per_token
+from align_exporter.int8.speed import ROUNDS, Race
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
@@ -113,7 +113,7 @@ def test_verify_and_inspect_tell(bundle: Bundle, capsys: pytest.CaptureFixture[s
     assert "int8 94.5 %, float32 5.5 %" in capsys.readouterr().out
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
-    assert "on 128 pictures; kept whatever its speed" in printed
+    assert "on 128 images; kept whatever its speed" in printed
     assert "activations quantised as they come" in printed
 
 
@@ -129,14 +129,14 @@ def test_the_report_holds_trials_and_races(bundle: Bundle) -> None:
     assert all(len(values) == ROUNDS for race in vision["races"] for values in race["seconds"].values())
     assert records["onnx/vision_model.onnx"]["races"] == []
     page = (bundle.folder / "report.html").read_text()
-    assert "Ways of calibrating on 128 pictures" in page
+    assert "Ways of calibrating on 128 images" in page
     assert "kept whatever its speed" in page
 
 
 def test_two_builds_are_the_same_but_for_the_report(
-    bundle: Bundle, tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path
+    bundle: Bundle, tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--int8", "--keep-slower", "--pictures", str(calibration_pictures), "--samples", "128")
+    arguments = ("--int8", "--keep-slower", "--images", str(calibration_images), "--samples", "128")
     assert export(tiny_checkpoint, tmp_path / "again", *arguments) == 0
     for file in sorted(path for path in bundle.folder.rglob("*") if path.is_file()):
         name = file.relative_to(bundle.folder)
@@ -199,7 +199,7 @@ def test_a_missed_gate_says_how_far_it_got_and_leaves_nothing(
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
     message = capsys.readouterr().err
     assert "onnx/vision_model_int8_cpu.onnx: min_cosine is 0.9" in message
-    assert "the best of 8 ways of calibrating on 8 pictures" in message
+    assert "the best of 8 ways of calibrating on 8 images" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,7 +211,7 @@ def test_a_slower_graph_is_refused(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     slower = Race("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
-    monkeypatch.setattr("align_exporter.int8_graphs.race", lambda *_: (slower,))
+    monkeypatch.setattr("align_exporter.int8.build.race", lambda *_: (slower,))
     assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--no-calibration-cache") == 1
     assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -227,7 +227,7 @@ def test_a_faster_graph_is_recorded_and_raced_against_every_float_graph(
         rivals.append({name: file.name for name, file in files.items()})
         return (Race("batch 1", {name: (1.25 if name == "int8" else 2.0,) * ROUNDS for name in files}),)
 
-    monkeypatch.setattr("align_exporter.int8_graphs.race", won)
+    monkeypatch.setattr("align_exporter.int8.build.race", won)
     arguments = ("--fp16", "--int8", "--int8-target", "cpu", "--no-calibration-cache")
     assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), *arguments]) == 0
     assert rivals == [
@@ -240,7 +240,7 @@ def test_a_faster_graph_is_recorded_and_raced_against_every_float_graph(
     ]
     graphs = int8_graphs(Bundle.open(tmp_path / "bundle"))
     assert {graph.quantization.speed for graph in graphs.values() if graph.quantization} == {FASTER}
-    warning = "INT8 scales of vision were measured on 8 pictures; 128 or more of the kind that the service sees"
+    warning = "INT8 scales of vision were measured on 8 images; 128 or more of the kind that the service sees"
     assert capsys.readouterr().err.count(warning) == 1
 
 
@@ -292,7 +292,7 @@ def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle:
     [
         (["--keep-slower"], "do nothing without --int8"),
         (["--target-cosine", "0.9"], "do nothing without --int8"),
-        (["--pictures", "x"], "--pictures does nothing without --fp16 or --int8"),
+        (["--images", "x"], "--images does nothing without --fp16 or --int8"),
         (["--captions", "x.txt"], "--captions does nothing without --fp16 or --int8"),
         (["--int8-target", "cpu"], "do nothing without --int8"),
         (
@@ -303,7 +303,7 @@ def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle:
         (["--int8", "--opset", "18"], "--int8 is given with --opset 18; 19 or later is needed"),
         (["--int8", "--target-cosine", "1.5"], "--target-cosine is 1.5; a number between 0 and 1"),
         (["--int8", "--target-agreement", "nan"], "--target-agreement is nan; a number between 0 and 1"),
-        (["--int8", "--target-cosine", "0.9"], "--target-cosine: a target is checked on pictures that are kept out"),
+        (["--int8", "--target-cosine", "0.9"], "--target-cosine: a target is checked on images that are kept out"),
         (["--target-agreement", "0.9"], "do nothing without --int8"),
     ],
 )

@@ -26,9 +26,9 @@ def int8_graphs(bundle: Bundle) -> dict[str, Graph]:
 
 
 def test_parts_stay_float_until_the_target_is_met(
-    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--int8", "--int8-target", "cpu", "--keep-slower", "--pictures", str(calibration_pictures))
+    arguments = ("--int8", "--int8-target", "cpu", "--keep-slower", "--images", str(calibration_images))
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--target-cosine", "0.999") == 0
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.manifest.provenance.options["target_cosine"] == 0.999
@@ -58,14 +58,14 @@ def test_parts_stay_float_until_the_target_is_met(
 
 
 def test_a_target_that_cannot_be_met_is_said_and_leaves_nothing(
-    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (
         "--int8",
         "--int8-target",
         "cpu",
-        "--pictures",
-        str(calibration_pictures),
+        "--images",
+        str(calibration_images),
         "--target-cosine",
         "0.999999",
     )
@@ -80,10 +80,10 @@ def test_a_target_that_cannot_be_met_is_said_and_leaves_nothing(
 
 
 def test_parts_stay_float_in_a_graph_for_gpus_too(
-    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path
+    tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path
 ) -> None:
     """The target is met by what is written, with every FP16 value rounded, and no rule of TensorRT is broken."""
-    arguments = ("--int8", "--int8-target", "gpu", "--pictures", str(calibration_pictures))
+    arguments = ("--int8", "--int8-target", "gpu", "--images", str(calibration_images))
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--target-cosine", "0.9985") == 0
     bundle = Bundle.open(tmp_path / "bundle")
     graph = bundle.graph("vision", "int8", "cuda")
@@ -99,14 +99,14 @@ def test_parts_stay_float_in_a_graph_for_gpus_too(
     assert verify([str(bundle.folder), "--quiet"]) == 0
 
 
-def test_too_few_pictures_are_said_before_anything_is_built(
-    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_too_few_images_are_said_before_anything_is_built(
+    tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in sorted(calibration_pictures.iterdir())[:28]:
+    for path in sorted(calibration_images.iterdir())[:28]:
         shutil.copy(path, tmp_path)
-    arguments = ("--int8", "--pictures", str(tmp_path), "--target-cosine", "0.9")
+    arguments = ("--int8", "--images", str(tmp_path), "--target-cosine", "0.9")
     assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), *arguments]) == 2
     message = capsys.readouterr().err
-    assert "7 pictures are kept out of the calibration" in message
+    assert "7 images are kept out of the calibration" in message
     assert "read align-tiny" in message
     assert "vision: trace" not in message

@@ -11,14 +11,14 @@ import onnx_ir as ir
 import pytest
 
 import align_runtime
-from align_calibration.scales import Scale
-from align_exporter.fp16.rounding import rounded
-from align_exporter.int8.quantizing import FOR_GPU
+from align_calibration.quant_params import QuantParams
+from align_exporter.fp16.emulate import rounded
+from align_exporter.graph.passes import run_steps
+from align_exporter.graph.passes.order import CLEAN_UP
+from align_exporter.int8.quantize import FOR_GPU
 from align_exporter.int8.units import unit_macs, unit_of
-from align_exporter.passes import run_steps
-from align_exporter.passes.pipeline import CLEAN_UP
-from align_exporter.tensorrt_rules import check_tensorrt, findings
-from align_exporter.tensorrt_rules.finding import is_quantized
+from align_exporter.trt_lint import check_tensorrt, findings
+from align_exporter.trt_lint.finding import is_quantized
 from align_runtime import Bundle, ConfigurationError, ParityError, golden
 from align_runtime.backends import open_runner
 from align_runtime.commands.inspect import main as inspect
@@ -89,7 +89,7 @@ def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str)
 def test_no_rule_is_broken_whichever_part_stays_float(bundle: Bundle) -> None:
     """The first block of a stage ends in a bare convolution, which is the shortcut of the next."""
     model = ir.load(bundle.folder / "onnx" / "vision_model.onnx")
-    scales = dict.fromkeys(FOR_GPU.tensors(model.graph), Scale(1.0, 0, "int8"))
+    scales = dict.fromkeys(FOR_GPU.tensors(model.graph), QuantParams(1.0, 0, "int8"))
     parts = list(unit_macs(FOR_GPU.operators(model.graph)))
     assert len(parts) == 18
     for part in parts:
@@ -115,7 +115,7 @@ def test_verify_and_inspect_say_what_was_not_measured(bundle: Bundle, capsys: py
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
     assert "onnx/vision_model_int8.onnx: scales by the observer 'percentile" in printed
-    assert "on 128 pictures; speed not measured" in printed
+    assert "on 128 images; speed not measured" in printed
     assert "captions; speed not measured" in printed
 
 
@@ -142,7 +142,7 @@ def parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) -> Parity:
     if tower == "text":
         inputs = {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}
         return compare(runner.run(inputs), answers.text_embeds, answers.texts)
-    names = [picture.name for picture in answers.pictures]
+    names = [image.name for image in answers.images]
     return compare(runner.run({"pixels": answers.pixels}), answers.image_embeds, names)
 
 

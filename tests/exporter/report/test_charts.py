@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
-from align_exporter.int8.accuracy import Accuracy
-from align_exporter.int8.target import Point
+from align_exporter.int8.fidelity import Accuracy
+from align_exporter.int8.mixed_precision import Point
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram, stacked_bar
 from align_exporter.report.range_chart import range_chart

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from align_bench.page.markup import Markup, element, escape
 from align_calibration.ranges import TensorRange
 from align_exporter.report import figures
 from align_exporter.report.record import BuildRecord, Phase
 from align_runtime.graph_entry import Island
-from align_runtime.page.markup import Markup, element, escape
 from align_runtime.precision import GraphContent
 from support.build_records import large_record
 from support.report_pages import ATTACK, Page, svgs, with_graph, with_parity, written

@@ -11,7 +11,7 @@ import numpy as np
 
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.engine_entry import EngineEntry, Shapes
+from align_runtime.engines import EngineEntry, Shapes
 from align_runtime.errors import BundleError, DeviceError
 
 if TYPE_CHECKING:

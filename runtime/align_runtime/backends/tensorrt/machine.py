@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.cuda import check_gpu, checked
-from align_runtime.engine_entry import Machine
+from align_runtime.engines import Machine
 
 
 def this_machine() -> Machine:

@@ -16,7 +16,7 @@ from align_runtime.backends.stages import Stopwatch
 from align_runtime.backends.tensorrt.engine import open_engine
 from align_runtime.backends.tensorrt.lane import Lane
 from align_runtime.backends.tensorrt.pool import LanePool
-from align_runtime.engine_entry import EngineEntry, Shapes
+from align_runtime.engines import EngineEntry, Shapes
 from align_runtime.errors import BundleError
 
 # Two, so that one batch crosses the bus and is copied by the host while the other one computes.
@@ -101,12 +101,12 @@ class TensorRtRunner:
 
 
 def _named(shape: tuple[int, ...]) -> tuple[int | str, ...]:
-    """The shape of an input with names for its free dimensions: of texts both, of pictures the first."""
+    """The shape of an input with names for its free dimensions: of texts both, of images the first."""
     return ("batch", "sequence") if len(shape) == 2 else ("batch", *shape[1:])
 
 
 def _bucket(shapes: Shapes) -> tuple[int, int | None]:
-    """Batch and length of a profile; no length for pictures."""
+    """Batch and length of a profile; no length for images."""
     shape = next(iter(shapes.values()))
     return shape[0], shape[1] if len(shape) == 2 else None
 

@@ -1,0 +1,88 @@
+"""How close INT8 embeddings are, and what is asked of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from align_exporter.int8.fidelity import LARGEST_ERROR, Accuracy, Target, accuracy, embedding_error
+
+ROWS = np.tile(np.eye(4)[[0, 1, 2]], (17, 1))  # 51, one of which is left out of averages
+OTHERS = np.eye(4)
+
+
+def rotated(rows: np.ndarray, index: int, angle: float) -> np.ndarray:
+    """`rows` with one of them turned towards the fourth axis."""
+    turned = rows.copy()
+    turned[index] = np.cos(angle) * rows[index] + np.sin(angle) * np.eye(4)[3]
+    return turned
+
+
+def test_the_same_embeddings_are_perfect() -> None:
+    assert accuracy(ROWS, ROWS, OTHERS) == Accuracy(cosine=pytest.approx(1.0), agreement=1.0)
+    assert embedding_error(ROWS, ROWS) == 0
+
+
+def test_decisions_count_every_sample_and_cosines_leave_the_worst_out() -> None:
+    spoiled = rotated(ROWS, 2, 1.5)
+    found = accuracy(spoiled, ROWS, OTHERS)
+    assert found.agreement == pytest.approx(50 / 51)
+    assert found.cosine == pytest.approx(1.0)
+    twice = accuracy(rotated(spoiled, 4, 0.5), ROWS, OTHERS)
+    assert twice.cosine < 0.998
+    assert twice.agreement == pytest.approx(50 / 51)  # 0.5 is less than half of a right angle
+    assert embedding_error(spoiled, ROWS) == 0
+    assert embedding_error(rotated(spoiled, 4, 0.5), ROWS) == pytest.approx((2 - 2 * np.cos(0.5)) / 50)
+
+
+@pytest.mark.parametrize("count", [1, 8, 25])
+def test_of_few_samples_none_is_left_out(count: int) -> None:
+    rows = ROWS[:count]
+    assert embedding_error(rotated(rows, 0, 0.5), rows) == pytest.approx((2 - 2 * np.cos(0.5)) / count)
+
+
+def test_a_common_part_does_not_make_a_cosine_good() -> None:
+    exact = ROWS + 10
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    wrong = np.roll(exact, 1, axis=0)
+    assert accuracy(wrong, exact, OTHERS).cosine < 0
+
+
+def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
+    lost = ROWS.copy()
+    lost[:2] = np.nan
+    assert embedding_error(lost, ROWS) == pytest.approx(LARGEST_ERROR / 50)
+    found = accuracy(lost, ROWS, OTHERS)
+    assert np.isnan(found.cosine)
+    assert not Target(cosine=0.0).met_by(found)
+    assert found.agreement == pytest.approx(49 / 51)  # argmax of the first is 0, where it should be
+    assert Target(cosine=0.0).shortfall(found) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("target", "met"),
+    [
+        (Target(cosine=0.9), True),
+        (Target(cosine=0.99), False),
+        (Target(agreement=0.8), True),
+        (Target(agreement=0.9), False),
+        (Target(0.9, 0.8), True),
+        (Target(0.9, 0.9), False),
+        (Target(0.99, 0.8), False),
+    ],
+)
+def test_targets(target: Target, met: bool) -> None:
+    assert target.met_by(Accuracy(cosine=0.95, agreement=0.85)) == met
+
+
+def test_the_shortfall_is_that_of_what_is_asked() -> None:
+    found = Accuracy(cosine=0.95, agreement=0.85)
+    assert Target(cosine=0.96).shortfall(found) == pytest.approx(0.01)
+    assert Target(agreement=0.9).shortfall(found) == pytest.approx(0.05)
+    assert Target(0.96, 0.9).shortfall(found) == pytest.approx(0.05)
+    assert Target(0.9, 0.85).shortfall(found) <= 0
+
+
+def test_a_target_says_what_it_asks() -> None:
+    assert str(Target(cosine=0.99)) == "cosine 0.99"
+    assert str(Target(0.99, 0.9)) == "cosine 0.99 and agreement 0.9"

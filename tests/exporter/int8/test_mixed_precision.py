@@ -1,0 +1,178 @@
+"""Parts that stay float so that a target is met, where it is known what each of them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from align_calibration.quant_params import QuantParams
+from align_calibration.run_instrumented import Batch
+from align_exporter.int8.calibrate import Method
+from align_exporter.int8.calibration import Calibration
+from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
+from align_exporter.int8.fidelity import Target
+from align_exporter.int8.mixed_precision import Finished, Goal, Point, meet
+from align_exporter.int8.quantize import FOR_CPU
+from align_exporter.int8.units import unit_macs, unit_of
+from align_runtime import BuildError
+from align_runtime.console import Progress
+from support.graphs import typed
+
+WIDTH = 16
+PARTS = ("first", "second", "third", "fourth")
+LAYERS = "\n  ".join(f"[{part}] v{index + 1} = MatMul (v{index}, {part}_w)" for index, part in enumerate(PARTS))
+GRAPH = f"""
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[batch, {WIDTH}] x, float[1] zero) => (float[batch, {WIDTH}] y)
+<{", ".join(f"float[{WIDTH}, {WIDTH}] {part}_w = {{{', '.join(['1'] * WIDTH**2)}}}" for part in PARTS)}>
+{{
+  v0 = Add (x, zero)
+  {LAYERS}
+  axes = Constant <value_ints = [1]> ()
+  norm = ReduceL2 <keepdims = 1> (v4, axes)
+  y = Div (v4, norm)
+}}
+"""
+
+
+def model() -> ir.Model:
+    """Four rotations one behind the other."""
+    generator = np.random.default_rng(0)
+    found = typed(GRAPH)
+    for part in PARTS:
+        weights = np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
+        found.graph.initializers[f"{part}_w"].const_value = ir.tensor(weights, name=f"{part}_w")
+    return found
+
+
+def spoiling(damage: Mapping[str, float]) -> Method:
+    """INT8 that gets the weights of some parts wrong by so much of their size."""
+
+    def apply(graph: ir.Model, _: Mapping[str, QuantParams], kept: Collection[str]) -> None:
+        quantize_per_token(graph, kept)
+        for part, size in damage.items():
+            if part not in kept:
+                scale = graph.graph.initializers[f"{part}/weight_scale"]
+                noise = 1 + size * np.random.default_rng(1).standard_normal(WIDTH)
+                scale.const_value = ir.tensor((scale.const_value.numpy() * noise).astype(np.float32), name=scale.name)
+
+    return replace(FOR_CPU["text"], apply=apply)
+
+
+def samples(seed: int, count: int = 40) -> list[Batch]:
+    rows = np.random.default_rng(seed).standard_normal((count, 1, WIDTH)).astype(np.float32)
+    return [{"x": row, "zero": np.zeros(1, dtype=np.float32)} for row in rows]
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Calibration:
+    return Calibration(samples(2), tmp_path, None, Progress(quiet=True))
+
+
+def tried(
+    calibration: Calibration, target: Target, damage: Mapping[str, float], finished: Finished | None = None
+) -> tuple[Point, ...]:
+    others = np.eye(WIDTH, dtype=np.float32)
+    goal = Goal(target, replace(calibration, samples=samples(3)), others, tokens=8)
+    method = spoiling(damage)
+    return meet(goal, model(), method, finished or partial(method.applied, model()), {}, calibration)
+
+
+def test_the_parts_that_cost_most_stay_float_and_no_more(calibration: Calibration, tmp_path: Path) -> None:
+    points = tried(calibration, Target(cosine=0.999), {"second": 0.5, "fourth": 0.3})
+    assert set(points[0].kept) == {"second", "fourth"}
+    assert points[0].share == pytest.approx(0.5)
+    assert points[0].accuracy.cosine > 0.999
+    one = next(point for point in points if len(point.kept) == 1)
+    assert one.kept == ("second",)
+    assert one.accuracy.cosine < 0.999
+    assert [point.share for point in points[1:]] == sorted(point.share for point in points[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_between_is_met_with_one_part(calibration: Calibration) -> None:
+    damage = {"second": 0.5, "fourth": 0.3}
+    both, one, none = sorted(tried(calibration, Target(cosine=0.999), damage), key=lambda point: point.share)
+    between = (one.accuracy.cosine + none.accuracy.cosine) / 2
+    points = tried(calibration, Target(cosine=between), damage)
+    assert both.accuracy.cosine > one.accuracy.cosine > none.accuracy.cosine
+    assert points[0].kept == ("second",)
+    assert points[0].share == pytest.approx(0.75)
+
+
+def test_a_target_that_is_met_from_the_start_leaves_everything_in_int8(calibration: Calibration) -> None:
+    (point,) = tried(calibration, Target(cosine=0.999, agreement=0.9), {})
+    assert point.kept == ()
+    assert point.share == 1
+
+
+def test_decisions_can_be_the_target(calibration: Calibration) -> None:
+    points = tried(calibration, Target(agreement=0.95), {"third": 0.5})
+    assert points[0].kept == ("third",)
+    assert next(point for point in points if not point.kept).accuracy.agreement < 0.95
+
+
+def test_a_target_that_is_missed_says_how_far_it_got(calibration: Calibration, tmp_path: Path) -> None:
+    damage = dict.fromkeys(PARTS, 0.5)
+    with pytest.raises(BuildError) as caught:
+        tried(calibration, Target(cosine=0.9999), damage)
+    message = str(caught.value)
+    assert message.startswith(
+        "the target, cosine 0.9999, cannot be met with 50 % of the MACs in INT8. It got as far as"
+    )
+    assert "on 40 held-out samples, with 50.0 % in INT8 and 2 parts in float" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_how_far_it_got_is_told_of_what_was_asked(calibration: Calibration) -> None:
+    """Parts in float bring the cosine up and, in this graph, decisions down."""
+
+    def finished(_: object, kept: Collection[str]) -> ir.Model:
+        return spoiling(dict.fromkeys(kept, 3.0) or {"first": 1.0}).applied(model(), {})
+
+    with pytest.raises(BuildError, match=r"with 100 % in INT8 and 0 parts in float"):
+        tried(calibration, Target(agreement=0.99), dict.fromkeys(PARTS, 0.5), finished)
+
+
+def test_what_becomes_of_the_graph_afterwards_counts(calibration: Calibration) -> None:
+    """A part that INT8 alone does not need in float."""
+    damage = {"second": 0.5, "fourth": 0.05}
+    later = spoiling({"second": 0.5, "fourth": 0.3})
+    assert tried(calibration, Target(cosine=0.995), damage)[0].kept == ("second",)
+    points = tried(calibration, Target(cosine=0.995), damage, partial(later.applied, model()))
+    assert points[0].kept == ("second", "fourth")
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("vision_model.embeddings.convolution/Conv", "vision_model.embeddings"),
+        ("vision_model.embeddings/Sigmoid", "vision_model.embeddings"),
+        ("vision_model.encoder.blocks.1/Add", "vision_model.encoder.blocks.1"),
+        ("vision_model.encoder.blocks.12.expansion/Mul", "vision_model.encoder.blocks.12"),
+        (
+            "text_model.encoder.layer.0.attention.self.query/MatMul",
+            "text_model.encoder.layer.0.attention.self.query/MatMul",
+        ),
+        ("text_projection/Gemm", "text_projection/Gemm"),
+    ],
+)
+def test_the_part_of_an_operator(name: str, part: str) -> None:
+    assert unit_of(ir.node("Identity", [ir.val("x")], name=name)) == part
+
+
+def test_macs_of_parts(tiny_bundle: Path) -> None:
+    """Together they are those of the manifest, but for attention's products."""
+    vision = ir.load(tiny_bundle / "onnx" / "vision_model.onnx")
+    assert sum(unit_macs(FOR_CPU["vision"].operators(vision.graph)).values()) == 11_906_496
+    text = unit_macs(dense_nodes(ir.load(tiny_bundle / "onnx" / "text_model_cpu.onnx").graph))
+    assert text["text_model.encoder.layer.0.intermediate.dense/MatMul"] == 128 * 256
