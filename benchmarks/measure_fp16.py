@@ -27,7 +27,7 @@ from align_exporter.fp16.convert import convert
 from align_exporter.fp16.rules import rules, undiluted_gates
 from align_exporter.fp16.weight_rounding import round_weights
 from align_exporter.graph.passes import run_steps
-from align_exporter.graph.specs import plans
+from align_exporter.graph.specs import graph_specs
 from align_exporter.graph.trace import trace
 from align_reference.model import unit_length
 from align_reference.source import resolve
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = read_checkpoint(resolve(str(full_size_checkpoint(folder / "checkpoint"))), allow_pickle=False)
-        plan = plans(checkpoint, "uint8", folder)[0]
+        plan = graph_specs(checkpoint, "uint8", folder)[0]
         model = trace(plan.tower, plan.contract, checkpoint.model.config.text.max_position_embeddings, 20)
         run_steps(model, plan.steps)
         samples = preprocess(images(), checkpoint.preprocessing)

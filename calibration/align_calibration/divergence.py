@@ -64,7 +64,7 @@ def divergences(histogram: Histogram, scales: Sequence[QuantParams], grid: Quant
 
 def _borders(histogram: Histogram, scales: Sequence[QuantParams], grid: QuantSpec) -> NDArray[np.intp]:
     """First bin of each number, and the end of the last one's: (scales, numbers + 1)."""
-    steps = np.array([scale.step for scale in scales])[:, None]
+    steps = np.array([scale.scale for scale in scales])[:, None]
     zero_points = np.array([scale.zero_point for scale in scales])[:, None]
     numbers = np.arange(grid.lowest, grid.highest + 2)
     bins = len(histogram.counts)

@@ -93,8 +93,8 @@ def _least_error(histogram: Histogram, grid: QuantSpec, behind: Function) -> Qua
 
 
 def _rounded(values: NDArray[np.floating], scale: QuantParams, grid: QuantSpec) -> NDArray[np.floating]:
-    numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, grid.lowest, grid.highest)
-    return (numbers - scale.zero_point) * scale.step
+    numbers = np.clip(np.rint(values / scale.scale) + scale.zero_point, grid.lowest, grid.highest)
+    return (numbers - scale.zero_point) * scale.scale
 
 
 def _swish(values: NDArray[np.floating]) -> NDArray[np.floating]:

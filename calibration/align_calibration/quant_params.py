@@ -1,4 +1,4 @@
-"""Integers of 8 bits for floats: ``value = (number − zero_point) · step``."""
+"""Integers of 8 bits for floats: ``value = (number − zero_point) · scale``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class QuantParams:
-    """How one tensor is stored: numbers of the NumPy type `dtype`, the float `step` between them, the number of 0."""
+    """How one tensor is stored: numbers of the NumPy type `dtype`, the float `scale` between them, the number of 0."""
 
-    step: float
+    scale: float
     zero_point: int
     dtype: str
 

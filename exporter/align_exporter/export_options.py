@@ -36,7 +36,7 @@ class ExportOptions:
         int8: whether INT8 graphs are written, for ONNX Runtime's CPU kernels and for TensorRT.
         int8_target: for which of them, one of `INT8_TARGETS`.
         target_cosine, target_agreement: what is asked of them on samples that nothing was calibrated on (see
-            `align_exporter.int8.fidelity.Target`); parts stay float until it is met.
+            `align_exporter.int8.fidelity.FidelityTarget`); parts stay float until it is met.
         keep_slower: whether those for CPUs are kept where a float graph is faster.
         calibration_cache: folder where what INT8 measures on the samples outlives a killed export; None for nowhere. It
             decides nothing about the bundle.

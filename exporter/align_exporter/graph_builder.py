@@ -14,7 +14,7 @@ from align_exporter.graph.checks import check_operators
 from align_exporter.graph.files import BuiltGraph, GraphFiles
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import CLEAN_UP
-from align_exporter.graph.specs import Plan
+from align_exporter.graph.specs import GraphSpec
 from align_exporter.graph.trace import trace
 from align_exporter.int8.build import Int8Builder
 from align_exporter.trt_lint import check_tensorrt
@@ -28,7 +28,7 @@ class GraphBuilder:
     files: GraphFiles
     observed: CalibrationInputs
 
-    def build(self, plan: Plan) -> Iterator[BuiltGraph]:
+    def build(self, plan: GraphSpec) -> Iterator[BuiltGraph]:
         """The FP32 graph of `plan`; where they are asked for, its twins in FP16 and in INT8 for GPUs, if it is the one
         for every device, and in INT8 for CPUs, if it is what runs on a CPU.
 
@@ -59,12 +59,12 @@ class GraphBuilder:
         if self.files.options.int8_for_gpu and plan.target == ANY_TARGET:
             yield int8.for_gpu(plan, ranges)
 
-    def _ranges(self, plan: Plan, model: ir.Model) -> tuple[TensorRange, ...]:
+    def _ranges(self, plan: GraphSpec, model: ir.Model) -> tuple[TensorRange, ...]:
         batches, count = self.observed.for_ranges(plan.contract)
         bar = self.files.progress.bar(f"{plan.title}: activation ranges", batches, count)
         return measure_ranges(model, bar, (self.files.folder / plan.file).parent)
 
-    def _build_fp16(self, plan: Plan, model: ir.Model, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
+    def _build_fp16(self, plan: GraphSpec, model: ir.Model, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
         """`model`, the FP32 graph, is converted in place."""
         file, title = f"onnx/{plan.contract.tower}_model_fp16.onnx", f"{plan.title} fp16"
         with self.files.progress.phase(f"{title}: conversion and checks"):

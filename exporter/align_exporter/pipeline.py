@@ -15,7 +15,7 @@ from align_exporter.checkpoint.loading import Checkpoint, read_checkpoint
 from align_exporter.engine.cache import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.files import GraphFiles
-from align_exporter.graph.specs import plans
+from align_exporter.graph.specs import graph_specs
 from align_exporter.graph_builder import GraphBuilder
 from align_exporter.report import write_report
 from align_reference.source import CheckpointSource
@@ -54,7 +54,9 @@ def build(
             observed.check_held_out()
         files = GraphFiles(checkpoint, answers, folder, options, progress)
         builder = GraphBuilder(files, observed)
-        built = [graph for plan in plans(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)]
+        built = [
+            graph for plan in graph_specs(checkpoint, options.pixel_input, folder) for graph in builder.build(plan)
+        ]
         operators = {name for entry in built if entry.halving for name in entry.halving.operators}
         _check_patterns(options.fp16_keep, operators)
         with progress.phase("bundle and self-test"):

@@ -107,8 +107,7 @@ class Graph:
 
     Attributes:
         tower: ``"vision"`` or ``"text"``.
-        variant: the name that `load(precision=…)` takes, e.g. ``"fp32"``.
-        precision: of the weights and the arithmetic, e.g. ``"fp32"``.
+        variant: the precision, the name that `load(precision=…)` takes, e.g. ``"fp32"``.
         target: the kind of device that the graph was made for, one of `TARGETS`; ``"any"`` runs everywhere.
         file: path inside the bundle.
         data: path of the file of external data that holds its weights, which other graphs may share; None where
@@ -123,7 +122,6 @@ class Graph:
 
     tower: str
     variant: str
-    precision: str
     target: str
     file: str
     data: str | None
@@ -162,7 +160,6 @@ class Graph:
         return cls(
             tower=tower,
             variant=require(where, values, "variant", str),
-            precision=require(where, values, "precision", str),
             target=target,
             file=inside(require(where, values, "file", str)),
             data=None if data is None else inside(data),

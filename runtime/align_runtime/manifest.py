@@ -13,7 +13,7 @@ from align_runtime.graph_entry import Graph
 from align_runtime.json_files import of_kind, require
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,13 @@ BOTH = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.dtype)
 def ends(scale: QuantParams) -> tuple[float, float]:
     """The values of the lowest and the highest number."""
     numbers = np.iinfo(scale.dtype)
-    return (numbers.min - scale.zero_point) * scale.step, (numbers.max - scale.zero_point) * scale.step
+    return (numbers.min - scale.zero_point) * scale.scale, (numbers.max - scale.zero_point) * scale.scale
 
 
 def error(scale: QuantParams, values: np.ndarray) -> float:
     limits = np.iinfo(scale.dtype)
-    numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, limits.min, limits.max)
-    return float((((numbers - scale.zero_point) * scale.step - values) ** 2).mean())
+    numbers = np.clip(np.rint(values / scale.scale) + scale.zero_point, limits.min, limits.max)
+    return float((((numbers - scale.zero_point) * scale.scale - values) ** 2).mean())
 
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
@@ -54,8 +54,8 @@ TAILED = np.concatenate([NORMAL, [60.0]])
 def test_the_range_is_spread_over_all_numbers() -> None:
     scale = UINT8.scale(-1.0, 3.0)
     low, high = ends(scale)
-    assert (low, high) == pytest.approx((-1.0, 3.0), abs=scale.step)
-    assert scale.step == np.float32(4 / 255)
+    assert (low, high) == pytest.approx((-1.0, 3.0), abs=scale.scale)
+    assert scale.scale == np.float32(4 / 255)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (-3.0, 1.0), (0.0, 3.0)])
@@ -68,7 +68,7 @@ def test_a_symmetric_range_is_as_wide_as_its_farther_end(low: float, high: float
 def test_zero_is_always_a_number(low: float, high: float, zero_point: int) -> None:
     scale = UINT8.scale(low, high)
     assert scale.zero_point == zero_point
-    assert scale.step > 0
+    assert scale.scale > 0
 
 
 @BOTH
@@ -110,7 +110,7 @@ def test_a_tensor_of_zeros_gets_a_scale(observe: Observer, grid: QuantSpec) -> N
     counts = np.zeros(BINS, dtype=np.int64)
     counts[0] = 5
     scale = observe(Histogram(0.0, 0.0, counts, np.zeros(5), np.zeros(5)), grid)
-    assert scale.step > 0
+    assert scale.scale > 0
     assert scale.zero_point == 0
 
 
@@ -121,7 +121,7 @@ def test_a_moving_average_is_that_of_torch(grid: QuantSpec) -> None:
     for part in parts:
         oracle(torch.from_numpy(part))
     scale = moving_average(histogram(np.concatenate(parts), 50), grid)
-    assert scale.step == pytest.approx(grid.scale(float(oracle.min_val), float(oracle.max_val)).step, rel=1e-5)
+    assert scale.scale == pytest.approx(grid.scale(float(oracle.min_val), float(oracle.max_val)).scale, rel=1e-5)
 
 
 @BOTH
@@ -131,15 +131,15 @@ def test_a_moving_average_follows_the_order_of_samples_and_ends_at_the_range(gri
         moving_average(Histogram(0.0, 100.0, counts, zeros, np.array(highs)), grid)
         for highs in ([1.0, 1.0, 2.0], [2.0, 1.0, 1.0])
     )
-    assert ends(rising)[1] == pytest.approx(1.01, abs=rising.step)
-    assert ends(falling)[1] == pytest.approx(1 + 0.99**2, abs=falling.step)
+    assert ends(rising)[1] == pytest.approx(1.01, abs=rising.scale)
+    assert ends(falling)[1] == pytest.approx(1 + 0.99**2, abs=falling.scale)
     runaway = Histogram(0.0, 4.0, counts, zeros, np.array([4.0, 4.0, 1e6]))
     assert ends(moving_average(runaway, grid))[1] == pytest.approx(4.0, abs=0.1)
 
 
 def naive_divergence(found: Histogram, scale: QuantParams, grid: QuantSpec) -> float:
     """KL(P‖Q), bin by bin, as the sources of align_calibration.divergence write it down."""
-    numbers = np.round(found.centres / scale.step) + scale.zero_point
+    numbers = np.round(found.centres / scale.scale) + scale.zero_point
     inside = np.flatnonzero((numbers >= grid.lowest) & (numbers <= grid.highest))
     p = np.zeros(BINS)
     p[inside] = found.counts[inside]
@@ -160,7 +160,7 @@ def test_divergences_are_those_of_the_definition(values: np.ndarray, grid: Quant
     found = histogram(values)
     low, high = min(found.lowest, 0.0), max(found.highest, 0.0)
     scales = [grid.scale(low * keep, high * other) for keep in (1.0, 0.8, 0.3) for other in (1.0, 0.99, 0.6, 0.25)]
-    scales = [scale for scale in dict.fromkeys(scales) if ends(scale)[1] - 2 * scale.step > found.lowest]
+    scales = [scale for scale in dict.fromkeys(scales) if ends(scale)[1] - 2 * scale.scale > found.lowest]
     assert len(scales) >= 2
     expected = [naive_divergence(found, scale, grid) for scale in scales]
     np.testing.assert_allclose(divergences(found, scales, grid), expected, rtol=1e-6, atol=1e-12)
@@ -208,8 +208,8 @@ def test_behind_a_swish_the_far_negative_side_is_given_up(grid: QuantSpec) -> No
     limits = np.iinfo(grid.dtype)
 
     def error_behind(scale: QuantParams) -> float:
-        numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, limits.min, limits.max)
-        return float(((swish((numbers - scale.zero_point) * scale.step) - swish(values)) ** 2).mean())
+        numbers = np.clip(np.rint(values / scale.scale) + scale.zero_point, limits.min, limits.max)
+        return float(((swish((numbers - scale.zero_point) * scale.scale) - swish(values)) ** 2).mean())
 
     assert error_behind(behind) < 0.6 * error_behind(plain)
     assert ends(behind)[0] > ends(plain)[0]

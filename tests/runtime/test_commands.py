@@ -143,7 +143,7 @@ def test_verify_notices_fp32_that_is_called_fp16(bundle_copy: Path, capsys: pyte
     """Name and counts are forged alike, so that only the file itself tells."""
 
     def forge(graph: dict[str, Any]) -> None:
-        graph.update(variant="fp16", precision="fp16")
+        graph.update(variant="fp16")
         graph["content"] = {kind: {"float16": counts["float32"]} for kind, counts in graph["content"].items()}
 
     change_manifest(bundle_copy, forge)
@@ -162,9 +162,8 @@ def test_verify_notices_fp32_that_is_called_fp16(bundle_copy: Path, capsys: pyte
     ]
 
 
-@pytest.mark.parametrize("key", ["variant", "precision"])
-def test_verify_notices_a_false_name_alone(bundle_copy: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
-    change_manifest(bundle_copy, lambda graph: graph.update({key: "fp16"}))
+def test_verify_notices_a_false_name_alone(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_manifest(bundle_copy, lambda graph: graph.update(variant="fp16"))
     (failure,) = failures_of(bundle_copy, capsys)
     assert failure.startswith("onnx/vision_model.onnx calls itself fp16")
 

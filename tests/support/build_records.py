@@ -118,7 +118,6 @@ def _as_fp16(
     graph = replace(
         record.graph,
         variant="fp16",
-        precision="fp16",
         file=record.graph.file.replace(".onnx", "_fp16.onnx"),
         data=None,
         parity=compare(rounded, expected, labels),

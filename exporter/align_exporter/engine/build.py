@@ -129,7 +129,7 @@ class EngineBuilder:
 
 
 def _put(staged: Path, target: Path, entry: EngineEntry) -> None:
-    """Plan and description in place. Killed in between, there is a plan without a description, which is no engine."""
+    """GraphSpec and description in place. Killed in between, there is a plan without a description, which is no engine."""
     sidecar_of(target).unlink(missing_ok=True)
     staged.replace(target)
     text = json.dumps(entry.to_json(), indent=2, allow_nan=False) + "\n"

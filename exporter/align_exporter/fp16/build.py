@@ -20,7 +20,7 @@ from align_runtime.graph_entry import Island
 
 
 @dataclass(frozen=True)
-class Halving:
+class Fp16Result:
     """How an FP16 graph came about.
 
     Attributes:
@@ -44,7 +44,7 @@ def halve(
     images: Iterable[Batch] | None,
     options: ExportOptions,
     folder: Path,
-) -> Halving:
+) -> Fp16Result:
     """Converts the FP32 graph `model` in place.
 
     Args:
@@ -63,7 +63,7 @@ def halve(
 
 def decide(
     model: ir.Model, ranges: tuple[TensorRange, ...], options: ExportOptions
-) -> tuple[frozenset[ir.Node], Halving]:
+) -> tuple[frozenset[ir.Node], Fp16Result]:
     """The operators of the FP32 graph `model` that stay FP32, and the record, still without casts.
 
     Raises:
@@ -73,4 +73,4 @@ def decide(
     names = tuple(node.name or "" for node in model.graph if node in ruled)
     assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
     operators = tuple(node.name or "" for node in model.graph)
-    return assignment.float32, Halving(ranges, names, assignment.islands, 0, operators)
+    return assignment.float32, Fp16Result(ranges, names, assignment.islands, 0, operators)

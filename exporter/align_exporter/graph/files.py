@@ -11,13 +11,13 @@ import onnx_ir as ir
 from align_exporter import parity_gate as gate
 from align_exporter.checkpoint.loading import Checkpoint
 from align_exporter.export_options import ExportOptions
-from align_exporter.fp16.build import Halving
+from align_exporter.fp16.build import Fp16Result
 from align_exporter.fp16.emulate import rounded
 from align_exporter.graph.checks import check_file
 from align_exporter.graph.content import proven_content
 from align_exporter.graph.contract import GraphContract
-from align_exporter.graph.specs import Plan
-from align_exporter.int8.quantize import Quantizing
+from align_exporter.graph.specs import GraphSpec
+from align_exporter.int8.quantize import Int8Result
 from align_exporter.int8.speed import INT8
 from align_runtime.console import Progress
 from align_runtime.golden import Golden
@@ -30,8 +30,8 @@ class BuiltGraph:
 
     graph: Graph
     measurement: gate.Measurement
-    halving: Halving | None = None
-    quantizing: Quantizing | None = None
+    halving: Fp16Result | None = None
+    quantizing: Int8Result | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GraphFiles:
     options: ExportOptions
     progress: Progress
 
-    def read(self, plan: Plan) -> ir.Model:
+    def read(self, plan: GraphSpec) -> ir.Model:
         """The FP32 graph in the bundle, with its weights in memory."""
         model = ir.load(self.folder / plan.file)
         ir.external_data.load_to_model(model)
@@ -59,7 +59,7 @@ class GraphFiles:
         write_graph(model, contract, self.folder / name)
         check_file(self.folder / name, contract, self.options.opset, None if data is None else Path(data).name)
 
-    def prove(self, plan: Plan, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
+    def prove(self, plan: GraphSpec, variant: str, file: str, data: str | None) -> tuple[Graph, gate.Measurement]:
         """The gate: the graph as it is run here and, where FP16 is in it, as hardware rounds."""
         limits = gate.limits(variant, plan.contract.tower, plan.target, self.options)
         files = [self.folder / file]
@@ -75,7 +75,6 @@ class GraphFiles:
         graph = Graph(
             tower=plan.contract.tower,
             variant=variant,
-            precision=variant,
             target=plan.target,
             file=file,
             data=data,

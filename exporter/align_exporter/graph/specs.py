@@ -20,7 +20,7 @@ TEXT_WEIGHTS = "onnx/text_model.onnx_data"  # of both text graphs, under the Hub
 
 
 @dataclass(frozen=True)
-class Plan:
+class GraphSpec:
     """A graph to build. `weights` is where its weights go; None: into the graph itself.
 
     `runs_on_cpu` says whether the runtime takes it on a CPU, where INT8 is made of it.
@@ -43,7 +43,7 @@ class Plan:
         return f"onnx/{self.contract.tower}_model{suffix}.onnx"
 
 
-def plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[Plan]:
+def graph_specs(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[GraphSpec]:
     """The graphs of `checkpoint` for a bundle in `folder`."""
     model, preprocessing = checkpoint.model, checkpoint.preprocessing
     vision: nn.Module
@@ -54,7 +54,9 @@ def plans(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[Plan]:
     images = vision_contract(model.config, preprocessing.output_size, pixel_input)
     texts, text_weights = text_contract(model.config), WeightFile(folder / TEXT_WEIGHTS)
     return [
-        Plan(images, vision.eval(), vision_steps(model.config)),
-        Plan(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights, runs_on_cpu=False),
-        Plan(texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights),
+        GraphSpec(images, vision.eval(), vision_steps(model.config)),
+        GraphSpec(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights, runs_on_cpu=False),
+        GraphSpec(
+            texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights
+        ),
     ]

@@ -14,13 +14,13 @@ from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.graph.files import BuiltGraph, GraphFiles
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import CLEAN_UP
-from align_exporter.graph.specs import Plan
+from align_exporter.graph.specs import GraphSpec
 from align_exporter.int8.calibration import Calibration
-from align_exporter.int8.fidelity import Target
+from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.mixed_precision import Goal
-from align_exporter.int8.quantize import Quantizing, int8_operators, quantize_for_cpu, quantize_for_gpu
-from align_exporter.int8.speed import INT8, Race, check_faster, image_cases, race, text_cases
+from align_exporter.int8.mixed_precision import MixedPrecisionGoal
+from align_exporter.int8.quantize import Int8Result, int8_operators, quantize_for_cpu, quantize_for_gpu
+from align_exporter.int8.speed import INT8, SpeedComparison, check_faster, image_cases, race, text_cases
 from align_exporter.trt_lint import check_tensorrt
 from align_runtime.errors import ParityError
 from align_runtime.graph_entry import (
@@ -42,7 +42,7 @@ class Int8Builder:
     files: GraphFiles
     observed: CalibrationInputs
 
-    def for_cpu(self, plan: Plan) -> BuiltGraph:
+    def for_cpu(self, plan: GraphSpec) -> BuiltGraph:
         """Made of the FP32 graph in the bundle, for ONNX Runtime's CPU kernels."""
         tower = plan.contract.tower
         file, title = f"onnx/{tower}_model_int8_cpu.onnx", f"{tower} for cpu int8"
@@ -65,7 +65,7 @@ class Int8Builder:
         record = Quantization(quantizing.scheme, quantizing.samples, speed, quantizing.kept)
         return BuiltGraph(replace(graph, quantization=record), measurement, quantizing=quantizing)
 
-    def for_gpu(self, plan: Plan, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
+    def for_gpu(self, plan: GraphSpec, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
         """Made of the FP32 graph in the bundle, for TensorRT. No GPU takes part: how fast it is, is not known here."""
         tower = plan.contract.tower
         file, title = f"onnx/{tower}_model_int8.onnx", f"{tower} for gpu int8"
@@ -88,7 +88,7 @@ class Int8Builder:
         cache = None if place is None else StatisticsCache(place, self.files.progress.warn)
         return Calibration(samples, self.files.folder / "onnx", cache, self.files.progress)
 
-    def _warn_of_few(self, tower: str, quantizing: Quantizing) -> None:
+    def _warn_of_few(self, tower: str, quantizing: Int8Result) -> None:
         """Unless the user's own samples are few, which was said when they were read."""
         words, count = SAMPLE_WORDS[tower], quantizing.samples
         if quantizing.trials and count < ENOUGH and not 0 < self.observed.own_count(words) < ENOUGH:
@@ -97,18 +97,20 @@ class Int8Builder:
                 f"service sees tell better (--{words})"
             )
 
-    def _goal(self, plan: Plan) -> Goal | None:
+    def _goal(self, plan: GraphSpec) -> MixedPrecisionGoal | None:
         """What is asked of INT8 beyond the gate; None where nothing is."""
         if not self.files.options.has_target:
             return None
-        return Goal(
-            target=Target(self.files.options.target_cosine, self.files.options.target_agreement),
+        return MixedPrecisionGoal(
+            target=FidelityTarget(self.files.options.target_cosine, self.files.options.target_agreement),
             held_out=self._calibration(self.observed.held_out(plan.contract)),
             others=self.observed.other_embeddings(plan.contract.tower),
             tokens=self.files.checkpoint.facts.max_length,
         )
 
-    def _prove_int8(self, plan: Plan, target: str, file: str, quantizing: Quantizing) -> tuple[Graph, gate.Measurement]:
+    def _prove_int8(
+        self, plan: GraphSpec, target: str, file: str, quantizing: Int8Result
+    ) -> tuple[Graph, gate.Measurement]:
         """The gate, which says how INT8 could come closer."""
         samples = SAMPLE_WORDS[plan.contract.tower]
         try:
@@ -122,7 +124,7 @@ class Int8Builder:
                 else "INT8 gets no further on this tower. Ask for less (--min-cosine) or leave --int8 out"
             ) from None
 
-    def _races(self, plan: Plan, int8: str) -> tuple[Race, ...]:
+    def _races(self, plan: GraphSpec, int8: str) -> tuple[SpeedComparison, ...]:
         """Against the float graphs that the runtime would take in its place."""
         tower = plan.contract.tower
         rivals = {"fp32": plan.file} | ({"fp16": f"onnx/{tower}_model_fp16.onnx"} if self.files.options.fp16 else {})

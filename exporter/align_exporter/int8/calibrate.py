@@ -15,7 +15,7 @@ from align_exporter.int8.fidelity import embedding_error
 
 
 @dataclass(frozen=True)
-class Trial:
+class ObserverTrial:
     """An observer and what it does to the embeddings.
 
     Attributes:
@@ -28,7 +28,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Method:
+class QuantizationMethod:
     """How graphs are quantised for a target.
 
     Attributes:
@@ -52,8 +52,8 @@ class Method:
 
 
 def best_scales(
-    model: ir.Model, method: Method, calibration: Calibration
-) -> tuple[Mapping[str, QuantParams], tuple[Trial, ...]]:
+    model: ir.Model, method: QuantizationMethod, calibration: Calibration
+) -> tuple[Mapping[str, QuantParams], tuple[ObserverTrial, ...]]:
     """Scales for `model`, and all trials, the best first; nothing where no tensor needs a scale.
 
     Args:
@@ -73,7 +73,7 @@ def best_scales(
         scales[name] = _scales(histograms, name, method.grid, swished)
         quantized = method.applied(model, scales[name])
         actual = calibration.embeddings(quantized, f"calibration: trial {number} of {len(OBSERVERS)}, {name}")
-        trials.append(Trial(name, embedding_error(actual, exact)))
+        trials.append(ObserverTrial(name, embedding_error(actual, exact)))
     trials.sort(key=lambda trial: trial.error)
     return scales[trials[0].scheme], tuple(trials)
 

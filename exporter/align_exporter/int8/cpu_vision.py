@@ -89,7 +89,7 @@ def _quantize_weights(graph: ir.Graph, node: ir.Node, scales: Mapping[str, Quant
         _replace_constant(graph, node, 1, *quantized_weights(kernel.const_value.numpy()))
         return
     assert bias.const_value is not None
-    step = read_step(features) or scales[features.name or ""].step
+    step = read_step(features) or scales[features.name or ""].scale
     biases = bias.const_value.numpy().astype(np.float64)
     # A bias is counted in steps of weights times inputs. Beside one that would need more of them than an int32 holds,
     # weights are next to nothing: they get larger steps, down to one number for all.
@@ -119,7 +119,7 @@ def _replace_constant(
 def _quantize_activation(graph: ir.Graph, value: ir.Value, scale: QuantParams) -> None:
     """Every reader of `value` reads it quantised and dequantised."""
     name = value.name or ""
-    step = constant(graph, f"{name}/scale", np.float32(scale.step))
+    step = constant(graph, f"{name}/scale", np.float32(scale.scale))
     zero_point = constant(graph, f"{name}/zero_point", np.dtype(scale.dtype).type(scale.zero_point))
     numbers = ir.val(f"{name}/quantized", dtype=zero_point.dtype, shape=value.shape)
     output = ir.val(f"{name}/dequantized", dtype=ir.DataType.FLOAT, shape=value.shape)

@@ -21,7 +21,7 @@ LARGEST_ERROR = 4.0  # of two unit vectors
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Fidelity:
     """A tower's embeddings beside those of its float graph.
 
     Attributes:
@@ -39,8 +39,8 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Target:
-    """What is asked of an `Accuracy`; None where nothing is."""
+class FidelityTarget:
+    """What is asked of an `Fidelity`; None where nothing is."""
 
     cosine: float | None = None
     agreement: float | None = None
@@ -49,18 +49,18 @@ class Target:
         asked = {"cosine": self.cosine, "agreement": self.agreement}
         return " and ".join(f"{name} {value:g}" for name, value in asked.items() if value is not None)
 
-    def met_by(self, accuracy: Accuracy) -> bool:
+    def met_by(self, accuracy: Fidelity) -> bool:
         """Whether `accuracy` is what is asked for; a NaN never is."""
         return self.shortfall(accuracy) <= 0
 
-    def shortfall(self, accuracy: Accuracy) -> float:
+    def shortfall(self, accuracy: Fidelity) -> float:
         """What `accuracy` lacks of what is asked for most, infinity for a NaN; not positive where it is met."""
         pairs = ((self.cosine, accuracy.cosine), (self.agreement, accuracy.agreement))
         lacks = (np.inf if np.isnan(found) else least - found for least, found in pairs if least is not None)
         return max(lacks, default=0.0)
 
 
-def accuracy(actual: NDArray[Any], exact: NDArray[Any], others: NDArray[Any]) -> Accuracy:
+def accuracy(actual: NDArray[Any], exact: NDArray[Any], others: NDArray[Any]) -> Fidelity:
     """Accuracy of the embeddings `actual`, where the float graph gives `exact`, both (n, dim), n ≥ 3, unit rows.
 
     Args:
@@ -71,7 +71,7 @@ def accuracy(actual: NDArray[Any], exact: NDArray[Any], others: NDArray[Any]) ->
     same = (left @ candidates.T).argmax(axis=1) == (right @ candidates.T).argmax(axis=1)
     same &= np.isfinite(left).all(axis=1)  # what is no number decides nothing, and argmax says 0
     worst = [1 - _usual_mean(1 - cosines(*rows)) for rows in ((left, right), (left - centre, right - centre))]
-    return Accuracy(cosine=float(np.min(worst)), agreement=float(same.mean()))
+    return Fidelity(cosine=float(np.min(worst)), agreement=float(same.mean()))
 
 
 def embedding_error(actual: NDArray[np.float64], exact: NDArray[np.float64]) -> float:

@@ -50,7 +50,7 @@ def quantize_signed(
             added.add(dequantizer)
     for value, readers in placement.readers.items():
         scale = scales[value.name or ""]
-        added |= _quantize_activation(graph, value, readers, half_steps(np.float32(scale.step)), float32)
+        added |= _quantize_activation(graph, value, readers, half_steps(np.float32(scale.scale)), float32)
     return frozenset(added)
 
 

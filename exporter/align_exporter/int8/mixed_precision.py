@@ -18,9 +18,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams
-from align_exporter.int8.calibrate import Method
+from align_exporter.int8.calibrate import QuantizationMethod
 from align_exporter.int8.calibration import Calibration
-from align_exporter.int8.fidelity import Accuracy, Target, accuracy, embedding_error
+from align_exporter.int8.fidelity import Fidelity, FidelityTarget, accuracy, embedding_error
 from align_exporter.int8.units import unit_macs
 from align_runtime.errors import BuildError
 from align_runtime.precision import MIN_SHARE, content_of, percentage
@@ -30,7 +30,7 @@ Finished = Callable[[Mapping[str, QuantParams], Collection[str]], ir.Model]  # o
 
 
 @dataclass(frozen=True)
-class Goal:
+class MixedPrecisionGoal:
     """What is asked of an INT8 graph.
 
     Attributes:
@@ -39,14 +39,14 @@ class Goal:
         tokens: of a text, as MACs are counted.
     """
 
-    target: Target
+    target: FidelityTarget
     held_out: Calibration
     others: NDArray[np.float32]
     tokens: int
 
 
 @dataclass(frozen=True)
-class Point:
+class Candidate:
     """An INT8 graph that was tried.
 
     Attributes:
@@ -57,7 +57,7 @@ class Point:
 
     kept: tuple[str, ...]
     share: float
-    accuracy: Accuracy
+    accuracy: Fidelity
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class _Attempts:
     """One graph with more and more parts in float."""
 
     model: ir.Model
-    method: Method
+    method: QuantizationMethod
     finished: Finished
     scales: Mapping[str, QuantParams]
-    goal: Goal
+    goal: MixedPrecisionGoal
 
     def quantized(self, kept: Collection[str]) -> ir.Model:
         return self.method.applied(self.model, self.scales, kept)
@@ -82,20 +82,20 @@ class _Attempts:
             file.unlink(missing_ok=True)
         return macs.get("int8", 0) / sum(macs.values())
 
-    def point(self, kept: tuple[str, ...], exact: NDArray[np.float64]) -> Point:
+    def point(self, kept: tuple[str, ...], exact: NDArray[np.float64]) -> Candidate:
         title = f"held-out samples, {len(kept)} parts in float"
         actual = self.goal.held_out.embeddings(self.finished(self.scales, kept), title)
-        return Point(kept, self.share(kept), accuracy(actual, exact, self.goal.others))
+        return Candidate(kept, self.share(kept), accuracy(actual, exact, self.goal.others))
 
 
 def meet(
-    goal: Goal,
+    goal: MixedPrecisionGoal,
     model: ir.Model,
-    method: Method,
+    method: QuantizationMethod,
     finished: Finished,
     scales: Mapping[str, QuantParams],
     calibration: Calibration,
-) -> tuple[Point, ...]:
+) -> tuple[Candidate, ...]:
     """All that was tried, the graph that meets `goal` with the fewest parts in float first, then by share.
 
     Args:
@@ -140,7 +140,7 @@ def _ranking(attempts: _Attempts, calibration: Calibration) -> tuple[str, ...]:
     return tuple(sorted(parts, key=lambda part: -errors[part] / parts[part]))
 
 
-def _missed(goal: Goal, points: Mapping[int, Point]) -> BuildError:
+def _missed(goal: MixedPrecisionGoal, points: Mapping[int, Candidate]) -> BuildError:
     best = min(points.values(), key=lambda point: goal.target.shortfall(point.accuracy))
     share = percentage(round(1000 * best.share), 1000)
     return BuildError(

@@ -12,31 +12,35 @@ import onnx_ir as ir
 from align_calibration.quant_params import INT8, UINT8, QuantParams
 from align_calibration.ranges import TensorRange
 from align_exporter.export_options import ExportOptions
-from align_exporter.fp16.build import Halving, decide
+from align_exporter.fp16.build import Fp16Result, decide
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.emulate import rounded
-from align_exporter.int8.calibrate import Method, Trial, best_scales
+from align_exporter.int8.calibrate import ObserverTrial, QuantizationMethod, best_scales
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
 from align_exporter.int8.cpu_vision import quantize_statically, quantized_nodes, quantized_tensors
-from align_exporter.int8.fidelity import Target
+from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.fold_normalization import read_bytes
 from align_exporter.int8.insert_qdq import quantize_signed
-from align_exporter.int8.mixed_precision import Finished, Goal, Point, meet
+from align_exporter.int8.mixed_precision import Candidate, Finished, MixedPrecisionGoal, meet
 from align_exporter.int8.qdq_placement import place
-from align_exporter.int8.speed import Race
+from align_exporter.int8.speed import SpeedComparison
 from align_exporter.int8.units import unit_of
 
 BY_ROW = "per token"
 FOR_CPU = {
-    "vision": Method(UINT8, quantized_nodes, quantized_tensors, quantize_statically),
-    "text": Method(UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_per_token(model, kept)),
+    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_statically),
+    "text": QuantizationMethod(
+        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_per_token(model, kept)
+    ),
 }
-FOR_GPU = Method(INT8, lambda graph: place(graph).products, lambda graph: place(graph).tensors, quantize_signed)
+FOR_GPU = QuantizationMethod(
+    INT8, lambda graph: place(graph).products, lambda graph: place(graph).tensors, quantize_signed
+)
 
 
 @dataclass(frozen=True)
-class Quantizing:
+class Int8Result:
     """How an INT8 graph came about.
 
     Attributes:
@@ -48,10 +52,10 @@ class Quantizing:
     """
 
     samples: int
-    trials: tuple[Trial, ...]
-    target: Target | None = None
-    points: tuple[Point, ...] = ()
-    races: tuple[Race, ...] = ()
+    trials: tuple[ObserverTrial, ...]
+    target: FidelityTarget | None = None
+    points: tuple[Candidate, ...] = ()
+    races: tuple[SpeedComparison, ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -64,7 +68,9 @@ class Quantizing:
         return self.points[0].kept if self.points else ()
 
 
-def quantize_for_cpu(model: ir.Model, tower: str, calibration: Calibration, goal: Goal | None) -> Quantizing:
+def quantize_for_cpu(
+    model: ir.Model, tower: str, calibration: Calibration, goal: MixedPrecisionGoal | None
+) -> Int8Result:
     """Quantises `model` in place, for the kernels of ONNX Runtime: vision with the best scales on the samples, text
     token by token.
 
@@ -82,10 +88,10 @@ def quantize_for_cpu(model: ir.Model, tower: str, calibration: Calibration, goal
 def quantize_for_gpu(
     model: ir.Model,
     calibration: Calibration,
-    goal: Goal | None,
+    goal: MixedPrecisionGoal | None,
     ranges: tuple[TensorRange, ...],
     options: ExportOptions,
-) -> tuple[Quantizing, Halving]:
+) -> tuple[Int8Result, Fp16Result]:
     """Quantises `model` in place with the best scales on the samples and makes the rest FP16.
 
     What FP16 does not hold stays FP32, as in the FP16 graph. Weights that are not INT8 are rounded to nearest: what
@@ -98,7 +104,7 @@ def quantize_for_gpu(
         BuildError: as `best_scales`, `meet` and `align_exporter.fp16.build.decide`.
     """
 
-    def halved(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Halving:
+    def halved(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
         float32, halving = decide(graph, ranges, options)
         casts = convert(graph, float32 | quantize_signed(graph, scales, kept, float32))
         return replace(halving, casts=casts)
@@ -120,11 +126,15 @@ def int8_operators(model: ir.Model, tower: str, kept: Collection[str]) -> Counte
 
 
 def _decide(
-    model: ir.Model, method: Method, finished: Finished, calibration: Calibration, goal: Goal | None
-) -> tuple[Mapping[str, QuantParams], Quantizing]:
+    model: ir.Model,
+    method: QuantizationMethod,
+    finished: Finished,
+    calibration: Calibration,
+    goal: MixedPrecisionGoal | None,
+) -> tuple[Mapping[str, QuantParams], Int8Result]:
     """Scales, and what stays float; `model` is left as it is. `finished` is that of `meet`."""
     scales, trials = best_scales(model, method, calibration)
-    quantizing = Quantizing(len(calibration.samples) if trials else 0, trials)
+    quantizing = Int8Result(len(calibration.samples) if trials else 0, trials)
     if goal is not None:
         points = meet(goal, model, method, finished, scales, calibration)
         quantizing = replace(quantizing, target=goal.target, points=points)

@@ -25,7 +25,7 @@ Inputs = Sequence[Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Race:
+class SpeedComparison:
     """Contestants that took turns on the same inputs.
 
     Attributes:
@@ -48,7 +48,7 @@ class Race:
         return median(sum(before[start : start + 2]) / sum(after[start : start + 2]) for start in range(0, ROUNDS, 2))
 
 
-def race(files: Mapping[str, Path], cases: Mapping[str, Inputs]) -> tuple[Race, ...]:
+def race(files: Mapping[str, Path], cases: Mapping[str, Inputs]) -> tuple[SpeedComparison, ...]:
     """Runs the graphs in `files`, by variant, one of them `INT8`, on all `cases`, with all cores."""
     with ExitStack() as stack:
         runners = {name: stack.enter_context(closing(open_runner(file, "cpu", None))) for name, file in files.items()}
@@ -63,7 +63,7 @@ def race(files: Mapping[str, Path], cases: Mapping[str, Inputs]) -> tuple[Race, 
                     start = time.perf_counter()
                     _run(runners[name], inputs)
                     seconds[name].append(time.perf_counter() - start)
-            races.append(Race(case, {name: tuple(values) for name, values in seconds.items()}))
+            races.append(SpeedComparison(case, {name: tuple(values) for name, values in seconds.items()}))
     return tuple(races)
 
 
@@ -72,7 +72,7 @@ def _run(runner: Runner, inputs: Inputs) -> None:
         runner.run(batch)
 
 
-def check_faster(subject: str, races: Iterable[Race]) -> None:
+def check_faster(subject: str, races: Iterable[SpeedComparison]) -> None:
     """Raises BuildError unless INT8 won every race."""
     lost = [race for race in races if not race.speedup > 1]
     if lost:

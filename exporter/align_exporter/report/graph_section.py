@@ -36,7 +36,7 @@ def _graph(index: int, record: GraphRecord) -> Markup:
             ("Takes", "; ".join(map(_tensor, graph.inputs))),
             ("Gives", "; ".join(map(_tensor, graph.outputs))),
             ("Made for", "every device" if graph.target == "any" else graph.target),
-            ("Precision", f"{graph.precision}; {figures.shares(graph.content.macs)} of the multiply-accumulates"),
+            ("Precision", f"{graph.variant}; {figures.shares(graph.content.macs)} of the multiply-accumulates"),
             ("Casts", f"{record.casts} between float types"),
             ("ONNX opset", str(graph.opset)),
         ]

@@ -54,7 +54,7 @@ def _card(variant: str, members: Sequence[GraphRecord]) -> Markup:
         ("Largest difference", f"{figures.scientific(worst.max_abs)} ({worst.worst})"),
         ("Computes in", figures.shares(macs)),
     ]
-    if any(record.graph.precision != "fp32" for record in members):
+    if any(record.graph.variant != "fp32" for record in members):
         pairs.append(("FP32 islands", str(sum(len(record.graph.islands) for record in members))))
     pairs += [(title_of(record.graph), figures.size(record.bytes)) for record in members]
     return element("div", element("h3", variant), facts(pairs), class_="card")

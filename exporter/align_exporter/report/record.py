@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from align_calibration.dataset.calibration_dataset import CalibrationDataset
 from align_calibration.ranges import TensorRange
-from align_exporter.int8.calibrate import Trial
-from align_exporter.int8.fidelity import Target
-from align_exporter.int8.mixed_precision import Point
-from align_exporter.int8.speed import Race
+from align_exporter.int8.calibrate import ObserverTrial
+from align_exporter.int8.fidelity import FidelityTarget
+from align_exporter.int8.mixed_precision import Candidate
+from align_exporter.int8.speed import SpeedComparison
 from align_runtime.errors import ParityError
 from align_runtime.graph_entry import Graph
 from align_runtime.manifest import ModelFacts, Provenance
@@ -83,10 +83,10 @@ class GraphRecord:
     labels: tuple[str, ...]
     casts: int
     ruled: tuple[str, ...]
-    trials: tuple[Trial, ...] = ()
-    target: Target | None = None
-    points: tuple[Point, ...] = ()
-    races: tuple[Race, ...] = ()
+    trials: tuple[ObserverTrial, ...] = ()
+    target: FidelityTarget | None = None
+    points: tuple[Candidate, ...] = ()
+    races: tuple[SpeedComparison, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.cosines) != len(self.labels):

@@ -7,14 +7,14 @@ from itertools import pairwise
 
 from align_bench.page.drawing import across, label, percent
 from align_bench.page.markup import Markup, element
-from align_exporter.int8.mixed_precision import Point
+from align_exporter.int8.mixed_precision import Candidate
 from align_exporter.report import figures
 
 TOP, BOTTOM, HEIGHT = 22, 128, 164  # pixels
 LEFT, RIGHT = 0.04, 0.96  # fractions of the width, where the smallest and the largest share stand
 
 
-def target_curve(points: Sequence[Point], values: Sequence[float], name: str, target: float | None) -> Markup:
+def target_curve(points: Sequence[Candidate], values: Sequence[float], name: str, target: float | None) -> Markup:
     """`values` of `points`, the first of which was taken, with a line at the `target`."""
     marked = [*values] if target is None else [*values, target]
     low, high = min(marked), max(marked)

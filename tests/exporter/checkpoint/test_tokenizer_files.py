@@ -13,8 +13,8 @@ import pytest
 from tokenizers import processors
 from transformers import BertTokenizer
 
-from align_exporter.checkpoint.assets import read_tokenizer
 from align_exporter.checkpoint import tokenizer_files
+from align_exporter.checkpoint.assets import read_tokenizer
 from align_runtime.errors import CheckpointError, ConfigurationError
 from support.checkpoint_folder import NEW, PLAIN, TOKEN, WORDS, Edit, Folder
 

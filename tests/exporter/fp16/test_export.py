@@ -75,7 +75,7 @@ def test_both_towers_have_an_fp16_graph_with_the_same_contract(bundle: Bundle) -
     assert sorted(half) == ["text", "vision"]
     for tower in TOWERS:
         assert (half[tower].inputs, half[tower].outputs) == (single[tower].inputs, single[tower].outputs)
-        assert half[tower].precision == "fp16"
+        assert half[tower].variant == "fp16"
         assert half[tower].file == f"onnx/{tower}_model_fp16.onnx"
     assert {path.name for path in (bundle.folder / "onnx").iterdir() if "fp16" in path.name or path.name[0] == "."} == {
         "text_model_fp16.onnx",

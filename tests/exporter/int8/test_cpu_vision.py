@@ -86,7 +86,9 @@ def test_weights_and_biases_are_whole_numbers_of_their_steps() -> None:
     np.testing.assert_allclose(steps[:2], [2 / 127, 4 / 127], rtol=1e-6)
     biases = constants["b/quantized"]
     assert biases.dtype == np.int32
-    np.testing.assert_array_equal(constants["b/scale"], (steps.astype(np.float64) * SCALES["scaled"].step).astype("f4"))
+    np.testing.assert_array_equal(
+        constants["b/scale"], (steps.astype(np.float64) * SCALES["scaled"].scale).astype("f4")
+    )
     # The third channel has no weights: its bias is there all the same.
     np.testing.assert_allclose(biases * constants["b/scale"], [0.5, -1, 2], atol=constants["b/scale"].max())
 
@@ -95,14 +97,14 @@ def test_it_computes_the_same_within_its_steps(tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-4, 4, (5, 2, 4, 4)).astype(np.float32)
     exact, found = run(typed(GRAPH), x, tmp_path), run(quantized(), x, tmp_path)
     difference = np.abs(exact - found).max()
-    assert 1e-4 < difference < 4 * SCALES["a"].step
+    assert 1e-4 < difference < 4 * SCALES["a"].scale
 
 
 def test_a_wrong_scale_shows(tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-4, 4, (5, 2, 4, 4)).astype(np.float32)
     wrong = typed(GRAPH)
     scale = SCALES["m"]
-    quantize_statically(wrong, SCALES | {"m": QuantParams(scale.step / 4, scale.zero_point, scale.dtype)})
+    quantize_statically(wrong, SCALES | {"m": QuantParams(scale.scale / 4, scale.zero_point, scale.dtype)})
     assert np.abs(run(typed(GRAPH), x, tmp_path) - run(wrong, x, tmp_path)).max() > 1
 
 

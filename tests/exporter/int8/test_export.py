@@ -19,7 +19,7 @@ from align_exporter import parity_gate as gate
 from align_exporter.command import main
 from align_exporter.int8.cpu_text import quantize_per_token
 from align_exporter.int8.fusion import check_fused, kernels
-from align_exporter.int8.speed import ROUNDS, Race
+from align_exporter.int8.speed import ROUNDS, SpeedComparison
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
@@ -54,7 +54,7 @@ def test_both_towers_have_an_int8_graph_for_the_cpu_with_the_same_contract(bundl
     for tower, graph in found.items():
         single = bundle.graph(tower, "fp32", "cpu")
         assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
-        assert (graph.precision, graph.target, graph.data) == ("int8", "cpu", None)
+        assert (graph.variant, graph.target, graph.data) == ("int8", "cpu", None)
         assert graph.quantization is not None
         assert graph.quantization.speed == ANY_SPEED
     assert found["vision"].quantization.samples == 128
@@ -210,7 +210,7 @@ def test_a_slower_graph_is_refused(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    slower = Race("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
+    slower = SpeedComparison("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
     monkeypatch.setattr("align_exporter.int8.build.race", lambda *_: (slower,))
     assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--no-calibration-cache") == 1
     assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
@@ -222,10 +222,10 @@ def test_a_faster_graph_is_recorded_and_raced_against_every_float_graph(
 ) -> None:
     rivals = []
 
-    def won(files: dict[str, Path], _: object) -> tuple[Race, ...]:
+    def won(files: dict[str, Path], _: object) -> tuple[SpeedComparison, ...]:
         assert all(file.is_file() for file in files.values())
         rivals.append({name: file.name for name, file in files.items()})
-        return (Race("batch 1", {name: (1.25 if name == "int8" else 2.0,) * ROUNDS for name in files}),)
+        return (SpeedComparison("batch 1", {name: (1.25 if name == "int8" else 2.0,) * ROUNDS for name in files}),)
 
     monkeypatch.setattr("align_exporter.int8.build.race", won)
     arguments = ("--fp16", "--int8", "--int8-target", "cpu", "--no-calibration-cache")

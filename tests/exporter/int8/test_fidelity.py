@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from align_exporter.int8.fidelity import LARGEST_ERROR, Accuracy, Target, accuracy, embedding_error
+from align_exporter.int8.fidelity import LARGEST_ERROR, Fidelity, FidelityTarget, accuracy, embedding_error
 
 ROWS = np.tile(np.eye(4)[[0, 1, 2]], (17, 1))  # 51, one of which is left out of averages
 OTHERS = np.eye(4)
@@ -19,7 +19,7 @@ def rotated(rows: np.ndarray, index: int, angle: float) -> np.ndarray:
 
 
 def test_the_same_embeddings_are_perfect() -> None:
-    assert accuracy(ROWS, ROWS, OTHERS) == Accuracy(cosine=pytest.approx(1.0), agreement=1.0)
+    assert accuracy(ROWS, ROWS, OTHERS) == Fidelity(cosine=pytest.approx(1.0), agreement=1.0)
     assert embedding_error(ROWS, ROWS) == 0
 
 
@@ -54,35 +54,35 @@ def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
     assert embedding_error(lost, ROWS) == pytest.approx(LARGEST_ERROR / 50)
     found = accuracy(lost, ROWS, OTHERS)
     assert np.isnan(found.cosine)
-    assert not Target(cosine=0.0).met_by(found)
+    assert not FidelityTarget(cosine=0.0).met_by(found)
     assert found.agreement == pytest.approx(49 / 51)  # argmax of the first is 0, where it should be
-    assert Target(cosine=0.0).shortfall(found) == np.inf
+    assert FidelityTarget(cosine=0.0).shortfall(found) == np.inf
 
 
 @pytest.mark.parametrize(
     ("target", "met"),
     [
-        (Target(cosine=0.9), True),
-        (Target(cosine=0.99), False),
-        (Target(agreement=0.8), True),
-        (Target(agreement=0.9), False),
-        (Target(0.9, 0.8), True),
-        (Target(0.9, 0.9), False),
-        (Target(0.99, 0.8), False),
+        (FidelityTarget(cosine=0.9), True),
+        (FidelityTarget(cosine=0.99), False),
+        (FidelityTarget(agreement=0.8), True),
+        (FidelityTarget(agreement=0.9), False),
+        (FidelityTarget(0.9, 0.8), True),
+        (FidelityTarget(0.9, 0.9), False),
+        (FidelityTarget(0.99, 0.8), False),
     ],
 )
-def test_targets(target: Target, met: bool) -> None:
-    assert target.met_by(Accuracy(cosine=0.95, agreement=0.85)) == met
+def test_targets(target: FidelityTarget, met: bool) -> None:
+    assert target.met_by(Fidelity(cosine=0.95, agreement=0.85)) == met
 
 
 def test_the_shortfall_is_that_of_what_is_asked() -> None:
-    found = Accuracy(cosine=0.95, agreement=0.85)
-    assert Target(cosine=0.96).shortfall(found) == pytest.approx(0.01)
-    assert Target(agreement=0.9).shortfall(found) == pytest.approx(0.05)
-    assert Target(0.96, 0.9).shortfall(found) == pytest.approx(0.05)
-    assert Target(0.9, 0.85).shortfall(found) <= 0
+    found = Fidelity(cosine=0.95, agreement=0.85)
+    assert FidelityTarget(cosine=0.96).shortfall(found) == pytest.approx(0.01)
+    assert FidelityTarget(agreement=0.9).shortfall(found) == pytest.approx(0.05)
+    assert FidelityTarget(0.96, 0.9).shortfall(found) == pytest.approx(0.05)
+    assert FidelityTarget(0.9, 0.85).shortfall(found) <= 0
 
 
 def test_a_target_says_what_it_asks() -> None:
-    assert str(Target(cosine=0.99)) == "cosine 0.99"
-    assert str(Target(0.99, 0.9)) == "cosine 0.99 and agreement 0.9"
+    assert str(FidelityTarget(cosine=0.99)) == "cosine 0.99"
+    assert str(FidelityTarget(0.99, 0.9)) == "cosine 0.99 and agreement 0.9"

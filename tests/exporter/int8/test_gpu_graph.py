@@ -45,7 +45,7 @@ def graph_of(bundle: Bundle, tower: str) -> Graph:
 def test_the_graph_is_beside_the_one_for_cpus_with_the_contract_of_fp32(bundle: Bundle, tower: str) -> None:
     graph, single = graph_of(bundle, tower), bundle.graph(tower, "fp32", "cuda")
     assert (graph.file, graph.target, graph.exact_variant) == (f"onnx/{tower}_model_int8.onnx", "gpu", "int8")
-    assert (graph.precision, graph.data, graph.islands) == ("int8", None, ())
+    assert (graph.variant, graph.data, graph.islands) == ("int8", None, ())
     assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
     assert graph.quantization is not None
     assert graph.quantization.speed == NOT_MEASURED

@@ -93,7 +93,7 @@ def test_it_computes_the_same_within_its_steps(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((5, 2, 4, 4)).astype(np.float32)
     exact, found = run(typed(GRAPH), x, tmp_path), run(quantized()[0], x, tmp_path)
     assert 1e-4 < np.abs(exact - found).max() < 0.05 * np.abs(exact).max()
-    wrong = SCALES | {"r": QuantParams(SCALES["r"].step / 8, 0, "int8")}
+    wrong = SCALES | {"r": QuantParams(SCALES["r"].scale / 8, 0, "int8")}
     assert np.abs(exact - run(quantized(scales=wrong)[0], x, tmp_path)).max() > 0.2 * np.abs(exact).max()
 
 

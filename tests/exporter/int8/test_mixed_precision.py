@@ -13,11 +13,11 @@ import pytest
 
 from align_calibration.quant_params import QuantParams
 from align_calibration.run_instrumented import Batch
-from align_exporter.int8.calibrate import Method
+from align_exporter.int8.calibrate import QuantizationMethod
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
-from align_exporter.int8.fidelity import Target
-from align_exporter.int8.mixed_precision import Finished, Goal, Point, meet
+from align_exporter.int8.fidelity import FidelityTarget
+from align_exporter.int8.mixed_precision import Candidate, Finished, MixedPrecisionGoal, meet
 from align_exporter.int8.quantize import FOR_CPU
 from align_exporter.int8.units import unit_macs, unit_of
 from align_runtime import BuildError
@@ -51,7 +51,7 @@ def model() -> ir.Model:
     return found
 
 
-def spoiling(damage: Mapping[str, float]) -> Method:
+def spoiling(damage: Mapping[str, float]) -> QuantizationMethod:
     """INT8 that gets the weights of some parts wrong by so much of their size."""
 
     def apply(graph: ir.Model, _: Mapping[str, QuantParams], kept: Collection[str]) -> None:
@@ -76,16 +76,16 @@ def calibration(tmp_path: Path) -> Calibration:
 
 
 def tried(
-    calibration: Calibration, target: Target, damage: Mapping[str, float], finished: Finished | None = None
-) -> tuple[Point, ...]:
+    calibration: Calibration, target: FidelityTarget, damage: Mapping[str, float], finished: Finished | None = None
+) -> tuple[Candidate, ...]:
     others = np.eye(WIDTH, dtype=np.float32)
-    goal = Goal(target, replace(calibration, samples=samples(3)), others, tokens=8)
+    goal = MixedPrecisionGoal(target, replace(calibration, samples=samples(3)), others, tokens=8)
     method = spoiling(damage)
     return meet(goal, model(), method, finished or partial(method.applied, model()), {}, calibration)
 
 
 def test_the_parts_that_cost_most_stay_float_and_no_more(calibration: Calibration, tmp_path: Path) -> None:
-    points = tried(calibration, Target(cosine=0.999), {"second": 0.5, "fourth": 0.3})
+    points = tried(calibration, FidelityTarget(cosine=0.999), {"second": 0.5, "fourth": 0.3})
     assert set(points[0].kept) == {"second", "fourth"}
     assert points[0].share == pytest.approx(0.5)
     assert points[0].accuracy.cosine > 0.999
@@ -98,22 +98,22 @@ def test_the_parts_that_cost_most_stay_float_and_no_more(calibration: Calibratio
 
 def test_a_target_between_is_met_with_one_part(calibration: Calibration) -> None:
     damage = {"second": 0.5, "fourth": 0.3}
-    both, one, none = sorted(tried(calibration, Target(cosine=0.999), damage), key=lambda point: point.share)
+    both, one, none = sorted(tried(calibration, FidelityTarget(cosine=0.999), damage), key=lambda point: point.share)
     between = (one.accuracy.cosine + none.accuracy.cosine) / 2
-    points = tried(calibration, Target(cosine=between), damage)
+    points = tried(calibration, FidelityTarget(cosine=between), damage)
     assert both.accuracy.cosine > one.accuracy.cosine > none.accuracy.cosine
     assert points[0].kept == ("second",)
     assert points[0].share == pytest.approx(0.75)
 
 
 def test_a_target_that_is_met_from_the_start_leaves_everything_in_int8(calibration: Calibration) -> None:
-    (point,) = tried(calibration, Target(cosine=0.999, agreement=0.9), {})
+    (point,) = tried(calibration, FidelityTarget(cosine=0.999, agreement=0.9), {})
     assert point.kept == ()
     assert point.share == 1
 
 
 def test_decisions_can_be_the_target(calibration: Calibration) -> None:
-    points = tried(calibration, Target(agreement=0.95), {"third": 0.5})
+    points = tried(calibration, FidelityTarget(agreement=0.95), {"third": 0.5})
     assert points[0].kept == ("third",)
     assert next(point for point in points if not point.kept).accuracy.agreement < 0.95
 
@@ -121,7 +121,7 @@ def test_decisions_can_be_the_target(calibration: Calibration) -> None:
 def test_a_target_that_is_missed_says_how_far_it_got(calibration: Calibration, tmp_path: Path) -> None:
     damage = dict.fromkeys(PARTS, 0.5)
     with pytest.raises(BuildError) as caught:
-        tried(calibration, Target(cosine=0.9999), damage)
+        tried(calibration, FidelityTarget(cosine=0.9999), damage)
     message = str(caught.value)
     assert message.startswith(
         "the target, cosine 0.9999, cannot be met with 50 % of the MACs in INT8. It got as far as"
@@ -137,15 +137,15 @@ def test_how_far_it_got_is_told_of_what_was_asked(calibration: Calibration) -> N
         return spoiling(dict.fromkeys(kept, 3.0) or {"first": 1.0}).applied(model(), {})
 
     with pytest.raises(BuildError, match=r"with 100 % in INT8 and 0 parts in float"):
-        tried(calibration, Target(agreement=0.99), dict.fromkeys(PARTS, 0.5), finished)
+        tried(calibration, FidelityTarget(agreement=0.99), dict.fromkeys(PARTS, 0.5), finished)
 
 
 def test_what_becomes_of_the_graph_afterwards_counts(calibration: Calibration) -> None:
     """A part that INT8 alone does not need in float."""
     damage = {"second": 0.5, "fourth": 0.05}
     later = spoiling({"second": 0.5, "fourth": 0.3})
-    assert tried(calibration, Target(cosine=0.995), damage)[0].kept == ("second",)
-    points = tried(calibration, Target(cosine=0.995), damage, partial(later.applied, model()))
+    assert tried(calibration, FidelityTarget(cosine=0.995), damage)[0].kept == ("second",)
+    points = tried(calibration, FidelityTarget(cosine=0.995), damage, partial(later.applied, model()))
     assert points[0].kept == ("second", "fourth")
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from align_exporter.int8.speed import ROUNDS, Race, check_faster, image_cases, race, text_cases
+from align_exporter.int8.speed import ROUNDS, SpeedComparison, check_faster, image_cases, race, text_cases
 from align_runtime import BuildError, golden
 from align_runtime.bundle import Bundle
 
 
-def made_up(case: str, **seconds: float) -> Race:
-    return Race(case, {name: (value,) * ROUNDS for name, value in seconds.items()})
+def made_up(case: str, **seconds: float) -> SpeedComparison:
+    return SpeedComparison(case, {name: (value,) * ROUNDS for name, value in seconds.items()})
 
 
 def test_the_rival_is_the_fastest_float_graph() -> None:
@@ -24,7 +24,7 @@ def test_the_rival_is_the_fastest_float_graph() -> None:
 def test_one_slow_round_decides_nothing() -> None:
     seconds = [1.0] * ROUNDS
     seconds[3] = 100.0
-    assert Race("batch 1", {"fp32": (2.0,) * ROUNDS, "int8": tuple(seconds)}).speedup == 2.0
+    assert SpeedComparison("batch 1", {"fp32": (2.0,) * ROUNDS, "int8": tuple(seconds)}).speedup == 2.0
 
 
 def test_a_winner_is_accepted() -> None:

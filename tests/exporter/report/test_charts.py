@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
-from align_exporter.int8.fidelity import Accuracy
-from align_exporter.int8.mixed_precision import Point
+from align_exporter.int8.fidelity import Fidelity
+from align_exporter.int8.mixed_precision import Candidate
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram, stacked_bar
 from align_exporter.report.range_chart import range_chart
@@ -150,9 +150,9 @@ def test_figures_never_round_to_something_better() -> None:
 # ── accuracy over the share of INT8 ──────────────────────────────────────────────────────────────────────────────────
 
 POINTS = (
-    Point(("a", "b"), 0.75, Accuracy(cosine=0.999, agreement=1.0)),
-    Point((), 1.0, Accuracy(cosine=0.99, agreement=0.9)),
-    Point(("a", "b", "c"), 0.5, Accuracy(cosine=0.9995, agreement=0.97)),
+    Candidate(("a", "b"), 0.75, Fidelity(cosine=0.999, agreement=1.0)),
+    Candidate((), 1.0, Fidelity(cosine=0.99, agreement=0.9)),
+    Candidate(("a", "b", "c"), 0.5, Fidelity(cosine=0.9995, agreement=0.97)),
 )
 
 
