@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from align_exporter.checkpoint.assets import read_preprocessing
+from align_exporter.checkpoint.read_checkpoint import read_preprocessing
 from align_exporter.export_options import DEFAULT_OPSET
 from align_exporter.graph.contract import vision_contract
 from align_exporter.graph.files import write_graph
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import vision_steps
+from align_exporter.graph.passes.order import run_steps, vision_steps
 from align_exporter.graph.towers import VisionTower
 from align_exporter.graph.trace import trace
 from align_reference.checkpoint import load_model

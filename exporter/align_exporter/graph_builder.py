@@ -12,8 +12,7 @@ from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.fp16.build import halve
 from align_exporter.graph.checks import check_operators
 from align_exporter.graph.files import BuiltGraph, GraphFiles
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import CLEAN_UP
+from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.graph.specs import GraphSpec
 from align_exporter.graph.trace import trace
 from align_exporter.int8.build import Int8Builder

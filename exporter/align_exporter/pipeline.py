@@ -11,7 +11,7 @@ from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, Calibrat
 from align_exporter import builtin_samples as samples
 from align_exporter.build_record import build_record
 from align_exporter.calibration_inputs import CalibrationInputs
-from align_exporter.checkpoint.loading import Checkpoint, read_checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
 from align_exporter.engine.cache import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.files import GraphFiles

@@ -12,9 +12,9 @@ from align_calibration.channel_means import measure_channel_means
 from align_calibration.ranges import TensorRange
 from align_calibration.run_instrumented import Batch
 from align_exporter.export_options import ExportOptions
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.islands import assign
-from align_exporter.fp16.rules import rules
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.islands import assign_islands
+from align_exporter.fp16.rules import float32_by_rule
 from align_exporter.fp16.weight_rounding import round_weights
 from align_runtime.graph_entry import Island
 
@@ -53,12 +53,12 @@ def halve(
         folder: as in `align_calibration.run_instrumented.run_batches`.
 
     Raises:
-        BuildError: as `assign`.
+        BuildError: as `assign_islands`.
     """
     float32, halving = decide(model, ranges, options)
     if images is not None:
         round_weights(model, measure_channel_means(model, images, folder), float32)
-    return replace(halving, casts=convert(model, float32))
+    return replace(halving, casts=convert_to_fp16(model, float32))
 
 
 def decide(
@@ -67,10 +67,10 @@ def decide(
     """The operators of the FP32 graph `model` that stay FP32, and the record, still without casts.
 
     Raises:
-        BuildError: as `assign`.
+        BuildError: as `assign_islands`.
     """
-    ruled = rules(model.graph)
+    ruled = float32_by_rule(model.graph)
     names = tuple(node.name or "" for node in model.graph if node in ruled)
-    assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
+    assignment = assign_islands(model, ranges, options.fp16_keep, options.fp16_headroom)
     operators = tuple(node.name or "" for node in model.graph)
     return assignment.float32, Fp16Result(ranges, names, assignment.islands, 0, operators)

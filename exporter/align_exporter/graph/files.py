@@ -9,10 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from align_exporter import parity_gate as gate
-from align_exporter.checkpoint.loading import Checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint
 from align_exporter.export_options import ExportOptions
 from align_exporter.fp16.build import Fp16Result
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.emulate import emulate_fp16
 from align_exporter.graph.checks import check_file
 from align_exporter.graph.content import proven_content
 from align_exporter.graph.contract import GraphContract
@@ -67,7 +67,7 @@ class GraphFiles:
         with self.progress.phase(f"{title}: parity with the reference"):
             if variant == "fp16" or (variant, plan.target) == (INT8, GPU_TARGET):
                 files.append(files[0].with_name(".rounded.onnx"))
-                ir.save(rounded(ir.load(files[0])), files[1])
+                ir.save(emulate_fp16(ir.load(files[0])), files[1])
             measurement = gate.measure(files, plan.contract, self.checkpoint.preprocessing, self.answers)
             for extra in files[1:]:
                 extra.unlink()

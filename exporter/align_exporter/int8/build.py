@@ -12,8 +12,7 @@ from align_calibration.statistics_cache import StatisticsCache
 from align_exporter import parity_gate as gate
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.graph.files import BuiltGraph, GraphFiles
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import CLEAN_UP
+from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.graph.specs import GraphSpec
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.fidelity import FidelityTarget

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from align_calibration.quant_params import QuantParams
 from align_exporter.int8.calibrate import QuantizationMethod
 from align_exporter.int8.calibration import Calibration
-from align_exporter.int8.fidelity import Fidelity, FidelityTarget, accuracy, embedding_error
+from align_exporter.int8.fidelity import Fidelity, FidelityTarget, embedding_error, measure_fidelity
 from align_exporter.int8.units import unit_macs
 from align_runtime.errors import BuildError
 from align_runtime.precision import MIN_SHARE, content_of, percentage
@@ -85,7 +85,7 @@ class _Attempts:
     def point(self, kept: tuple[str, ...], exact: NDArray[np.float64]) -> Candidate:
         title = f"held-out samples, {len(kept)} parts in float"
         actual = self.goal.held_out.embeddings(self.finished(self.scales, kept), title)
-        return Candidate(kept, self.share(kept), accuracy(actual, exact, self.goal.others))
+        return Candidate(kept, self.share(kept), measure_fidelity(actual, exact, self.goal.others))
 
 
 def meet(
@@ -110,7 +110,7 @@ def meet(
     attempts = _Attempts(model, method, finished, scales, goal)
     exact = goal.held_out.embeddings(model, "held-out samples, float")
     points = {0: attempts.point((), exact)}
-    if goal.target.met_by(points[0].accuracy):
+    if goal.target.is_met_by(points[0].accuracy):
         return (points[0],)
     order = _ranking(attempts, calibration)
     most = bisect_right(range(len(order) + 1), -MIN_SHARE, key=lambda count: -attempts.share(order[:count])) - 1
@@ -118,7 +118,7 @@ def meet(
     def met(count: int) -> bool:
         if count not in points:
             points[count] = attempts.point(order[:count], exact)
-        return goal.target.met_by(points[count].accuracy)
+        return goal.target.is_met_by(points[count].accuracy)
 
     if most < 0 or not met(most):
         raise _missed(goal, points)

@@ -13,29 +13,29 @@ from align_calibration.quant_params import INT8, UINT8, QuantParams
 from align_calibration.ranges import TensorRange
 from align_exporter.export_options import ExportOptions
 from align_exporter.fp16.build import Fp16Result, decide
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.emulate import emulate_fp16
 from align_exporter.int8.calibrate import ObserverTrial, QuantizationMethod, best_scales
 from align_exporter.int8.calibration import Calibration
-from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
-from align_exporter.int8.cpu_vision import quantize_statically, quantized_nodes, quantized_tensors
+from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
+from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
 from align_exporter.int8.fidelity import FidelityTarget
-from align_exporter.int8.fold_normalization import read_bytes
-from align_exporter.int8.insert_qdq import quantize_signed
+from align_exporter.int8.fold_normalization import fold_normalization
+from align_exporter.int8.insert_qdq import insert_qdq
 from align_exporter.int8.mixed_precision import Candidate, Finished, MixedPrecisionGoal, meet
-from align_exporter.int8.qdq_placement import place
+from align_exporter.int8.qdq_placement import place_qdq
 from align_exporter.int8.speed import SpeedComparison
 from align_exporter.int8.units import unit_of
 
 BY_ROW = "per token"
 FOR_CPU = {
-    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_statically),
+    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_vision_for_cpu),
     "text": QuantizationMethod(
-        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_per_token(model, kept)
+        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_text_for_cpu(model, kept)
     ),
 }
 FOR_GPU = QuantizationMethod(
-    INT8, lambda graph: place(graph).products, lambda graph: place(graph).tensors, quantize_signed
+    INT8, lambda graph: place_qdq(graph).weighted_nodes, lambda graph: place_qdq(graph).tensors, insert_qdq
 )
 
 
@@ -78,7 +78,7 @@ def quantize_for_cpu(
         BuildError: as `best_scales` and `meet`.
     """
     if tower == "vision":
-        read_bytes(model)
+        fold_normalization(model)
     method = FOR_CPU[tower]
     scales, quantizing = _decide(model, method, partial(method.applied, model), calibration, goal)
     method.apply(model, scales, quantizing.kept)
@@ -106,13 +106,13 @@ def quantize_for_gpu(
 
     def halved(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
         float32, halving = decide(graph, ranges, options)
-        casts = convert(graph, float32 | quantize_signed(graph, scales, kept, float32))
+        casts = convert_to_fp16(graph, float32 | insert_qdq(graph, scales, kept, float32))
         return replace(halving, casts=casts)
 
     def finished(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
         graph = model.clone()
         halved(graph, scales, kept)
-        return rounded(graph)
+        return emulate_fp16(graph)
 
     scales, quantizing = _decide(model, FOR_GPU, finished, calibration, goal)
     return quantizing, halved(model, scales, quantizing.kept)

@@ -14,7 +14,7 @@ from tokenizers import processors
 from transformers import BertTokenizer
 
 from align_exporter.checkpoint import tokenizer_files
-from align_exporter.checkpoint.assets import read_tokenizer
+from align_exporter.checkpoint.read_checkpoint import read_tokenizer
 from align_runtime.errors import CheckpointError, ConfigurationError
 from support.checkpoint_folder import NEW, PLAIN, TOKEN, WORDS, Edit, Folder
 

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.emulate import emulate_fp16
 from align_exporter.graph.passes.unused import RemoveUnused
 from support.graphs import CHAIN, typed
 
@@ -20,7 +20,7 @@ HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 def converted(text: str, *float32: str) -> tuple[ir.Model, int]:
     model = typed(text)
-    casts = convert(model, {node for node in model.graph if node.name in float32})
+    casts = convert_to_fp16(model, {node for node in model.graph if node.name in float32})
     RemoveUnused()(model)
     return model, casts
 
@@ -87,5 +87,5 @@ def test_computes_the_same_up_to_rounding() -> None:
         return session.run(None, {"x": x})[0]
 
     exact = run(typed(CHAIN))
-    half = run(rounded(converted(CHAIN, "last")[0]))
+    half = run(emulate_fp16(converted(CHAIN, "last")[0]))
     assert 0 < np.abs(half / exact - 1).max() < 2e-3

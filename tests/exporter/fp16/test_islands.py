@@ -8,8 +8,8 @@ import pytest
 from align_calibration.ranges import TensorRange
 from align_exporter.export_options import FP16_HEADROOM
 from align_exporter.fp16 import islands
-from align_exporter.fp16.islands import assign
-from align_exporter.fp16.rules import rules
+from align_exporter.fp16.islands import assign_islands
+from align_exporter.fp16.rules import float32_by_rule
 from align_runtime import BuildError
 from support.graphs import CHAIN, typed
 
@@ -43,17 +43,17 @@ def ranges(model: ir.Model, **large: float) -> list[TensorRange]:
 
 
 def kept(model: ir.Model, keep: tuple[str, ...] = (), headroom: float = FP16_HEADROOM, **large: float) -> set[str]:
-    return {node.name or "" for node in assign(model, ranges(model, **large), keep, headroom).float32}
+    return {node.name or "" for node in assign_islands(model, ranges(model, **large), keep, headroom).float32}
 
 
 def test_the_rules_keep_norms_masks_and_softmax() -> None:
     model = typed(ATTENTION)
-    assert {node.name for node in rules(model.graph)} == {
+    assert {node.name for node in float32_by_rule(model.graph)} == {
         *("cast", "sub", "mul", "masked", "softmax"),  # the mask, up to the softmax
         "norm",
         *("pool", "reshape", "length", "div"),  # the L2 norm and what pools before it
     }
-    assert assign(model, ranges(model), (), FP16_HEADROOM).islands == ()
+    assert assign_islands(model, ranges(model), (), FP16_HEADROOM).islands == ()
 
 
 def test_nothing_else_stays_where_all_values_fit() -> None:
@@ -62,7 +62,7 @@ def test_nothing_else_stays_where_all_values_fit() -> None:
 
 def test_a_large_value_keeps_its_writer_and_all_its_readers() -> None:
     model = typed(CHAIN)
-    found = assign(model, ranges(model, c=70000.0), (), FP16_HEADROOM)
+    found = assign_islands(model, ranges(model, c=70000.0), (), FP16_HEADROOM)
     assert {node.name for node in found.float32} == {"second", "third", "sum"}
     (island,) = found.islands
     assert island.nodes == ("second", "third", "sum")
@@ -81,7 +81,7 @@ def test_not_a_number_never_fits() -> None:
 def test_values_lost_to_subnormals_stay() -> None:
     model = typed(CHAIN)
     found = [entry if entry.tensor != "e" else TensorRange("e", "Add", 1e-7, 1e-8, 0.25) for entry in ranges(model)]
-    (island,) = assign(model, found, (), FP16_HEADROOM).islands
+    (island,) = assign_islands(model, found, (), FP16_HEADROOM).islands
     assert island.nodes == ("sum", "last")
     assert island.reasons == ("e is as small as 1e-08 and loses 25.0%",)
 
@@ -93,7 +93,7 @@ def test_a_weight_that_fp16_cannot_hold_keeps_its_reader() -> None:
         .replace("<float[4, 4] w", "<float[4, 4] v = {70000" + ", 1" * 15 + "}, float[4, 4] w")
     )
     model = typed(large)
-    (island,) = assign(model, ranges(model), (), FP16_HEADROOM).islands
+    (island,) = assign_islands(model, ranges(model), (), FP16_HEADROOM).islands
     assert island.nodes == ("third",)
     assert island.reasons == ("v reaches 7e+04",)
     assert kept(typed(large.replace("{70000", "{60000"))) == set()  # known, not sampled: no headroom
@@ -102,7 +102,7 @@ def test_a_weight_that_fp16_cannot_hold_keeps_its_reader() -> None:
 def test_a_cheap_gap_between_islands_is_closed() -> None:
     """x and b leave FP16; the Sigmoid between has FP32 on both sides anyway."""
     model = typed(CHAIN)
-    found = assign(model, ranges(model), ("first", "second"), FP16_HEADROOM)
+    found = assign_islands(model, ranges(model), ("first", "second"), FP16_HEADROOM)
     assert {node.name for node in found.float32} == {"first", "act", "second"}
     assert found.islands[0].reasons == ("first was asked for", "second was asked for")
 
@@ -136,6 +136,6 @@ g (float[n, 4, 2, 2] x) => (float[n, 4, 2, 2] y)
 
 
 def test_squeeze_excite_stays_where_no_residual_follows() -> None:
-    assert {node.name for node in rules(typed(SQUEEZE).graph)} == {"pool", "reduce", "gate", "excite"}
+    assert {node.name for node in float32_by_rule(typed(SQUEEZE).graph)} == {"pool", "reduce", "gate", "excite"}
     residual = SQUEEZE.replace("(n, projected)", "(projected, x)").replace("[next] n = Conv (projected, w)", "")
-    assert rules(typed(residual).graph) == set()
+    assert float32_by_rule(typed(residual).graph) == set()

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from align_calibration.channel_means import measure_channel_means
-from align_exporter.fp16.weight_rounding import round_preserving, round_weights
+from align_exporter.fp16.weight_rounding import round_preserving_means, round_weights
 from support.graphs import typed
 
 BLOCK = """
@@ -99,7 +99,7 @@ def test_inputs_that_were_shifted_are_made_good() -> None:
     generator = np.random.default_rng(0)
     weights, inputs = generator.standard_normal((4, 200)), generator.uniform(1, 3, (1, 200))
     shifted, bias = inputs + 2e-5, np.array([0.5, -1.25, 3.0, 0.1])
-    rounded, left = round_preserving(weights, inputs, shifted, bias)
+    rounded, left = round_preserving_means(weights, inputs, shifted, bias)
     wanted = (weights * inputs).sum(1) + bias
     found = (rounded.astype(np.float64) * shifted).sum(1) + bias.astype(np.float16)
     np.testing.assert_allclose(found - wanted, left, atol=1e-12)
@@ -108,6 +108,8 @@ def test_inputs_that_were_shifted_are_made_good() -> None:
 
 def test_inputs_without_a_mean_leave_nothing_to_turn() -> None:
     weights = np.random.default_rng(0).standard_normal((4, 50))
-    rounded, left = round_preserving(weights, np.zeros((1, 50)), np.zeros((1, 50)), np.array([0.1, 0.2, 0.3, 0.4]))
+    rounded, left = round_preserving_means(
+        weights, np.zeros((1, 50)), np.zeros((1, 50)), np.array([0.1, 0.2, 0.3, 0.4])
+    )
     np.testing.assert_array_equal(rounded, weights.astype(np.float16))
     assert left == pytest.approx(np.array([0.1, 0.2, 0.3, 0.4]).astype(np.float16) - np.array([0.1, 0.2, 0.3, 0.4]))

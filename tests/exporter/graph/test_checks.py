@@ -11,8 +11,7 @@ import torch
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.contract import text_contract
 from align_exporter.graph.files import write_graph
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import text_steps
+from align_exporter.graph.passes.order import run_steps, text_steps
 from align_exporter.graph.towers import TextTower
 from align_exporter.graph.trace import trace
 from align_reference.config import AlignConfig

@@ -17,8 +17,7 @@ from align_exporter.freshness import provenance
 from align_exporter.graph.checks import check_operators
 from align_exporter.graph.contract import text_contract
 from align_exporter.graph.packed_text import PackedTextTower, pack
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import text_steps
+from align_exporter.graph.passes.order import run_steps, text_steps
 from align_exporter.graph.trace import trace
 from align_exporter.pipeline import build
 from align_reference.checkpoint import load_model

@@ -11,9 +11,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
+from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.weights import quantized_weights
+from align_exporter.int8.quantize_weights import quantize_weights
 from align_runtime import BuildError
 from support.graphs import typed
 
@@ -61,14 +61,14 @@ def emulated(x: np.ndarray, weights: np.ndarray, zero_point: int) -> np.ndarray:
     """x (n, k) times weights (k, m) as the module's docstring says, in float64."""
     step = np.maximum.reduce([x.max(1) / (255 - zero_point), -x.min(1) / zero_point, np.full(len(x), 1e-30)])[:, None]
     numbers = np.clip(np.rint(x / step), -zero_point, 255 - zero_point)
-    quantized, steps = quantized_weights(weights.T)
+    quantized, steps = quantize_weights(weights.T)
     return numbers @ quantized.T.astype(np.float64) * steps * step
 
 
 def test_products_with_weights_are_quantised_and_those_of_activations_are_not(tmp_path: Path) -> None:
     model = typed(GRAPH)
     assert [node.name for node in dense_nodes(model.graph)] == ["query", "key", "projection"]
-    assert quantize_per_token(model) == 3
+    assert quantize_text_for_cpu(model) == 3
     operators = Counter(node.op_type for node in model.graph)
     assert operators["MatMulInteger"] == 3
     assert operators["QuantizeLinear"] == 1  # of the tensor that all three read
@@ -84,7 +84,7 @@ def test_products_with_weights_are_quantised_and_those_of_activations_are_not(tm
 def test_every_row_keeps_its_digits(tmp_path: Path) -> None:
     """One scale for all would round the smaller rows to nothing."""
     model = typed(GRAPH)
-    quantize_per_token(model)
+    quantize_text_for_cpu(model)
     x = pseudo(5)
     exact, found = run(typed(GRAPH), x, tmp_path)[1], run(model, x, tmp_path)[1]
     error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact - BIAS, axis=1).clip(1e-30)
@@ -94,7 +94,7 @@ def test_every_row_keeps_its_digits(tmp_path: Path) -> None:
 
 def test_a_row_is_the_same_whatever_is_beside_it(tmp_path: Path) -> None:
     model = typed(GRAPH)
-    quantize_per_token(model)
+    quantize_text_for_cpu(model)
     x = pseudo(5)
     together = run(model, x, tmp_path)[1]
     for row in range(5):
@@ -103,7 +103,7 @@ def test_a_row_is_the_same_whatever_is_beside_it(tmp_path: Path) -> None:
 
 def test_values_of_a_gelu_get_nearly_all_numbers_above_zero(tmp_path: Path) -> None:
     model = typed(GRAPH.replace("Add (x, t0)", "Gelu (x)"))
-    quantize_per_token(model)
+    quantize_text_for_cpu(model)
     points = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if "zero" in name}
     assert points["projection/weight_zero_point"].tolist() == [0, 0]
     assert points["h/zero_point"] == 32
@@ -115,16 +115,16 @@ def test_values_of_a_gelu_get_nearly_all_numbers_above_zero(tmp_path: Path) -> N
 
 def test_a_second_run_changes_nothing() -> None:
     model = typed(GRAPH)
-    quantize_per_token(model)
+    quantize_text_for_cpu(model)
     before = ir.to_onnx_text(model)
-    assert quantize_per_token(model) == 0
+    assert quantize_text_for_cpu(model) == 0
     assert ir.to_onnx_text(model) == before
 
 
 def test_scales_that_are_multiplied_first_are_refused(tmp_path: Path) -> None:
     """ONNX Runtime would make one kernel of them that uses the first row's scale for all rows."""
     model = typed(GRAPH)
-    quantize_per_token(model)
+    quantize_text_for_cpu(model)
     ir.save(model, tmp_path / "right.onnx")
     check_fused(tmp_path / "right.onnx", {"MatMul": 3})
     for node in list(model.graph):

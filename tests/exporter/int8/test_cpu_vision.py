@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 from align_calibration.quant_params import UINT8, QuantParams
-from align_exporter.int8.cpu_vision import quantize_statically, quantized_nodes, quantized_tensors
-from align_exporter.int8.weights import LARGEST, quantized_weights
+from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
+from align_exporter.int8.quantize_weights import INT8_MAX, quantize_weights
 from support.graphs import typed
 
 # Normalisation, a convolution, a gate, a second convolution, and what follows it.
@@ -38,7 +38,7 @@ SCALES["c"] = UINT8.scale(-1, 16)
 
 def quantized() -> ir.Model:
     model = typed(GRAPH)
-    quantize_statically(model, SCALES)
+    quantize_vision_for_cpu(model, SCALES)
     return model
 
 
@@ -104,21 +104,21 @@ def test_a_wrong_scale_shows(tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-4, 4, (5, 2, 4, 4)).astype(np.float32)
     wrong = typed(GRAPH)
     scale = SCALES["m"]
-    quantize_statically(wrong, SCALES | {"m": QuantParams(scale.scale / 4, scale.zero_point, scale.dtype)})
+    quantize_vision_for_cpu(wrong, SCALES | {"m": QuantParams(scale.scale / 4, scale.zero_point, scale.dtype)})
     assert np.abs(run(typed(GRAPH), x, tmp_path) - run(wrong, x, tmp_path)).max() > 1
 
 
 def test_a_tensor_without_a_scale_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(KeyError, match="scaled"):
-        quantize_statically(typed(GRAPH), {name: scale for name, scale in SCALES.items() if name != "scaled"})
+        quantize_vision_for_cpu(typed(GRAPH), {name: scale for name, scale in SCALES.items() if name != "scaled"})
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-42, 1e30])
 def test_weights_of_any_size_come_back_within_half_a_step(scale: float) -> None:
     weights = (np.random.default_rng(1).standard_normal((4, 3, 5, 5)) * scale).astype(np.float32)
     weights[2] = 0
-    numbers, steps = quantized_weights(weights)
-    assert np.abs(numbers.astype(int)).max() <= LARGEST
+    numbers, steps = quantize_weights(weights)
+    assert np.abs(numbers.astype(int)).max() <= INT8_MAX
     assert (steps > 0).all()
     error = np.abs(numbers * steps.astype(np.float64).reshape(-1, 1, 1, 1) - weights)
     assert (error <= 0.5001 * steps.reshape(-1, 1, 1, 1)).all()

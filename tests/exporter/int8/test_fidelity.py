@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from align_exporter.int8.fidelity import LARGEST_ERROR, Fidelity, FidelityTarget, accuracy, embedding_error
+from align_exporter.int8.fidelity import (
+    MAX_SQUARED_DISTANCE,
+    Fidelity,
+    FidelityTarget,
+    embedding_error,
+    measure_fidelity,
+)
 
 ROWS = np.tile(np.eye(4)[[0, 1, 2]], (17, 1))  # 51, one of which is left out of averages
 OTHERS = np.eye(4)
@@ -19,16 +25,16 @@ def rotated(rows: np.ndarray, index: int, angle: float) -> np.ndarray:
 
 
 def test_the_same_embeddings_are_perfect() -> None:
-    assert accuracy(ROWS, ROWS, OTHERS) == Fidelity(cosine=pytest.approx(1.0), agreement=1.0)
+    assert measure_fidelity(ROWS, ROWS, OTHERS) == Fidelity(cosine=pytest.approx(1.0), agreement=1.0)
     assert embedding_error(ROWS, ROWS) == 0
 
 
 def test_decisions_count_every_sample_and_cosines_leave_the_worst_out() -> None:
     spoiled = rotated(ROWS, 2, 1.5)
-    found = accuracy(spoiled, ROWS, OTHERS)
+    found = measure_fidelity(spoiled, ROWS, OTHERS)
     assert found.agreement == pytest.approx(50 / 51)
     assert found.cosine == pytest.approx(1.0)
-    twice = accuracy(rotated(spoiled, 4, 0.5), ROWS, OTHERS)
+    twice = measure_fidelity(rotated(spoiled, 4, 0.5), ROWS, OTHERS)
     assert twice.cosine < 0.998
     assert twice.agreement == pytest.approx(50 / 51)  # 0.5 is less than half of a right angle
     assert embedding_error(spoiled, ROWS) == 0
@@ -45,16 +51,16 @@ def test_a_common_part_does_not_make_a_cosine_good() -> None:
     exact = ROWS + 10
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     wrong = np.roll(exact, 1, axis=0)
-    assert accuracy(wrong, exact, OTHERS).cosine < 0
+    assert measure_fidelity(wrong, exact, OTHERS).cosine < 0
 
 
 def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
     lost = ROWS.copy()
     lost[:2] = np.nan
-    assert embedding_error(lost, ROWS) == pytest.approx(LARGEST_ERROR / 50)
-    found = accuracy(lost, ROWS, OTHERS)
+    assert embedding_error(lost, ROWS) == pytest.approx(MAX_SQUARED_DISTANCE / 50)
+    found = measure_fidelity(lost, ROWS, OTHERS)
     assert np.isnan(found.cosine)
-    assert not FidelityTarget(cosine=0.0).met_by(found)
+    assert not FidelityTarget(cosine=0.0).is_met_by(found)
     assert found.agreement == pytest.approx(49 / 51)  # argmax of the first is 0, where it should be
     assert FidelityTarget(cosine=0.0).shortfall(found) == np.inf
 
@@ -72,7 +78,7 @@ def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
     ],
 )
 def test_targets(target: FidelityTarget, met: bool) -> None:
-    assert target.met_by(Fidelity(cosine=0.95, agreement=0.85)) == met
+    assert target.is_met_by(Fidelity(cosine=0.95, agreement=0.85)) == met
 
 
 def test_the_shortfall_is_that_of_what_is_asked() -> None:

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 
 from align_calibration.quant_params import UINT8
-from align_exporter.int8.cpu_vision import quantize_statically, quantized_tensors
-from align_exporter.int8.fold_normalization import read_bytes
-from align_exporter.int8.fusion import kernels
+from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_tensors
+from align_exporter.int8.fold_normalization import fold_normalization
+from align_exporter.int8.fusion import count_kernels
 from support.graphs import typed
 
 STEP = "0.0078431372549"  # 1 / 127.5
@@ -50,7 +50,7 @@ def run(model: ir.Model, folder: Path) -> np.ndarray:
 def test_bytes_are_read_as_numbers(tmp_path: Path) -> None:
     model = graph()
     exact = run(model, tmp_path)
-    assert read_bytes(model)
+    assert fold_normalization(model)
     assert [node.op_type for node in model.graph] == ["Transpose", "DequantizeLinear", "Conv", "Conv", "Relu"]
     actual = run(model, tmp_path)
     np.testing.assert_allclose(actual[:, :, :3, :3], exact[:, :, :3, :3], rtol=0, atol=2e-6)
@@ -62,18 +62,18 @@ def test_bytes_are_read_as_numbers(tmp_path: Path) -> None:
 def test_with_a_byte_for_zero_nothing_differs(tmp_path: Path) -> None:
     model = graph(offset=",".join([str(-128 * float(STEP))] * 3))
     exact = run(model, tmp_path)
-    assert read_bytes(model)
+    assert fold_normalization(model)
     np.testing.assert_allclose(run(model, tmp_path), exact, rtol=0, atol=2e-6)
 
 
 def test_the_stem_computes_on_the_pixels_themselves(tmp_path: Path) -> None:
     model = graph()
     exact = run(model, tmp_path)
-    assert read_bytes(model)
+    assert fold_normalization(model)
     assert quantized_tensors(model.graph) == ["c", "d"]
-    quantize_statically(model, {name: UINT8.scale(-16, 16) for name in ("c", "d")})
+    quantize_vision_for_cpu(model, {name: UINT8.scale(-16, 16) for name in ("c", "d")})
     assert np.abs(run(model, tmp_path) - exact).max() < 32 / 255 * 1.5
-    found = kernels(tmp_path / "graph.onnx")
+    found = count_kernels(tmp_path / "graph.onnx")
     assert found["QLinearConv"] == 2
     assert found["QuantizeLinear"] == found["Cast"] == found["Mul"] == 0
 
@@ -90,7 +90,7 @@ def test_the_stem_computes_on_the_pixels_themselves(tmp_path: Path) -> None:
 def test_what_bytes_cannot_stand_for_is_left_alone(scale: str, offset: str) -> None:
     model = graph(scale, offset)
     before = [node.op_type for node in model.graph]
-    assert not read_bytes(model)
+    assert not fold_normalization(model)
     assert [node.op_type for node in model.graph] == before
 
 
@@ -98,7 +98,7 @@ def test_a_convolution_without_bias_is_left_alone() -> None:
     model = graph()
     (stem,) = [node for node in model.graph if node.name == "stem"]
     stem.resize_inputs(2)
-    assert not read_bytes(model)
+    assert not fold_normalization(model)
 
 
 def test_normalised_values_that_something_else_reads_stay(tmp_path: Path) -> None:
@@ -106,5 +106,5 @@ def test_normalised_values_that_something_else_reads_stay(tmp_path: Path) -> Non
     (addition,) = [node for node in model.graph if node.name == "sum"]
     model.graph.outputs.append(addition.outputs[0])
     before = run(model, tmp_path)
-    assert not read_bytes(model)
+    assert not fold_normalization(model)
     np.testing.assert_array_equal(run(model, tmp_path), before)

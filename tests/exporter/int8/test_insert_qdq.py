@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 from align_calibration.quant_params import INT8, QuantParams
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.emulate import rounded
-from align_exporter.int8.insert_qdq import half_steps, quantize_signed
-from align_exporter.int8.qdq_placement import place
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.int8.insert_qdq import insert_qdq, round_scales_to_fp16
+from align_exporter.int8.qdq_placement import place_qdq
 from support.graphs import typed
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -39,9 +39,9 @@ SCALES = {"t": INT8.scale(-1, 1), "r": INT8.scale(-8, 8), "d": INT8.scale(-128, 
 
 def quantized(*float32: str, scales: dict[str, QuantParams] = SCALES) -> tuple[ir.Model, frozenset[ir.Node]]:
     model = typed(GRAPH)
-    assert place(model.graph).tensors == list(SCALES)
+    assert place_qdq(model.graph).tensors == list(SCALES)
     kept = {node for node in model.graph if node.name in float32}
-    return model, kept | quantize_signed(model, scales, float32=kept)
+    return model, kept | insert_qdq(model, scales, float32=kept)
 
 
 def constants(model: ir.Model) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def test_it_computes_the_same_within_its_steps(tmp_path: Path) -> None:
 def test_in_fp16_scales_have_the_type_of_the_floats_beside_them(tmp_path: Path) -> None:
     """What stays FP32 writes and reads its tensors in FP32, and no cast comes between them and their numbers."""
     model, float32 = quantized("tanh", "transposed")
-    convert(model, float32)
+    convert_to_fp16(model, float32)
     types = {node.name: node.outputs[0].dtype for node in model.graph}
     assert types["conv"] == HALF
     assert types["t/dequantized"] == types["conv/weight/dequantized"] == HALF
@@ -115,7 +115,7 @@ def test_in_fp16_scales_have_the_type_of_the_floats_beside_them(tmp_path: Path) 
             assert not any(use.node.op_type == "QuantizeLinear" for use in node.outputs[0].uses())
     x = np.random.default_rng(0).standard_normal((5, 2, 4, 4)).astype(np.float32)
     exact = run(quantized()[0], x, tmp_path)
-    assert 0 < np.abs(run(rounded(model), x, tmp_path) - exact).max() < 0.02 * np.abs(exact).max()
+    assert 0 < np.abs(run(emulate_fp16(model), x, tmp_path) - exact).max() < 0.02 * np.abs(exact).max()
 
 
 def test_readers_in_both_types_have_a_dequantizer_each() -> None:
@@ -124,7 +124,7 @@ def test_readers_in_both_types_have_a_dequantizer_each() -> None:
     )
     model = typed(text)
     (other,) = [node for node in model.graph if node.name == "other"]
-    added = quantize_signed(model, SCALES, float32={other})
+    added = insert_qdq(model, SCALES, float32={other})
     names = {node.name: node for node in model.graph}
     assert [use.node.name for use in names["t/dequantized"].outputs[0].uses()] == ["conv"]
     assert [use.node.name for use in names["t/dequantized/float32"].outputs[0].uses()] == ["other"]
@@ -136,19 +136,19 @@ def test_an_input_of_the_graph_is_quantised_in_its_own_type(tmp_path: Path) -> N
     text = GRAPH.replace("[tanh] t = Tanh (x)\n", "").replace("Conv (t,", "Conv (x,")
     scales = {"x" if name == "t" else name: scale for name, scale in SCALES.items()}
     model = typed(text)
-    assert place(model.graph).tensors == list(scales)
+    assert place_qdq(model.graph).tensors == list(scales)
     kept = {node for node in model.graph if node.name == "transposed"}
-    convert(model, kept | quantize_signed(model, scales, float32=kept))
+    convert_to_fp16(model, kept | insert_qdq(model, scales, float32=kept))
     types = {node.name: node.inputs[1].dtype for node in model.graph if node.inputs[1:] and node.inputs[1]}
     assert (types["x/quantized"], types["x/dequantized"], types["conv"]) == (SINGLE, HALF, HALF)
     x = np.random.default_rng(0).uniform(-1, 1, (5, 2, 4, 4)).astype(np.float32)
     exact = run(typed(text), x, tmp_path)
-    assert 0 < np.abs(run(rounded(model), x, tmp_path) - exact).max() < 0.05 * np.abs(exact).max()
+    assert 0 < np.abs(run(emulate_fp16(model), x, tmp_path) - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_steps_are_numbers_of_fp16_where_it_has_one() -> None:
     steps = np.array([0.1, 1 / 3, 2.0**-24, 1e-9, 1e6], dtype=np.float32)
-    found = half_steps(steps)
+    found = round_scales_to_fp16(steps)
     np.testing.assert_array_equal(found[:3], steps[:3].astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(found[3:], steps[3:])
     assert found[0] != steps[0]
@@ -156,4 +156,4 @@ def test_steps_are_numbers_of_fp16_where_it_has_one() -> None:
 
 def test_a_tensor_without_a_scale_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(KeyError, match="'d'"):
-        quantize_signed(typed(GRAPH), {name: scale for name, scale in SCALES.items() if name != "d"})
+        insert_qdq(typed(GRAPH), {name: scale for name, scale in SCALES.items() if name != "d"})

@@ -15,7 +15,7 @@ from align_calibration.quant_params import QuantParams
 from align_calibration.run_instrumented import Batch
 from align_exporter.int8.calibrate import QuantizationMethod
 from align_exporter.int8.calibration import Calibration
-from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
+from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate, Finished, MixedPrecisionGoal, meet
 from align_exporter.int8.quantize import FOR_CPU
@@ -55,7 +55,7 @@ def spoiling(damage: Mapping[str, float]) -> QuantizationMethod:
     """INT8 that gets the weights of some parts wrong by so much of their size."""
 
     def apply(graph: ir.Model, _: Mapping[str, QuantParams], kept: Collection[str]) -> None:
-        quantize_per_token(graph, kept)
+        quantize_text_for_cpu(graph, kept)
         for part, size in damage.items():
             if part not in kept:
                 scale = graph.graph.initializers[f"{part}/weight_scale"]

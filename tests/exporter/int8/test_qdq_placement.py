@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from align_exporter.int8.qdq_placement import place, shortcut_of
+from align_exporter.int8.qdq_placement import place_qdq, shortcut_of
 from support.graphs import typed
 
 # A convolution with its swish, squeeze-excite, a depthwise convolution, and a residual.
@@ -34,12 +34,12 @@ BLOCK = BLOCK.replace("{B8}", "{" + ", ".join(["0.5"] * 8) + "}")
 def readers(text: str) -> dict[str, list[str]]:
     return {
         value.name or "": [node.name or "" for node in nodes]
-        for value, nodes in place(typed(text).graph).readers.items()
+        for value, nodes in place_qdq(typed(text).graph).readers.items()
     }
 
 
 def products(text: str) -> list[str]:
-    return [node.name or "" for node in place(typed(text).graph).products]
+    return [node.name or "" for node in place_qdq(typed(text).graph).products]
 
 
 def test_a_block_with_a_residual() -> None:

@@ -8,8 +8,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from align_exporter.graph.passes import Step, run_steps
 from align_exporter.graph.passes.global_pool import GlobalPool, refusal
+from align_exporter.graph.passes.order import Step, run_steps
 from align_runtime.errors import BuildError
 
 GRAPH = """

@@ -12,7 +12,12 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, BertTokenizer
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
-from align_exporter.checkpoint.assets import TokenizerAssets, check_vocabulary, read_preprocessing, read_tokenizer
+from align_exporter.checkpoint.read_checkpoint import (
+    TokenizerAssets,
+    check_vocabulary,
+    read_preprocessing,
+    read_tokenizer,
+)
 from align_runtime.errors import AlignError, CheckpointError, ConfigurationError
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from align_exporter.checkpoint.loading import Checkpoint, read_checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
 from align_exporter.command import main
 from align_reference.source import resolve
 from align_runtime import Bundle, golden

@@ -11,13 +11,13 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.emulate import emulate_fp16
 
 
-def run_rounded(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:
+def run_emulated(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:
     """What the FP16 graph `model` gives for `inputs`, `batch` rows at a time; `folder` takes a temporary file."""
     file = folder / "rounded.onnx"
-    ir.save(rounded(model), file)
+    ir.save(emulate_fp16(model), file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     file.unlink()
     rows = len(next(iter(inputs.values())))
