@@ -69,13 +69,13 @@ def round_preserving_means(
     rounded = weights.astype(np.float16)
     error = rounded - weights
     other = np.nextafter(rounded, np.where(error > 0, -np.inf, np.inf).astype(np.float16))
-    step = other.astype(np.float64) - rounded
-    change = step * shifted
+    spacing = other.astype(np.float64) - rounded
+    change = spacing * shifted
     means = (weights * inputs).sum(1) + bias
     shift = (rounded * shifted).sum(1) + bias.astype(np.float16) - means
     enough = NEGLIGIBLE * np.spacing(np.abs(means).astype(np.float16)).astype(np.float64)
     rows = np.arange(len(weights))
-    for column in np.argsort(-np.abs(error / step), axis=1, kind="stable").T:
+    for column in np.argsort(-np.abs(error / spacing), axis=1, kind="stable").T:
         move = change[rows, column]
         # The cheapest moves come first and must not overshoot: each has to cancel more than half its own size.
         useful = (np.abs(shift) > enough) & (np.abs(shift + move) < np.abs(shift) - np.abs(move) / 2)

@@ -66,10 +66,10 @@ def measure_fidelity(actual: NDArray[Any], exact: NDArray[Any], others: NDArray[
         others: embeddings of the other tower, (m, dim), unit rows, in which the nearest is searched.
     """
     left, right, candidates = (rows.astype(np.float64) for rows in (actual, exact, others))
-    centre = right.mean(axis=0)
+    center = right.mean(axis=0)
     same = (left @ candidates.T).argmax(axis=1) == (right @ candidates.T).argmax(axis=1)
     same &= np.isfinite(left).all(axis=1)  # argmax of NaN is 0, which may agree by chance
-    means = [1 - _trimmed_mean(1 - cosines(*rows)) for rows in ((left, right), (left - centre, right - centre))]
+    means = [1 - _trimmed_mean(1 - cosines(*rows)) for rows in ((left, right), (left - center, right - center))]
     return Fidelity(cosine=float(np.min(means)), agreement=float(same.mean()))
 
 
