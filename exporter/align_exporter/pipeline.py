@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -36,7 +36,7 @@ from align_exporter.graph.passes.order import CLEAN_UP
 from align_exporter.graph.specs import GraphSpec, graph_specs
 from align_exporter.graph.trace import trace
 from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.speed import check_faster, compare_speed
+from align_exporter.int8.speed import Inputs, caption_cases, check_faster, compare_speed, image_cases
 from align_exporter.report import write_report
 from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
@@ -193,7 +193,7 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
         outputs=(spec.contract.output,),
         parity=measurement.parity,
         limits=limits,
-        content=proven_content(run.folder / file, variant, run.checkpoint.facts.max_length),
+        content=proven_content(run.folder, file, variant.name, run.checkpoint.facts.max_length),
         islands=() if draft.fp16 is None else draft.fp16.islands,
         quantization=None if draft.int8 is None else _quantization(draft),
     )
@@ -219,10 +219,16 @@ def _with_speed(base: BaseGraph, variant: Variant, draft: Draft) -> Draft:
     }
     candidate = run.folder / variant.file(tower)
     with run.progress.phase(f"{variant.title(tower)}: speed"):
-        speed = compare_speed(candidate, files, base.speed_cases())
+        speed = compare_speed(candidate, files, _speed_cases(base))
     if run.options.require_faster:
         check_faster(variant.file(tower), speed)
     return replace(draft, int8=replace(draft.int8, speed=speed))
+
+
+def _speed_cases(base: BaseGraph) -> Mapping[str, Inputs]:
+    if base.tower == "text":
+        return caption_cases(base.run.answers)
+    return image_cases(base.run.inputs.samples_at_once(base.spec.contract))
 
 
 def _quantization(draft: Draft) -> Quantization:
