@@ -23,7 +23,7 @@ from align_runtime.console import Progress
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph, Island
 
-PER_TOKEN = "per token"  # the scheme of activations whose scales follow from each input
+PER_TOKEN = "per token"  # noqa: S105 (no password); the scheme of activations whose scales follow from each input
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ PIXEL_INPUTS = ("uint8", "float32")
 OPSETS = range(FIRST_OPSET, 25)  # from 25 on the exporter would write Swish, which ONNX Runtime's CPU provider lacks
 DEFAULT_OPSET = 20  # the first with Gelu
 INT8_DEVICES = ("all", CPU_TARGET, GPU_TARGET)
-# A tensor stays FP32 where its largest value on the calibration inputs times this exceeds the FP16 maximum, 65504: other
-# inputs reach further than a few samples.
+# A tensor stays FP32 where its largest value on the calibration inputs times this exceeds the FP16 maximum, 65504:
+# other inputs reach further than a few samples.
 FP16_HEADROOM = 8.0
 GRAPH_STAGES = ("traced", "final")
 UNRECORDED = ("dataset", "calibration_cache", "require_faster", "dump_graph")
@@ -30,7 +30,8 @@ class ExportOptions:
 
     Attributes:
         precisions: variants to build beside FP32, of `align_exporter.variants.PRECISIONS`.
-        pixel_input: ``"uint8"``, RGB bytes in and normalization in the graph, or ``"float32"``, normalized by the caller.
+        pixel_input: ``"uint8"``, RGB bytes in and normalization in the graph, or ``"float32"``, normalized by the
+            caller.
         opset: of the default ONNX domain, one of `OPSETS`.
         allow_pickle: whether ``pytorch_model.bin`` may be read.
         fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in FP16 graphs.

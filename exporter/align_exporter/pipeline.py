@@ -1,13 +1,13 @@
 """The whole export, in its order: a checkpoint in, a bundle out, or an error and nothing.
 
-    read the checkpoint and the calibration dataset
-    reference embeddings of the built-in samples
-    for each FP32 graph (vision, text, text for CPUs):
-        trace → passes → checks → write → parity gate
-        for each variant that is made from it (see variants.py):
-            build a draft → checks → write → parity gate → speed
-    golden vectors, manifest, self-test of the finished bundle
-    report, engines of the bundle before
+read the checkpoint and the calibration dataset
+reference embeddings of the built-in samples
+for each FP32 graph (vision, text, text for CPUs):
+    trace → passes → checks → write → parity gate
+    for each variant that is made from it (see variants.py):
+        build a draft → checks → write → parity gate → speed
+golden vectors, manifest, self-test of the finished bundle
+report, engines of the bundle before
 """
 
 from __future__ import annotations
@@ -214,9 +214,7 @@ def _with_speed(base: BaseGraph, variant: Variant, draft: Draft) -> Draft:
         return draft
     run, tower = base.run, base.tower
     files = {"fp32": run.folder / base.spec.file}
-    files |= {
-        row.name: run.folder / row.file(tower) for row in run.options.variants if row.name in variant.baselines
-    }
+    files |= {row.name: run.folder / row.file(tower) for row in run.options.variants if row.name in variant.baselines}
     candidate = run.folder / variant.file(tower)
     with run.progress.phase(f"{variant.title(tower)}: speed"):
         speed = compare_speed(candidate, files, _speed_cases(base))
@@ -241,8 +239,8 @@ def _check_patterns(patterns: Sequence[str], built: Sequence[BuiltGraph]) -> Non
     for pattern in patterns:
         if not any(fnmatchcase(operator, pattern) for operator in operators):
             raise ConfigurationError(
-                f"--fp16-keep {pattern!r} matches no operator of any graph; the names are those of the ONNX graphs, e.g. "
-                f"{min(operators, key=len)!r} or {max(operators, key=len)!r}"
+                f"--fp16-keep {pattern!r} matches no operator of any graph; the names are those of the ONNX graphs, "
+                f"e.g. {min(operators, key=len)!r} or {max(operators, key=len)!r}"
             )
 
 

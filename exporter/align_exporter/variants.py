@@ -20,7 +20,7 @@ FIRST_OPSET = 18  # ReduceL2 takes its axes as an input from there on
 
 # The precisions beside FP32: each has an option of `align-export`, with this help.
 PRECISIONS: Mapping[str, str] = {
-    FP16: "also write FP16 graphs; operators that FP16 cannot represent on the calibration inputs stay FP32 and are listed",
+    FP16: "also write FP16 graphs; operators whose values FP16 cannot represent stay FP32 and are listed",
     INT8: "also write INT8 graphs, for CPUs (ONNX Runtime) and for TensorRT; calibrated on --calibration-images, or on "
     "the few built-in images without it",
 }

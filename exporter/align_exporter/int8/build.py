@@ -127,7 +127,7 @@ def _calibration(base: BaseGraph, samples: Sequence[Batch]) -> Calibration:
 def _quantized_operators(
     model: ir.Model, tower: str, method: QuantizationMethod, kept: Collection[str]
 ) -> Counter[str]:
-    """How many operators of the float graph `model` are quantized, by operator; a dense layer counts as ``"MatMul"``."""
+    """Numbers of quantized operators of the float graph `model`, by operator; a dense layer is a ``"MatMul"``."""
     nodes = [node for node in method.operators(model.graph) if unit_of(node) not in kept]
     return Counter("MatMul" if tower == "text" else node.op_type for node in nodes)
 
@@ -135,10 +135,10 @@ def _quantized_operators(
 def _warn_of_few(base: BaseGraph, result: Int8Result) -> None:
     """Unless the calibration dataset itself is small, which is said when it is read."""
     words, count = SAMPLE_WORDS[base.tower], result.samples
-    if result.trials and count < ENOUGH and not 0 < base.run.inputs.own_count(words) < ENOUGH:
+    if result.trials and count < ENOUGH and not 0 < base.run.inputs.dataset_count(words) < ENOUGH:
         base.run.progress.warn(
-            f"INT8 scales of the {base.tower} tower were measured on {count} {words}; use {ENOUGH} or more like those of "
-            f"the service (--calibration-{words})"
+            f"INT8 scales of the {base.tower} tower were measured on {count} {words}; use {ENOUGH} or more like those "
+            f"of the service (--calibration-{words})"
         )
 
 
@@ -149,6 +149,6 @@ def _advice(base: BaseGraph, result: Int8Result) -> str:
         return "INT8 gets no closer on this tower; allow more with --parity-min-cosine or leave --int8 out"
     return (
         f"the best of {len(result.trials)} observers on {result.samples} {words} gets no closer; calibrate on more "
-        f"{words} like those of the service (--calibration-{words}), allow more with --parity-min-cosine, or leave this "
-        "graph out with --int8-device"
+        f"{words} like those of the service (--calibration-{words}), allow more with --parity-min-cosine, or leave "
+        "this graph out with --int8-device"
     )

@@ -146,8 +146,8 @@ def _missed(goal: MixedPrecisionGoal, candidates: Mapping[int, Candidate]) -> Bu
     best = min(candidates.values(), key=lambda candidate: goal.target.shortfall(candidate.fidelity))
     share = percentage(round(1000 * best.share), 1000)
     return BuildError(
-        f"the target, {goal.target}, is not reached with {100 * MIN_SHARE:.0f} % of the MACs in INT8; the best candidate "
-        f"has {best.fidelity} on {len(goal.held_out.samples)} held-out samples, with {share} in INT8 and "
+        f"the target, {goal.target}, is not reached with {100 * MIN_SHARE:.0f} % of the MACs in INT8; the best "
+        f"candidate has {best.fidelity} on {len(goal.held_out.samples)} held-out samples, with {share} in INT8 and "
         f"{len(best.kept)} parts in float. Calibrate on more samples like those of the service (--calibration-images, "
         "--calibration-captions), lower the target, or leave --int8 out"
     )
