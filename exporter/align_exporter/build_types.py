@@ -68,7 +68,11 @@ class BaseGraph:
 
     def copy(self) -> ir.Model:
         """A model to change; it shares the tensors of `model`, which are never changed in place."""
-        return self.model.clone()
+        model = self.model.clone()
+        for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
+            if value.dtype is not None:
+                value.type = ir.TensorType(value.dtype)  # clones share these, and setting a dtype changes them in place
+        return model
 
     @cached_property
     def ranges(self) -> tuple[TensorRange, ...]:
