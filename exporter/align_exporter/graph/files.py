@@ -14,7 +14,7 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.fp16.build import Fp16Result
 from align_exporter.fp16.emulate import rounded
 from align_exporter.graph.checks import check_file
-from align_exporter.graph.content import proven_content
+from align_exporter.graph.content import checked_content
 from align_exporter.graph.contract import GraphContract
 from align_exporter.graph.specs import GraphSpec
 from align_exporter.int8.quantize import Int8Result
@@ -83,7 +83,7 @@ class GraphFiles:
             outputs=(plan.contract.output,),
             parity=measurement.parity,
             limits=limits,
-            content=proven_content(self.folder, file, variant, self.checkpoint.facts.max_length),
+            content=checked_content(self.folder, file, variant, self.checkpoint.facts.max_length),
         )
         return graph, measurement
 

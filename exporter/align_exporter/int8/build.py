@@ -24,11 +24,8 @@ from align_exporter.int8.speed import INT8, SpeedComparison, check_faster, image
 from align_exporter.trt_lint import check_tensorrt
 from align_runtime.errors import ParityError
 from align_runtime.graph_entry import (
-    ANY_SPEED,
     CPU_TARGET,
-    FASTER,
     GPU_TARGET,
-    NOT_MEASURED,
     SAMPLE_WORDS,
     Graph,
     Quantization,
@@ -61,8 +58,8 @@ class Int8Builder:
             quantizing = replace(quantizing, races=self._races(plan, file))
         if not self.files.options.keep_slower:
             check_faster(file, quantizing.races)
-        speed = ANY_SPEED if self.files.options.keep_slower else FASTER
-        record = Quantization(quantizing.scheme, quantizing.samples, speed, quantizing.kept)
+        speedup = min(race.speedup for race in quantizing.races)
+        record = Quantization(quantizing.scheme, quantizing.samples, speedup, quantizing.kept)
         return BuiltGraph(replace(graph, quantization=record), measurement, quantizing=quantizing)
 
     def for_gpu(self, plan: GraphSpec, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
@@ -79,7 +76,7 @@ class Int8Builder:
             self.files.write(model, plan.contract, file, None)
             check_tensorrt(self.files.folder / file)
         graph, measurement = self._prove_int8(plan, GPU_TARGET, file, quantizing)
-        record = Quantization(quantizing.scheme, quantizing.samples, NOT_MEASURED, quantizing.kept)
+        record = Quantization(quantizing.scheme, quantizing.samples, None, quantizing.kept)
         graph = replace(graph, islands=halving.islands, quantization=record)
         return BuiltGraph(graph, measurement, halving, quantizing)
 

@@ -18,12 +18,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams
+from align_exporter.graph.content import content_of
 from align_exporter.int8.calibrate import QuantizationMethod
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.fidelity import Fidelity, FidelityTarget, accuracy, embedding_error
 from align_exporter.int8.units import unit_macs
 from align_runtime.errors import BuildError
-from align_runtime.precision import MIN_SHARE, content_of, percentage
+from align_runtime.precision import MIN_SHARE, percentage
 
 RANKING_SAMPLES = 32  # of the calibration's; each is run once for every part
 Finished = Callable[[Mapping[str, QuantParams], Collection[str]], ir.Model]  # of scales, and of parts that stay float

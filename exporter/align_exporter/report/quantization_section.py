@@ -10,7 +10,7 @@ from align_exporter.int8.speed import INT8
 from align_exporter.report import figures
 from align_exporter.report.record import GraphRecord
 from align_exporter.report.target_chart import target_curve
-from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Quantization
+from align_runtime.graph_entry import SAMPLE_WORDS, Quantization
 
 SHOWN_PARTS = 3  # the others are folded away
 CAPTION = "Every dot is a graph that was tried; the filled one was taken."
@@ -71,7 +71,7 @@ def _target(record: GraphRecord) -> list[Markup]:
 
 
 def _speed(record: GraphRecord, found: Quantization) -> Markup:
-    if found.speed == NOT_MEASURED:
+    if found.speedup is None:
         told = f"Speed not measured: made for {record.graph.target}, which did not take part in the build."
         return element("p", told)
     rows = [
@@ -83,7 +83,7 @@ def _speed(record: GraphRecord, found: Quantization) -> Markup:
         )
         for race in record.races
     ]
-    demanded = "it had to be faster" if found.speed == FASTER else "kept whatever its speed (--keep-slower)"
+    demanded = "INT8 is faster" if found.speedup > 1 else "INT8 is not faster than the fastest float graph"
     caption = f"Against the fastest float graph on this machine, in turns, medians; {demanded}"
     headings = ["Input", "Float graph", "Its time", "INT8", "Times as fast"]
     return table(caption, headings, rows, numbers=(2, 3, 4))
