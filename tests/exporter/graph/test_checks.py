@@ -10,10 +10,10 @@ import torch
 
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.contract import text_contract
-from align_exporter.graph.files import write_graph
 from align_exporter.graph.passes.order import run_steps, text_steps
 from align_exporter.graph.towers import TextTower
 from align_exporter.graph.trace import trace
+from align_exporter.pipeline import write_graph
 from align_reference.config import AlignConfig
 from align_runtime import BuildError
 from align_runtime.backends import open_runner
@@ -38,7 +38,7 @@ def test_tanh_of_an_activation_is_not_taken_for_the_pooler(
     if count:
         with pytest.raises(BuildError, match="2 Tanh nodes, expected 0"):
             check_operators(graph, contract, PLAIN)  # its activation has no Tanh
-    write_graph(graph, contract, file)
+    write_graph(graph, "text", file)
     check_file(file, contract, opset, None)
     ids, mask = token_batch(model.config, 3, 9)
     found = open_runner(file, "cpu", 1).run({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from align_exporter.graph.checks import check_operators
 from align_exporter.graph.contract import text_contract
-from align_exporter.graph.files import write_graph
 from align_exporter.graph.packed_text import PackedTextTower, pack
 from align_exporter.graph.passes.order import run_steps, text_steps
 from align_exporter.graph.towers import TextTower
 from align_exporter.graph.trace import trace
+from align_exporter.pipeline import write_graph
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
 from align_runtime import BuildError
@@ -57,7 +57,7 @@ def graphs(model: AlignModel, tmp_path_factory: pytest.TempPathFactory) -> dict[
         run_steps(graph, text_steps(model.config, target))
         check_operators(graph, contract, model.config, target)
         files[target] = folder / f"{target}.onnx"
-        write_graph(graph, contract, files[target])
+        write_graph(graph, "text", files[target])
     return files
 
 
