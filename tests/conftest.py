@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from align_calibration.dataset.calibration_dataset import choose_samples
+from align_calibration.dataset.calibration_dataset import select_dataset
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build
@@ -65,7 +65,7 @@ def tiny_int8_bundle(tiny_checkpoint: Path, calibration_images: Path, tmp_path_f
     """align-tiny, exported with INT8 graphs; it is too small for them to be faster. Read only."""
     folder = tmp_path_factory.mktemp("bundles") / "align-tiny-int8"
     source = resolve(str(tiny_checkpoint))
-    own = choose_samples(calibration_images, None, limit=128, seed=0)
+    own = select_dataset(calibration_images, None, limit=128, seed=0)
     options = ExportOptions(int8=True, samples=own, keep_slower=True)
     build(source, provenance(source, options), folder, options, QUIET)
     return folder

@@ -145,7 +145,7 @@ class CalibrationInputs:
 
     def own_count(self, kind: str) -> int:
         """How many of the user's own there are of ``"images"`` or ``"captions"``."""
-        return len(self.own.selections[kind].used) if self.own is not None and kind in self.own.selections else 0
+        return len(self.own.selections[kind].samples) if self.own is not None and kind in self.own.selections else 0
 
     def _feeds(self, contract: GraphContract, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[Batch]:
         """`pixels` as the vision graph takes them."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
+from align_calibration.dataset.calibration_dataset import DATASET_NAME, CalibrationDataset
 from align_exporter import builtin_samples as samples
 from align_exporter.build_record import build_record
 from align_exporter.calibration_inputs import CalibrationInputs
@@ -84,8 +84,8 @@ def _usable(
     """The user's samples that can be used; recorded in `folder`."""
     if chosen is None:
         return None
-    own = chosen.usable(checkpoint.preprocessing, tokenizer, progress)
-    (folder / SAMPLES_NAME).write_text(json.dumps(own.to_json(), indent=1) + "\n", encoding="utf-8")
+    own = chosen.decodable(checkpoint.preprocessing, tokenizer, progress)
+    (folder / DATASET_NAME).write_text(json.dumps(own.to_json(), indent=1) + "\n", encoding="utf-8")
     return own
 
 

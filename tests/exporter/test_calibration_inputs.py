@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from align_calibration.dataset.calibration_dataset import CalibrationDataset, choose_samples
+from align_calibration.dataset.calibration_dataset import CalibrationDataset, select_dataset
 from align_exporter.calibration_inputs import CalibrationInputs, KeptImages
 from align_exporter.checkpoint.loading import Checkpoint
 from align_exporter.graph.contract import text_contract, vision_contract
@@ -44,7 +44,7 @@ def test_own_samples_come_after_the_built_in_ones(
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
     sources = (folder / "photos" if with_images else None, folder / "captions.txt" if with_captions else None)
-    subject = observed(bundle, choose_samples(*sources, 10, 0) if any(sources) else None)
+    subject = observed(bundle, select_dataset(*sources, 10, 0) if any(sources) else None)
     config = AlignConfig.from_file(tiny_checkpoint / "config.json")
     plain = observed(bundle, None)
 
@@ -85,7 +85,7 @@ def test_images_for_scales_are_kept_as_bytes_for_every_graph(
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
     config, preprocessing = AlignConfig.from_file(tiny_checkpoint / "config.json"), bundle.manifest.preprocessing
-    subject = observed(bundle, choose_samples(folder / "photos", None, 10, 0))
+    subject = observed(bundle, select_dataset(folder / "photos", None, 10, 0))
     own = preprocess(list(images(3).values()), preprocessing)
     size = preprocessing.output_size
     for pixel_input, name, expected in (
@@ -104,7 +104,7 @@ def test_images_for_scales_are_kept_as_bytes_for_every_graph(
 def test_every_fourth_sample_is_held_out_for_a_target(tmp_path: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     write_files(tmp_path / "photos", images(32))
     bundle = Bundle.open(tiny_bundle)
-    own = choose_samples(tmp_path / "photos", None, 100, 0)
+    own = select_dataset(tmp_path / "photos", None, 100, 0)
     everything, subject = observed(bundle, own), observed(bundle, own, holds_out=True)
     config = AlignConfig.from_file(tiny_checkpoint / "config.json")
     size = bundle.manifest.preprocessing.output_size
@@ -119,7 +119,7 @@ def test_every_fourth_sample_is_held_out_for_a_target(tmp_path: Path, tiny_bundl
 @pytest.mark.parametrize(("count", "held_out"), [(3, 1), (28, 7), (29, 8)])
 def test_too_few_images_for_a_target(count: int, held_out: int, tmp_path: Path, tiny_bundle: Path) -> None:
     write_files(tmp_path / "photos", images(count))
-    subject = observed(Bundle.open(tiny_bundle), choose_samples(tmp_path / "photos", None, 100, 0), holds_out=True)
+    subject = observed(Bundle.open(tiny_bundle), select_dataset(tmp_path / "photos", None, 100, 0), holds_out=True)
     if held_out >= 8:
         subject.check_held_out()
         return

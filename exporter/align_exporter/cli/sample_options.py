@@ -68,11 +68,11 @@ def choose(options: argparse.Namespace, progress: Progress) -> CalibrationDatase
     """The samples that are named; None where none are.
 
     Raises:
-        ConfigurationError: see `choose_samples`.
+        ConfigurationError: see `select_dataset`.
     """
     if options.images is None and options.captions is None:
         return None
-    from align_calibration.dataset.calibration_dataset import choose_samples
+    from align_calibration.dataset.calibration_dataset import select_dataset
 
     with progress.phase("choose samples"):
-        return choose_samples(options.images, options.captions, options.samples, options.samples_seed)
+        return select_dataset(options.images, options.captions, options.samples, options.samples_seed)

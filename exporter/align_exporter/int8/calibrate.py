@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from align_calibration.histograms import Histogram
-from align_calibration.observers import OBSERVERS, least_error_behind_swish
+from align_calibration.observers import OBSERVERS, mse_after_swish
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_exporter.int8.calibration import Calibration
 from align_exporter.int8.fidelity import embedding_error
@@ -93,6 +93,6 @@ def _scales(
 ) -> dict[str, QuantParams]:
     """For what a swish reads, the error behind it counts, whatever the observer of the others."""
     return {
-        name: (least_error_behind_swish if name in swished else OBSERVERS[observer])(histogram, grid)
+        name: (mse_after_swish if name in swished else OBSERVERS[observer])(histogram, grid)
         for name, histogram in histograms.items()
     }

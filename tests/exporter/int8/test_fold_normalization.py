@@ -71,7 +71,7 @@ def test_the_stem_computes_on_the_pixels_themselves(tmp_path: Path) -> None:
     exact = run(model, tmp_path)
     assert read_bytes(model)
     assert quantized_tensors(model.graph) == ["c", "d"]
-    quantize_statically(model, {name: UINT8.scale(-16, 16) for name in ("c", "d")})
+    quantize_statically(model, {name: UINT8.fit(-16, 16) for name in ("c", "d")})
     assert np.abs(run(model, tmp_path) - exact).max() < 32 / 255 * 1.5
     found = kernels(tmp_path / "graph.onnx")
     assert found["QLinearConv"] == 2
