@@ -12,12 +12,14 @@ import pytest
 from align_exporter import builtin_samples as samples
 from align_exporter import parity_gate as gate
 from align_exporter.graph.contract import GraphContract, text_contract, vision_contract
+from align_exporter.variants import variant_of
 from align_reference.checkpoint import load_model
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.parity import Parity
 from align_runtime.preprocessing import ImagePreprocessing
 
-LIMITS = gate.LIMITS["fp32"]
+FP32_ANY = variant_of("fp32", "any")
+LIMITS = FP32_ANY.limits["vision"]
 TEXT_GRAPHS = ("text_model.onnx", "text_model_cpu.onnx")
 
 
@@ -33,7 +35,7 @@ class Subject:
 
     def measure(self, contract: GraphContract, file: Path | None = None) -> Parity:
         file = file or self.graph(f"{contract.tower}_model.onnx")
-        return gate.measure([file], contract, self.preprocessing, self.answers).parity
+        return gate.measure(file, FP32_ANY, contract, self.preprocessing, self.answers).parity
 
     def graph(self, name: str) -> Path:
         return self.folder / "onnx" / name

@@ -15,7 +15,7 @@ from align_calibration.quant_params import QuantParams
 from align_exporter.fp16.emulate import rounded
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import CLEAN_UP
-from align_exporter.int8.quantize import FOR_GPU
+from align_exporter.int8.build import FOR_TENSORRT
 from align_exporter.int8.units import unit_macs, unit_of
 from align_exporter.trt_lint import check_tensorrt, findings
 from align_exporter.trt_lint.finding import is_quantized
@@ -89,11 +89,11 @@ def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str)
 def test_no_rule_is_broken_whichever_part_stays_float(bundle: Bundle) -> None:
     """The first block of a stage ends in a bare convolution, which is the shortcut of the next."""
     model = ir.load(bundle.folder / "onnx" / "vision_model.onnx")
-    scales = dict.fromkeys(FOR_GPU.tensors(model.graph), QuantParams(1.0, 0, "int8"))
-    parts = list(unit_macs(FOR_GPU.operators(model.graph)))
+    scales = dict.fromkeys(FOR_TENSORRT.tensors(model.graph), QuantParams(1.0, 0, "int8"))
+    parts = list(unit_macs(FOR_TENSORRT.operators(model.graph)))
     assert len(parts) == 18
     for part in parts:
-        quantized = FOR_GPU.applied(model, scales, [part])
+        quantized = FOR_TENSORRT.applied(model, scales, [part])
         run_steps(quantized, CLEAN_UP)
         found = [finding for finding in findings(quantized) if finding.rule != "noted types"]
         assert found == [], part
