@@ -74,8 +74,8 @@ def test_the_dataset_comes_after_the_built_in_samples(
 
     means = list(subject.for_means(images) or [])
     assert len(means) == len(plain.answers.pixels) + len(added)
-    normalised = list(subject.for_means(vision_contract(config, size, "float32")) or [])
-    for batch, pixels in zip(normalised, means, strict=True):
+    normalized = list(subject.for_means(vision_contract(config, size, "float32")) or [])
+    for batch, pixels in zip(normalized, means, strict=True):
         expected = bundle.manifest.preprocessing.normalize(pixels["pixels"])
         np.testing.assert_array_equal(batch["pixel_values"], expected)
 
@@ -93,14 +93,13 @@ def test_images_for_scales_stay_bytes_for_every_pixel_input(
         ("float32", "pixel_values", preprocessing.normalize(pixels)),
     ):
         kept = cast(PixelBatches, subject.for_scales(vision_contract(config, size, pixel_input)))
-        assert [pixels.dtype for pixels in kept.pixels] == [np.uint8] * 3
+        assert [batch.dtype for batch in kept.pixels] == [np.uint8] * 3
         assert len(kept) == 3
         for _ in range(2):  # they are run many times
             np.testing.assert_array_equal(np.concatenate([batch[name] for batch in kept]), expected)
         np.testing.assert_array_equal(kept[1:][0][name], expected[1:2])
-    assert len(inputs_of(bundle, None).for_scales(vision_contract(config, size, "uint8"))) == len(
-        subject.answers.pixels
-    )
+    built_in = inputs_of(bundle, None).for_scales(vision_contract(config, size, "uint8"))
+    assert len(built_in) == len(subject.answers.pixels)
 
 
 def test_every_fourth_sample_is_held_out(tmp_path: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
