@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,15 @@ import pytest
 from PIL import Image
 
 from align_calibration.dataset.calibration_dataset import DATASET_NAME
+from align_exporter.cli.calibration_options import read_dataset
+from align_exporter.cli.options import add_options, read_options
 from align_exporter.command import main
 from align_exporter.export_options import ExportOptions
+from align_exporter.freshness import provenance, staleness
+from align_reference.source import resolve
 from align_runtime.bundle import Bundle
 from align_runtime.bundle_paths import REPORT_NAMES
+from align_runtime.console import Progress
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
 from support.half_graphs import run_rounded
@@ -122,24 +129,26 @@ def test_a_copy_of_the_dataset_gives_the_same_bytes(
 
 
 def test_a_bundle_is_up_to_date_until_a_sample_changes(
-    bundle: Path, small_checkpoint: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path, small_checkpoint: Path, samples: Path, tmp_path: Path
 ) -> None:
-    copy, own = Path(shutil.copytree(bundle, tmp_path / "bundle")), Path(shutil.copytree(samples, tmp_path / "own"))
+    own = Path(shutil.copytree(samples, tmp_path / "own"))
 
-    def reason(*more: Any) -> str | None:
-        assert export(small_checkpoint, copy, *dataset(own), "--json", *more) == 0
-        return json.loads(capsys.readouterr().out)["reason"]
+    def changed(*more: Any) -> set[str]:
+        parser = argparse.ArgumentParser()
+        add_options(parser)
+        arguments = (small_checkpoint, "-o", bundle, "--fp16", *dataset(own), *more)
+        given = parser.parse_args([str(argument) for argument in arguments])
+        options = replace(read_options(given), dataset=read_dataset(given, Progress(quiet=True)))
+        reason = staleness(bundle, provenance(resolve(str(small_checkpoint)), options))
+        return set() if reason is None else set(reason.removeprefix("changed options: ").split(", "))
 
-    def names(text: str | None) -> set[str]:
-        return set(re.findall(r"calibration_\w+", text or ""))
-
-    assert reason() is None
+    assert changed() == set()
     (own / "photos" / "notes.md").write_text("not an image")
-    assert reason() is None
+    assert changed() == set()
+    assert changed("--calibration-seed", 1) == {"calibration_seed", "calibration_sha256"}
+    assert changed("--max-calibration-samples", 500) == {"max_calibration_samples", "calibration_sha256"}
     (own / "photos" / "0" / "000.png").write_bytes(image(1000))
-    assert names(reason()) == {"calibration_sha256"}
-    assert reason() is None
-    assert names(reason("--calibration-seed", 1)) == {"calibration_seed", "calibration_sha256"}
+    assert changed() == {"calibration_sha256"}
 
 
 def test_without_a_dataset_nothing_is_recorded(tiny_fp16_bundle: Path) -> None:

@@ -65,14 +65,14 @@ def test_the_dataset_comes_after_the_built_in_samples(
         assert batch["attention_mask"].all()  # no padding
 
     size = bundle.manifest.preprocessing.output_size
-    images = vision_contract(config, size, "uint8")
-    built_in, found = batches(plain, images), batches(subject, images)
+    vision = vision_contract(config, size, "uint8")
+    built_in, found = batches(plain, vision), batches(subject, vision)
     assert len(built_in) == len(plain.answers.pixels) + EXTREMES
     added = preprocess(list(images(3).values()), bundle.manifest.preprocessing)[: 3 * with_images]
     for batch, pixels in zip(found[len(built_in) :], added, strict=True):
         np.testing.assert_array_equal(batch["pixels"], pixels[None])
 
-    means = list(subject.for_means(images) or [])
+    means = list(subject.for_means(vision) or [])
     assert len(means) == len(plain.answers.pixels) + len(added)
     normalized = list(subject.for_means(vision_contract(config, size, "float32")) or [])
     for batch, pixels in zip(normalized, means, strict=True):
