@@ -66,7 +66,7 @@ class CalibrationInputs:
     holds_out: bool = False
 
     def check_held_out(self) -> None:
-        """Raises ConfigurationError where fewer than `MIN_HELD_OUT` images or captions are held out; decodes nothing."""
+        """Raises ConfigurationError if fewer than `MIN_HELD_OUT` images or captions are held out; decodes nothing."""
         images = self.dataset_count("images") or len(self.answers.pixels)
         counts = {"images": images, "captions": len(self.answers.texts) + self.dataset_count("captions")}
         for kind, count in counts.items():

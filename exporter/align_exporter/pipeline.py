@@ -30,7 +30,7 @@ from align_exporter.checkpoint.loading import Checkpoint, read_checkpoint
 from align_exporter.engine.cache import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.checks import check_file, check_operators
-from align_exporter.graph.content import proven_content
+from align_exporter.graph.content import checked_content
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import CLEAN_UP
 from align_exporter.graph.specs import GraphSpec, graph_specs
@@ -193,7 +193,7 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
         outputs=(spec.contract.output,),
         parity=measurement.parity,
         limits=limits,
-        content=proven_content(run.folder, file, variant.name, run.checkpoint.facts.max_length),
+        content=checked_content(run.folder, file, variant.name, run.checkpoint.facts.max_length),
         islands=() if draft.fp16 is None else draft.fp16.islands,
         quantization=None if draft.int8 is None else _quantization(draft),
     )

@@ -17,8 +17,9 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, TypeVar
 
-from align_runtime.backends import AUTO, DEVICES
+from align_runtime.backends import AUTO, DEVICES, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
+from align_runtime.graph_entry import GPU_DEVICES
 
 T = TypeVar("T")
 
@@ -141,9 +142,23 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--threads``, the same for every command that runs graphs."""
-    devices = ", ".join([*DEVICES, AUTO])
-    parser.add_argument("--device", default="cpu", help=f"where to run: {devices} (default: cpu)")
+    devices = [*DEVICES, AUTO]
+    parser.add_argument(
+        "--device", default="cpu", choices=devices, metavar="DEVICE", help=f"{', '.join(devices)} (default: cpu)"
+    )
     parser.add_argument("--threads", type=positive_int, help="threads of one call (default: all cores)")
+
+
+def chosen_device(options: argparse.Namespace) -> str:
+    """The device of `options`, with ``auto`` resolved.
+
+    Raises:
+        ConfigurationError: threads for a device whose calls do not run on CPU threads.
+    """
+    device = resolve_device(options.device)
+    if options.threads is not None and device in GPU_DEVICES:
+        raise ConfigurationError(f"--threads is for the CPU, not for {device}; leave it out")
+    return device
 
 
 def positive_int(text: str) -> int:

@@ -69,14 +69,14 @@ class Island:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How an INT8 graph came by its scales, and why it is here.
+    """How an INT8 graph came by its scales, and what it gains.
 
     Attributes:
         scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"per token"`` where
             scales follow from each input.
         samples: images or captions that scales were measured on; 0 where none were needed.
-        speedup: how many times as fast as the fastest float graph of its tower it was on the build machine, the smallest
-            ratio over all inputs; None where it was not measured.
+        speedup: over the fastest float graph of its tower on the build machine, the smallest of the measured cases:
+            above 1 where INT8 is faster. None where it was not measured, for want of the device.
         kept: parts that stay float, so that a target is met: blocks or operators.
     """
 
@@ -87,10 +87,13 @@ class Quantization:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
+        speedup = require(where, values, "speedup", (float, type(None)))
+        if speedup is not None and speedup <= 0:
+            raise ConfigurationError(f"{where}: expected a speedup above 0, got {speedup}")
         return cls(
             scheme=require(where, values, "scheme", str),
             samples=require(where, values, "samples", int),
-            speedup=require(where, values, "speedup", (float, type(None))),
+            speedup=speedup,
             kept=_texts(f"{where}: kept", require(where, values, "kept", list)),
         )
 

@@ -28,8 +28,8 @@ def add_int8_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         type=float,
         help="cosine with the float graph, plain and mean-centred, as a 2%% trimmed mean, that INT8 graphs have to "
-        "reach on every fourth image and caption, which are then held out of the calibration. Parts stay float until it is "
-        "reached, as few MACs as possible",
+        "reach on every fourth image and caption, which are then held out of the calibration. Parts stay float until "
+        "it is reached, as few MACs as possible",
     )
     group.add_argument(
         "--int8-min-agreement",

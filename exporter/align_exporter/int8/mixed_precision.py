@@ -18,11 +18,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams
+from align_exporter.graph.content import content_of
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
 from align_exporter.int8.fidelity import Fidelity, FidelityTarget, accuracy, embedding_error
 from align_exporter.int8.units import unit_macs
 from align_runtime.errors import BuildError
-from align_runtime.precision import MIN_SHARE, content_of, percentage
+from align_runtime.precision import MIN_SHARE, percentage
 
 RANKING_SAMPLES = 32  # of the calibration's; each is run once for every part
 # Makes the quantized graph, given scales and the parts that stay float, in a form that computes on a CPU what its
@@ -75,12 +76,7 @@ class _Search:
         return self.method.applied(self.model, self.scales, kept)
 
     def share(self, kept: Collection[str]) -> float:
-        file = self.goal.held_out.folder / ".share.onnx"
-        try:
-            ir.save(self.quantized(kept), file)
-            macs = content_of(file, self.goal.tokens).macs
-        finally:
-            file.unlink(missing_ok=True)
+        macs = content_of(self.quantized(kept), self.goal.tokens).macs
         return macs.get("int8", 0) / sum(macs.values())
 
     def candidate(self, kept: tuple[str, ...], exact: NDArray[np.float64]) -> Candidate:

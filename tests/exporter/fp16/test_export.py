@@ -13,10 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 import align_runtime
-from align_exporter import parity_gate as gate
 from align_exporter.command import main
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.rules import rules
+from align_exporter.variants import variant_of
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime import Bundle, golden
@@ -24,6 +24,8 @@ from align_runtime.graph_entry import Graph
 from align_runtime.parity import Parity, compare
 from support.half_graphs import run_rounded
 from support.overflowing import overflowing
+
+FP32_LIMITS, FP16_LIMITS = (variant_of(name, "any").limits["vision"] for name in ("fp32", "fp16"))
 
 HALF, SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 TOWERS = ("vision", "text")
@@ -125,7 +127,7 @@ def test_the_gate_saw_the_rounding(bundle: Bundle) -> None:
     with align_runtime.load(bundle.folder, precision="fp16") as model:
         shown = compare(model.embed_pixels(expected.pixels), expected.image_embeds, ["?"] * len(expected.pixels))
     recorded = graphs(bundle, "fp16")["vision"].parity
-    assert 0 < shown.max_abs < recorded.max_abs < gate.LIMITS["fp16"].max_abs
+    assert 0 < shown.max_abs < recorded.max_abs < FP16_LIMITS.max_abs
     assert recorded.min_centred_cosine > 0.9999
 
 
@@ -169,9 +171,9 @@ def test_without_islands_it_would_be_nan(
         parity = rounded_parity(subject, tower, model, tmp_path)
         if fails:
             with pytest.raises(align_runtime.ParityError, match="max_abs is nan"):
-                parity.check(tower, gate.LIMITS["fp16"])
+                parity.check(tower, FP16_LIMITS)
         else:
-            parity.check(tower, gate.LIMITS["fp16"])
+            parity.check(tower, FP16_LIMITS)
 
 
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +188,7 @@ def test_a_disturbed_fp16_weight_fails(bundle: Bundle, tmp_path: Path) -> None:
         values[0] *= -1
         weight.const_value = ir.tensor(values, name=weight.name)
         with pytest.raises(align_runtime.ParityError, match="max_abs|cosine"):
-            rounded_parity(bundle, tower, model, tmp_path).check(tower, gate.LIMITS["fp16"])
+            rounded_parity(bundle, tower, model, tmp_path).check(tower, FP16_LIMITS)
 
 
 def test_a_missed_gate_leaves_nothing(
@@ -205,9 +207,7 @@ def test_overrides_are_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert manifest.provenance.options["parity_min_cosine"] == {"fp32": 0.99, "fp16": 0.99}
     for graph in manifest.graphs:
         assert (graph.limits.min_cosine, graph.limits.min_centred_cosine) == (0.99, 0.99)
-        assert graph.limits.max_abs == (
-            0.01 if graph.variant == "fp16" else variant_of("fp32", "any").limits["text"].max_abs
-        )
+        assert graph.limits.max_abs == (0.01 if graph.variant == "fp16" else FP32_LIMITS.max_abs)
     (island,) = graphs(Bundle.open(tmp_path / "bundle"), "fp16")["vision"].islands
     assert all(".blocks.1." in node for node in island.nodes)
     assert all("was asked for" in reason for reason in island.reasons)

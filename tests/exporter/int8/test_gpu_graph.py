@@ -23,7 +23,7 @@ from align_runtime import Bundle, ConfigurationError, ParityError, golden
 from align_runtime.backends import open_runner
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
-from align_runtime.graph_entry import NOT_MEASURED, Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.parity import Parity, compare
 
 TOWERS = ("vision", "text")
@@ -48,7 +48,7 @@ def test_the_graph_is_beside_the_one_for_cpus_with_the_contract_of_fp32(bundle: 
     assert (graph.variant, graph.data, graph.islands) == ("int8", None, ())
     assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
     assert graph.quantization is not None
-    assert graph.quantization.speed == NOT_MEASURED
+    assert graph.quantization.speedup is None
     assert graph.quantization.samples == (128 if tower == "vision" else len(golden.read(bundle).texts))
 
 
@@ -114,7 +114,7 @@ def test_verify_and_inspect_say_what_was_not_measured(bundle: Bundle, capsys: py
     assert "made for cpu" not in printed
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
-    assert "onnx/vision_model_int8.onnx: scales by the observer 'percentile" in printed
+    assert "onnx/vision_model_int8.onnx: activation ranges by the observer 'percentile" in printed
     assert "on 128 images; speed not measured" in printed
     assert "captions; speed not measured" in printed
 
