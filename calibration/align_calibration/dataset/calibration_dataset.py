@@ -91,7 +91,7 @@ class CalibrationDataset:
         return replace(self, images=checked.get("images"), captions=checked.get("captions"))
 
     def image_batches(self, preprocessing: ImagePreprocessing) -> Iterator[NDArray[np.uint8]]:
-        """Images in batches of one, decoded when they are needed: uint8 (1, height, width, 3)."""
+        """Images in batches of one, decoded one by one: uint8 (1, height, width, 3)."""
         if self.images is not None:
             for _, content in self.images.contents():
                 yield preprocess([content], preprocessing)

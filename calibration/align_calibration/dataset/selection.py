@@ -1,4 +1,4 @@
-"""Selection of samples from one source: drawn by a seed, identified by hashes, read again when they are needed."""
+"""Selection of samples from one source: drawn by a seed, identified by hashes, read again for each use."""
 
 from __future__ import annotations
 
