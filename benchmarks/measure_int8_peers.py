@@ -30,7 +30,7 @@ from benchmarks.machine import describe
 from benchmarks.peers.draws import TOWERS, Draw, Subject, runner_of
 from benchmarks.peers.environments import PEERS, MissingPeerError, interpreter
 from benchmarks.race import race, run_all
-from support.decisions import Embeds, agreement
+from support.decisions import Embeds, cosine_statistics
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "int8_peers.json"
@@ -78,7 +78,9 @@ def measured(draw: Draw, record: dict[str, Any], file: Path, embeds: Embeds, flo
     """Adds to `record` what the graph in `file` is worth, the other tower being the float one."""
     tower = record["tower"]
     record["share"] = int8_share(file, draw.one_item(tower))
-    record |= agreement(embeds, draw.subject.reference[tower]) | draw.subject.decide({**float_twin, tower: embeds})
+    record |= cosine_statistics(embeds, draw.subject.reference[tower]) | draw.subject.decide(
+        {**float_twin, tower: embeds}
+    )
 
 
 def measure(draw: Draw, pythons: Mapping[str, Path], effort: Mapping[str, Any], rounds: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.observers import OBSERVERS, least_error_behind_swish
+from align_calibration.observers import OBSERVERS, mse_after_swish
 from align_calibration.quant_params import UINT8, QuantParams
 from align_calibration.run_instrumented import run_batches
 from align_exporter.command import main as export
@@ -76,7 +76,7 @@ class Measurement:
         swished = swish_inputs(model.graph)
         return {
             (name, behind): {
-                tensor: (least_error_behind_swish if behind and tensor in swished else observe)(histogram, UINT8)
+                tensor: (mse_after_swish if behind and tensor in swished else observe)(histogram, UINT8)
                 for tensor, histogram in histograms.items()
             }
             for name, observe in OBSERVERS.items()

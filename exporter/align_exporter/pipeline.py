@@ -21,7 +21,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
+from align_calibration.dataset.calibration_dataset import DATASET_NAME, CalibrationDataset
 from align_exporter import builtin_samples, parity_gate
 from align_exporter.build_record import build_record
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
@@ -112,8 +112,8 @@ def _usable(
     """The samples of `dataset` that can be decoded; recorded in `folder`."""
     if dataset is None:
         return None
-    usable = dataset.usable(checkpoint.preprocessing, tokenizer, progress)
-    (folder / SAMPLES_NAME).write_text(json.dumps(usable.to_json(), indent=1) + "\n", encoding="utf-8")
+    usable = dataset.decodable(checkpoint.preprocessing, tokenizer, progress)
+    (folder / DATASET_NAME).write_text(json.dumps(usable.to_json(), indent=1) + "\n", encoding="utf-8")
     return usable
 
 

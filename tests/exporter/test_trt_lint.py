@@ -59,7 +59,7 @@ for size in (8, 16):
 def quantized() -> ir.Model:
     model = typed(GRAPH)
     float32 = {node for node in model.graph if node.name in ("cast", "scale", "norm")}
-    scales = {name: INT8.scale(-4, 4) for name in place_qdq(model.graph).tensors}
+    scales = {name: INT8.fit(-4, 4) for name in place_qdq(model.graph).tensors}
     convert_to_fp16(model, float32 | insert_qdq(model, scales, float32))
     return model
 

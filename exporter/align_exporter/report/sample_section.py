@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from align_bench.page.markup import Markup, element
 from align_bench.page.parts import code, facts, table
-from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
+from align_calibration.dataset.calibration_dataset import DATASET_NAME, CalibrationDataset
 
 
 def own_samples(samples: CalibrationDataset | None) -> list[Markup]:
@@ -14,7 +14,7 @@ def own_samples(samples: CalibrationDataset | None) -> list[Markup]:
     pairs = [
         (
             kind.capitalize(),
-            f"{len(selection.used)} used, {len(selection.skipped)} skipped, of {selection.found} in "
+            f"{len(selection.samples)} used, {len(selection.skipped)} skipped, of {selection.available} in "
             f"{selection.source.name}",
         )
         for kind, selection in samples.selections.items()
@@ -30,7 +30,7 @@ def own_samples(samples: CalibrationDataset | None) -> list[Markup]:
         element(
             "p",
             "What FP16 and INT8 graphs need to know of activations was measured on them. Their names and sums are in ",
-            element("a", SAMPLES_NAME, href=SAMPLES_NAME),
+            element("a", DATASET_NAME, href=DATASET_NAME),
             ".",
         ),
         facts(pairs),

@@ -14,7 +14,7 @@ import pytest
 
 import align_runtime
 from align_calibration.observers import OBSERVERS
-from align_calibration.statistics import statistics_key
+from align_calibration.statistics_cache import statistics_key
 from align_exporter.command import main
 from align_exporter.int8.cpu_text import quantize_text_for_cpu
 from align_exporter.int8.fusion import check_fused, count_kernels
