@@ -17,11 +17,10 @@ from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_table
 from align_exporter.export_options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import Progress, add_output_options, run
 from align_runtime.errors import BackendUnavailableError
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TextIO, TypeVar
 
-from align_runtime.backends import AUTO, DEVICES
+from align_runtime.devices import AUTO, DEVICES
 from align_runtime.errors import AlignError
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ def run(name: str, body: Callable[[], int]) -> int:
     SIGTERM is treated as an interrupt, so that a build that is stopped removes what it had begun.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(format=f"{name}: %(message)s")  # warnings of the runtime, on stderr
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name or a narrow locale is no failure
     code = None

@@ -19,7 +19,7 @@ import torch
 
 import align_exporter
 from align_exporter.command import main
-from align_runtime.bundle_paths import REPORT_NAMES
+from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
 
 ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]

@@ -17,9 +17,9 @@ from PIL import Image
 from align_exporter.command import main
 from align_exporter.export_options import ExportOptions
 from align_runtime.bundle import Bundle
-from align_runtime.bundle_paths import REPORT_NAMES
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
+from align_runtime.manifest import REPORT_NAMES
 from support.half_graphs import run_rounded
 from support.overflowing import overflowing
 from support.sample_folders import image, images, write_files, write_zip

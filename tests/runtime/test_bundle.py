@@ -13,9 +13,8 @@ import pytest
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.bundle import inventory, sha256_of
-from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.graph_entry import TOWERS
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def edit(bundle: Path, change: Any) -> None:
@@ -143,9 +142,9 @@ def test_damaged_manifest(bundle_copy: Path, change: Any, message: str) -> None:
 def test_a_graph_of_another_width(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values["model"].update(embedding_dim=5))
     with align_runtime.load(bundle_copy) as model:
-        assert model.embed_text([]).shape == (0, 5)
+        assert model.embed_texts([]).shape == (0, 5)
         with pytest.raises(BundleError, match=r"the text graph gives .* \(1, 96\), the manifest says embeddings of 5"):
-            model.embed_text(["a cat"])
+            model.embed_texts(["a cat"])
 
 
 @pytest.mark.parametrize("place", ["../../outside", "/etc/passwd"])

@@ -13,7 +13,7 @@ import pytest
 
 from align_runtime import ConfigurationError
 from align_runtime.bundle import check_destination, staged
-from align_runtime.bundle_paths import MANIFEST_NAME
+from align_runtime.manifest import MANIFEST_NAME
 
 
 def make_bundle(folder: Path, content: str) -> None:

@@ -19,7 +19,7 @@ from align_runtime.backends import StagedRunner
 from align_runtime.backends.buckets import Buckets
 from align_runtime.backends.cuda import CUDA, GRAPHS, CudaRunner, Provider
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.backends.stages import STAGES
+from align_runtime.backends.runner import STAGES
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden

@@ -32,14 +32,14 @@ def answers(tiny_bundle: Path) -> golden.Golden:
 
 
 def test_agrees_with_the_reference_from_text_and_file_on(model: Model, answers: golden.Golden) -> None:
-    np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(model.embed_texts(answers.texts), answers.text_embeds, rtol=0, atol=2e-5)
     np.testing.assert_allclose(model.embed_images(answers.images), answers.image_embeds, rtol=0, atol=2e-5)
 
 
 def test_order_and_batching_do_not_matter(model: Model, answers: golden.Golden) -> None:
     texts = [*answers.texts] * 3  # more than a batch, of mixed length
-    together = model.embed_text(texts)
-    alone = np.concatenate([model.embed_text([text]) for text in texts])
+    together = model.embed_texts(texts)
+    alone = np.concatenate([model.embed_texts([text]) for text in texts])
     np.testing.assert_allclose(together, alone, rtol=0, atol=BATCHING_TOLERANCE)
     images = [*answers.images, *reversed(answers.images), answers.images[0]]
     together = model.embed_images(images)
@@ -48,13 +48,13 @@ def test_order_and_batching_do_not_matter(model: Model, answers: golden.Golden) 
 
 
 def test_different_inputs_differ(model: Model, answers: golden.Golden) -> None:
-    for embeds in (model.embed_text(answers.texts), model.embed_images(answers.images)):
+    for embeds in (model.embed_texts(answers.texts), model.embed_images(answers.images)):
         assert (embeds @ embeds.T).min() < 0.9
 
 
 def test_nothing_gives_no_rows(model: Model) -> None:
-    dim = model.facts.embedding_dim
-    for embeds in (model.embed_text([]), model.embed_images([]), model.embed_images(iter(()))):
+    dim = model.info.embedding_dim
+    for embeds in (model.embed_texts([]), model.embed_images([]), model.embed_images(iter(()))):
         assert (embeds.shape, embeds.dtype) == ((0, dim), np.float32)
 
 
@@ -69,16 +69,16 @@ def test_every_form_of_image_gives_the_same(model: Model, answers: golden.Golden
 
 def test_a_long_text_is_cut_at_the_limit(model: Model) -> None:
     long = "red circle " * 500
-    np.testing.assert_array_equal(model.embed_text([long]), model.embed_text([long[: 11 * model.facts.max_length]]))
+    np.testing.assert_array_equal(model.embed_texts([long]), model.embed_texts([long[: 11 * model.info.max_length]]))
 
 
 def test_many_threads_share_a_model(model: Model, answers: golden.Golden) -> None:
-    expected_texts, expected_images = model.embed_text(answers.texts), model.embed_images(answers.images)
+    expected_texts, expected_images = model.embed_texts(answers.texts), model.embed_images(answers.images)
     failures: list[str] = []
 
     def work(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(len(answers.texts))
-        texts = model.embed_text([answers.texts[index] for index in order])
+        texts = model.embed_texts([answers.texts[index] for index in order])
         images = model.embed_images(answers.images)
         if np.abs(texts - expected_texts[order]).max() > BATCHING_TOLERANCE:
             failures.append(f"texts of thread {seed}")
@@ -95,17 +95,17 @@ def test_many_threads_share_a_model(model: Model, answers: golden.Golden) -> Non
 
 def test_similarity_divides_by_the_temperature(model: Model, answers: golden.Golden) -> None:
     images, texts = answers.image_embeds[:2], answers.text_embeds[:5]
-    logits = model.similarity(images, texts)
+    logits = model.logits(images, texts)
     assert (logits.shape, logits.dtype) == ((2, 5), np.float32)
-    np.testing.assert_allclose(logits, images @ texts.T / model.facts.temperature, rtol=1e-6)
+    np.testing.assert_allclose(logits, images @ texts.T / model.info.temperature, rtol=1e-6)
 
 
 def test_classify_is_the_softmax_of_the_similarity(model: Model, answers: golden.Golden) -> None:
     labels = ["cat", "cup of coffee", "rocket"]
     probabilities = model.classify(answers.images, labels)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
-    texts = model.embed_text([f"a photo of a {label}" for label in labels])
-    logits = model.similarity(model.embed_images(answers.images), texts).astype(np.float64)
+    texts = model.embed_texts([f"a photo of a {label}" for label in labels])
+    logits = model.logits(model.embed_images(answers.images), texts).astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
     assert model.classify([], labels).shape == (0, 3)
@@ -136,7 +136,7 @@ def test_float32_pixel_input_gives_the_same(
 def test_threads_change_nothing_but_speed(tiny_bundle: Path, model: Model, answers: golden.Golden) -> None:
     with align_runtime.load(tiny_bundle, threads=1) as single:
         np.testing.assert_allclose(
-            single.embed_text(answers.texts), model.embed_text(answers.texts), rtol=0, atol=BATCHING_TOLERANCE
+            single.embed_texts(answers.texts), model.embed_texts(answers.texts), rtol=0, atol=BATCHING_TOLERANCE
         )
     for threads in ("2", True, 1.5, 10**6):
         with pytest.raises(ConfigurationError, match=f"threads is {threads!r}; 1 to 1024 is needed"):
@@ -150,18 +150,18 @@ def test_closing(tiny_bundle: Path) -> None:
     model.close()
     model.close()
     with pytest.raises(ConfigurationError, match="the model is closed"):
-        model.embed_text(["red"])
+        model.embed_texts(["red"])
 
 
 def test_repr_says_what_it_is(model: Model) -> None:
-    assert repr(model) == f"<align_runtime.Model align-tiny fp32, {model.facts.embedding_dim} dimensions>"
+    assert repr(model) == f"<align_runtime.Model align-tiny fp32, {model.info.embedding_dim} dimensions>"
 
 
 def test_one_text_or_one_image_is_not_a_list(model: Model, answers: golden.Golden) -> None:
     for text in ("red circle", b"red", None, 3):
         kind = type(text).__name__
-        with pytest.raises(InputError, match=f"embed_text takes a list of texts, not a {kind}; put one text into"):
-            model.embed_text(text)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"embed_texts takes a list of texts, not a {kind}; put one text into"):
+            model.embed_texts(text)  # type: ignore[arg-type]
     array = np.zeros((50, 40, 3), np.uint8)  # 50 rows: 50 grey images, if it were taken for a list
     path = answers.images[0]
     for image in (path, str(path), b"", bytearray(3), array, array[..., 0], Image.fromarray(array), None):
@@ -176,7 +176,7 @@ def test_one_text_or_one_image_is_not_a_list(model: Model, answers: golden.Golde
 def test_any_iterable_will_do(model: Model, answers: golden.Golden) -> None:
     texts, images = ["a cat", "a cup"], answers.pixels[:3]
     for some in (tuple(texts), iter(texts), dict.fromkeys(texts), np.array(texts)):
-        np.testing.assert_array_equal(model.embed_text(some), model.embed_text(texts))
+        np.testing.assert_array_equal(model.embed_texts(some), model.embed_texts(texts))
     for stack in (images, np.asfortranarray(images), iter(images)):
         np.testing.assert_array_equal(model.embed_images(stack), model.embed_images(list(images)))
     images.flags.writeable = False
@@ -184,14 +184,14 @@ def test_any_iterable_will_do(model: Model, answers: golden.Golden) -> None:
     labels = ["cat", "cat", "", "{}"]
     probabilities = model.classify(images, iter(labels), template="{} or {}")
     np.testing.assert_array_equal(probabilities[:, 0], probabilities[:, 1])
-    texts = model.embed_text([f"{label} or {label}" for label in labels])
-    logits = model.similarity(model.embed_images(images), texts)
+    texts = model.embed_texts([f"{label} or {label}" for label in labels])
+    logits = model.logits(model.embed_images(images), texts)
     np.testing.assert_allclose(np.log(probabilities[:, 2] / probabilities[:, 0]), logits[:, 2] - logits[:, 0], 1e-3)
 
 
 def test_preprocessed_pixels(model: Model, answers: golden.Golden) -> None:
     np.testing.assert_allclose(model.embed_pixels(answers.pixels), answers.image_embeds, rtol=0, atol=2e-5)
-    assert model.embed_pixels(answers.pixels[:0]).shape == (0, model.facts.embedding_dim)
+    assert model.embed_pixels(answers.pixels[:0]).shape == (0, model.info.embedding_dim)
     for pixels in (answers.pixels[0], answers.pixels[:, 1:], answers.pixels.astype(np.float32), [1]):
         with pytest.raises(InputError, match=r"pixels are \w+ \(.*\); uint8 \(n, 65, 65, 3\) is needed"):
             model.embed_pixels(pixels)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_preprocessed_pixels(model: Model, answers: golden.Golden) -> None:
 
 def test_an_error_names_the_place_in_the_whole_input(model: Model, answers: golden.Golden) -> None:
     with pytest.raises(InputError, match=r"input 2: .*int") as caught:
-        model.embed_text(["a", "b", 3])  # type: ignore[list-item]
+        model.embed_texts(["a", "b", 3])  # type: ignore[list-item]
     assert caught.value.index == 2
     images = [*answers.images, *answers.images, b"no image"]
     with pytest.raises(InputError, match=f"^input {len(images) - 1}: ") as caught:
@@ -219,18 +219,18 @@ def test_similarity_refuses_what_is_no_embedding(model: Model, answers: golden.G
     broken = answers.image_embeds.copy()
     broken[1, 2] = value
     with pytest.raises(InputError, match="images holds NaN or infinite values"):
-        model.similarity(broken, answers.text_embeds)
+        model.logits(broken, answers.text_embeds)
     with pytest.raises(InputError, match=r"texts has shape \(3,\); \(n, [0-9]+\) is needed"):
-        model.similarity(answers.image_embeds, np.zeros(3, np.float32))
+        model.logits(answers.image_embeds, np.zeros(3, np.float32))
     for embeds, kind in (("abc", "str"), ([["a"]], "list"), ([[0.0], [0.0, 1.0]], "list"), ({}, "dict")):
         with pytest.raises(InputError, match=f"images is a {kind} of something else than numbers; pass embeddings"):
-            model.similarity(embeds, answers.text_embeds)
+            model.logits(embeds, answers.text_embeds)
 
 
 def test_similarity_takes_what_numpy_takes(model: Model, answers: golden.Golden) -> None:
-    expected = model.similarity(answers.image_embeds, answers.text_embeds)
+    expected = model.logits(answers.image_embeds, answers.text_embeds)
     for images in (list(answers.image_embeds), answers.image_embeds.tolist(), answers.image_embeds.astype(np.float64)):
-        logits = model.similarity(images, answers.text_embeds)
+        logits = model.logits(images, answers.text_embeds)
         assert logits.dtype == np.float32
         np.testing.assert_array_equal(logits, expected)
 

@@ -52,9 +52,9 @@ def test_streams_change_no_image(whole: Model, streamed: Model, answers: golden.
 @pytest.mark.parametrize("count", [1, 5, 6, 100])
 def test_streams_change_no_text(whole: Model, streamed: Model, answers: golden.Golden, count: int) -> None:
     texts = [answers.texts[index % len(answers.texts)] for index in range(count)]
-    embeds = streamed.embed_text(texts)
-    np.testing.assert_allclose(embeds, whole.embed_text(texts), rtol=0, atol=TOLERANCE)
-    np.testing.assert_array_equal(embeds, streamed.embed_text(texts))
+    embeds = streamed.embed_texts(texts)
+    np.testing.assert_allclose(embeds, whole.embed_texts(texts), rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(embeds, streamed.embed_texts(texts))
 
 
 def test_many_inputs_go_through_streams_and_one_does_not(
@@ -69,10 +69,10 @@ def test_many_inputs_go_through_streams_and_one_does_not(
 
     monkeypatch.setattr(Tower, "run_stream", run_stream)
     streamed.embed_images(answers.images[:2])
-    streamed.embed_text(answers.texts[:5])
+    streamed.embed_texts(answers.texts[:5])
     assert threads == []
     streamed.embed_images(answers.images[:3])
-    streamed.embed_text(answers.texts[:6])
+    streamed.embed_texts(answers.texts[:6])
     assert len(threads) == 3 + 3
     assert all(name.startswith("align") for name in threads)
 
@@ -109,7 +109,7 @@ def test_an_endless_stream_of_images_is_read_a_little_ahead(streamed: Model, ans
 
     parts = streamed.iter_embed_images(images())
     for _ in range(10):
-        assert next(parts).shape == (1, streamed.facts.embedding_dim)
+        assert next(parts).shape == (1, streamed.info.embedding_dim)
     assert taken <= 10 + 2 * 3 + 1
 
 
@@ -118,14 +118,14 @@ def test_texts_are_read_window_by_window(
 ) -> None:
     monkeypatch.setattr(text_embedding, "TEXT_WINDOW", 7)
     texts = iter(answers.texts)
-    parts = streamed.iter_embed_text(texts)
+    parts = streamed.iter_embed_texts(texts)
     first = next(parts)
     assert len(first) == 7
     assert next(texts) == answers.texts[7]
-    expected = streamed.embed_text(answers.texts[:7])
+    expected = streamed.embed_texts(answers.texts[:7])
     np.testing.assert_array_equal(first, expected)
     with pytest.raises(InputError, match="input 9: ") as caught:
-        streamed.embed_text(["a"] * 9 + [3])  # type: ignore[list-item]
+        streamed.embed_texts(["a"] * 9 + [3])  # type: ignore[list-item]
     assert caught.value.index == 9
 
 
@@ -161,7 +161,7 @@ def test_a_wrong_number_of_streams_leaves_nothing_open(tiny_bundle: Path, monkey
 
 def test_auto_says_what_it_chose(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), align_runtime.load(tiny_bundle, device="auto") as model:
-        assert len(model.embed_text(["a cat"])) == 1
+        assert len(model.embed_texts(["a cat"])) == 1
     assert "device 'auto' is cpu here" in caplog.text
     caplog.clear()
     with align_runtime.load(tiny_bundle, device="cpu"):

@@ -39,7 +39,7 @@ def _classify(options: argparse.Namespace) -> int:
     labels = options.labels or _read_labels(options.labels_file)
     if options.top < 1:
         raise ConfigurationError(f"--top is {options.top}; 1 or more is needed")
-    with load(options.bundle, options.precision, options.device, options.threads) as model:
+    with load(options.bundle, precision=options.precision, device=options.device, threads=options.threads) as model:
         probabilities = model.classify(options.images, labels, options.template)
     if options.json:
         print(json.dumps(_as_json(options.images, labels, probabilities)))

@@ -8,10 +8,9 @@ import math
 from typing import Any
 
 from align_runtime import golden
-from align_runtime.backends import resolve_device
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress, add_device_options, add_output_options, run, table
-from align_runtime.graph_entry import targets_on
+from align_runtime.devices import resolve_device, targets_on
 from align_runtime.precision import describe
 from align_runtime.selftest import GraphCheck, check_graph, check_inputs
 
