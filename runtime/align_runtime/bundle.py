@@ -78,7 +78,7 @@ class Bundle:
             if (variant, target) in usable:
                 return usable[variant, target]
         raise ConfigurationError(
-            f"the bundle {self.folder} has no precision {variant!r} of the {tower} tower for {device}; it has: "
+            f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it has: "
             f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'none'}"
         )
 

@@ -231,7 +231,7 @@ def test_output_that_is_no_bundle(small_checkpoint: Path, tmp_path: Path, capsys
     start = time.monotonic()
     assert export(small_checkpoint, "-o", target) == 2
     assert time.monotonic() - start < 5  # said before the work, not after
-    assert "exists and is no bundle" in capsys.readouterr().err
+    assert "exists and is not a bundle" in capsys.readouterr().err
     assert [path.name for path in target.iterdir()] == ["cat.jpg"]
 
 

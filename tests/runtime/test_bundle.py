@@ -182,7 +182,7 @@ def test_a_variant_for_another_device_is_not_taken(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values["graphs"].pop(1))
     bundle = Bundle.open(bundle_copy)
     assert bundle.graph("text", "fp32", "cpu").target == "cpu"
-    with pytest.raises(ConfigurationError, match="'fp32' .*text tower for gpu; it has: none"):
+    with pytest.raises(ConfigurationError, match="'fp32' .*text tower on gpu; it has: none"):
         bundle.graph("text", "fp32", "gpu")
 
 

@@ -14,13 +14,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from tests.runtime import typed_usage
 
 import align_runtime
 from align_runtime import Bundle, Device, InputError, Model, devices, errors, golden
 from align_runtime.backends import open_runner
-
-sys.path.insert(0, str(Path(__file__).parent))
-import typed_usage  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[2]
 

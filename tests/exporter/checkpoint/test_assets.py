@@ -251,7 +251,7 @@ NOTHING = r"has no image preprocessing; looked for preprocessor_config\.json and
         (
             lambda f: f.json(TODAY, {"image_processor": 3}),
             ConfigurationError,
-            r"processor_config\.json: image_processor is 3 \(int\); dict was expected",
+            r"processor_config\.json: image_processor is 3 \(int\); expected dict",
         ),
     ],
     ids=["nothing", "not nested", "contradiction", "NaN", "no JSON", "infinity", "unknown key", "no object"],
