@@ -89,15 +89,12 @@ def _check_key(key: str, value: Any, where: str) -> None:
         raise ConfigurationError(f"{where}: auto_map refers to code in the checkpoint, which is never run; remove it")
     if key not in NEUTRAL:
         raise ConfigurationError(
-            f"{where}: the key {key[:40]!r} (value {repr(value)[:40]}) is not supported; known are {_known()}"
+            f"{where}: the key {key[:40]!r} (value {repr(value)[:40]}) is not understood; known are "
+            f"{', '.join(DEFAULTS)}"
         )
     if not any(value is neutral or value == neutral for neutral in NEUTRAL[key]):
         supported = " or ".join(repr(neutral) for neutral in NEUTRAL[key])
         raise ConfigurationError(f"{where}: {key} is {repr(value)[:80]}; only {supported} is supported")
-
-
-def _known() -> str:
-    return ", ".join(sorted({*DEFAULTS, *IGNORED, *NEUTRAL}))
 
 
 def _sides(value: Any, square: bool, where: str) -> dict[str, Any]:

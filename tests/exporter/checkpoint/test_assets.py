@@ -241,7 +241,7 @@ NOTHING = r"has no image preprocessing; looked for preprocessor_config\.json and
         (
             lambda f: f.text(OLD, '{"rescale_factor": 1e999}'),
             ConfigurationError,
-            r"rescale_factor is inf; a finite num",
+            r"rescale_factor is inf; expected a finite num",
         ),
         (
             lambda f: f.json(TODAY, {"image_processor": {**ALIGN, "blur": 1}}),
