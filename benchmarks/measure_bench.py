@@ -110,8 +110,8 @@ def caption_case(bundle: Bundle, plain: Path, rounds: int, threads: int) -> dict
     runner = open_runner(plain, "cpu", threads)
     with subjects(bundle, threads) as models:
         contestants: dict[str, Contestant] = {
-            "fp32": lambda: models["fp32"].model.embed_text(texts),
-            "int8": lambda: models["int8"].model.embed_text(texts),
+            "fp32": lambda: models["fp32"].model.embed_texts(texts),
+            "int8": lambda: models["int8"].model.embed_texts(texts),
             "plain": run_all(runner, batches(bundle, texts)),
         }
         return race("captions", contestants, rounds)

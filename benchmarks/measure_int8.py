@@ -3,7 +3,7 @@
     python benchmarks/measure_int8.py [--rounds 8] [--threads 2]
 
 Images: the INT8 vision graph, also as two streams of one thread each, against the FP32 graph of the same bundle.
-Captions: `embed_text` in INT8 and in FP32 against the plain `torch.onnx.export` of the tower on inputs padded to 64.
+Captions: `embed_texts` in INT8 and in FP32 against the plain `torch.onnx.export` of the tower on inputs padded to 64.
 Contestants take turns (see figures/race.py), raw seconds are kept. Random conditioned weights (see
 tests/support/checkpoints.py): good for time, and worthless for the accuracy of INT8, so the gate lets everything pass
 that is a number.
@@ -77,13 +77,13 @@ def image_cases(bundle: Bundle, rounds: int, threads: int) -> list[dict[str, Any
 
 def caption_case(bundle: Bundle, plain: Path, rounds: int, threads: int) -> dict[str, Any]:
     texts = captions()
-    models = {name: align_runtime.load(bundle.folder, name, threads=threads) for name in ("fp32", "int8")}
+    models = {name: align_runtime.load(bundle.folder, precision=name, threads=threads) for name in ("fp32", "int8")}
     contestants = {
         "plain": run_all(open_runner(plain, "cpu", threads), batches(bundle, texts)),
-        "fp32": lambda: models["fp32"].embed_text(texts),
-        "int8": lambda: models["int8"].embed_text(texts),
+        "fp32": lambda: models["fp32"].embed_texts(texts),
+        "int8": lambda: models["int8"].embed_texts(texts),
     }
-    alone = np.concatenate([models["int8"].embed_text([text]) for text in texts])
+    alone = np.concatenate([models["int8"].embed_texts([text]) for text in texts])
     case = race("captions", contestants, rounds)
     return case | {"max_abs_alone_from_batch": float(np.abs(alone - contestants["int8"]()).max())}
 

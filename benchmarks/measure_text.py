@@ -96,7 +96,7 @@ def caption_case(bundle: Bundle, plain: Path, texts: list[str], rounds: int, thr
         contestants = {
             "plain": run_all(open_runner(plain, "cpu", threads), padded),
             "graph": run_all(open_runner(graph, "cpu", threads), padded),
-            "embed_text": lambda: model.embed_text(texts),
+            "embed_texts": lambda: model.embed_texts(texts),
         }
         tokens = [int(mask.sum()) for batch in padded for mask in batch["attention_mask"]]
         return {"tokens": tokens, **race("captions", contestants, rounds)}

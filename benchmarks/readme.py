@@ -183,7 +183,7 @@ def _recovery(result: dict[str, Any]) -> list[str]:
 
 
 TEXT_CONTESTANTS = {
-    "embed_text": "`embed_text`, which sorts them",
+    "embed_texts": "`embed_texts`, which sorts them",
     "graph": "the CPU graph",
     "padded": "the graph for all targets",
     "openvino": "the graph for all targets, OpenVINO in float32",
@@ -195,7 +195,7 @@ def _text(result: dict[str, Any]) -> list[str]:
     captions = cases.pop("captions")
     tokens = captions["tokens"]
     rows = [
-        (TEXT_CONTESTANTS["embed_text"], captions, "embed_text"),
+        (TEXT_CONTESTANTS["embed_texts"], captions, "embed_texts"),
         ("the CPU graph, the caller pads to 64", captions, "graph"),
         *(
             ("{}, batch {} of {} tokens, processor time".format(TEXT_CONTESTANTS[name], *size.split("x")), case, name)

@@ -86,7 +86,7 @@ def scaling_lines(result: dict[str, Any]) -> list[str]:
     return [
         f"Milliseconds for each input as something grows (`align-bench scaling`, {result['precision'].upper()}, 8 "
         "inputs, 12 tokens, JPEG files of 640×480 where nothing else is said; batches of the graph run on all "
-        "threads, everything else as `embed_image` and `embed_text` do it):",
+        "threads, everything else as `embed_image` and `embed_texts` do it):",
         "",
         *table(["", "ms for each input"], rows),
     ]
@@ -96,7 +96,7 @@ def memory_lines(result: dict[str, Any]) -> list[str]:
     """Memory over many texts."""
     first, last = (result["resident_bytes"][place] / 2**20 for place in (0, -1))
     return [
-        f"{result['texts']:,} texts of align-tiny, streamed through `iter_embed_text` in {result['seconds']:.0f} s: "
+        f"{result['texts']:,} texts of align-tiny, streamed through `iter_embed_texts` in {result['seconds']:.0f} s: "
         f"{first:.0f} MiB resident after a twentieth of them, {last:.0f} MiB at the end; the second half grew by "
         f"{result['growth'] / 2**20:.1f} MiB."
     ]

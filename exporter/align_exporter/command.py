@@ -20,11 +20,10 @@ from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_t
 from align_exporter.export_options import ExportOptions
 from align_exporter.variants import VARIANTS
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import CommandParser, Progress, run
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:

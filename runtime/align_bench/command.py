@@ -20,9 +20,9 @@ from align_bench.record import BenchRecord, Contest
 from align_bench.scaling import measure_scaling, stream_texts
 from align_bench.subject import opened
 from align_bench.timing import Effort
-from align_runtime.backends import resolve_device
 from align_runtime.bundle import Bundle
 from align_runtime.console import CommandParser, Progress, add_device_options, add_output_options, run, table
+from align_runtime.devices import resolve_device
 from align_runtime.graph_entry import TOWERS
 
 PLAN, EFFORT = Plan(), Effort()

@@ -20,7 +20,7 @@ import align_runtime
 imported = time.perf_counter()
 bundle, precision, device, threads, streams = json.loads(sys.argv[1])
 try:
-    model = align_runtime.load(bundle, precision, device, threads, streams=streams)
+    model = align_runtime.load(bundle, precision=precision, device=device, threads=threads, streams=streams)
 except align_runtime.AlignError as error:
     sys.exit(str(error))
 loaded = time.perf_counter()
@@ -29,7 +29,7 @@ image = np.zeros((480, 640, 3), np.uint8)
 before_vision = time.perf_counter()
 model.embed_images([image])
 vision = time.perf_counter()
-model.embed_text(["a photo of a cat"])
+model.embed_texts(["a photo of a cat"])
 text = time.perf_counter()
 try:
     lines = open("/proc/self/status").read().splitlines()

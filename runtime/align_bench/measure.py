@@ -12,10 +12,10 @@ from align_bench.plan import Plan
 from align_bench.record import END_TO_END, BenchRecord, Case, Load, Start, Timing
 from align_bench.subject import Subject, opened
 from align_bench.timing import Effort, sample, warm_up
-from align_runtime.backends.stages import COMPUTE
+from align_runtime.backends.runner import COMPUTE
 from align_runtime.bundle import Bundle, sha256_of
-from align_runtime.bundle_paths import MANIFEST_NAME
 from align_runtime.console import Progress
+from align_runtime.manifest import MANIFEST_NAME
 
 
 def measure(bundle: Bundle, plan: Plan, progress: Progress) -> BenchRecord:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from align_bench.record import END_TO_END, Case
 from align_bench.workload import TextMaker, make_images
-from align_runtime.backends.stages import COMPUTE
+from align_runtime.backends.runner import COMPUTE
 from align_runtime.bundle import Bundle
 from align_runtime.images import decode, fit
 from align_runtime.loading import Parts, open_parts
@@ -43,7 +43,7 @@ class Subject:
 
     def embed(self, tower: str, inputs: Iterable[Any]) -> NDArray[np.float32]:
         """The call that a user makes."""
-        return self.model.embed_images(inputs) if tower == "vision" else self.model.embed_text(inputs)
+        return self.model.embed_images(inputs) if tower == "vision" else self.model.embed_texts(inputs)
 
     def pixels(self, images: list[bytes]) -> NDArray[np.uint8]:
         """Preprocessed images, uint8 (n, height, width, 3)."""
@@ -80,7 +80,7 @@ def opened(
     bundle: Bundle, precision: str, device: str, threads: int | None = None, streams: int | None = None
 ) -> Iterator[Subject]:
     """`bundle` loaded as `align_runtime.load` does it; closed when the block ends."""
-    parts = open_parts(bundle.folder, precision, device, threads, streams=streams)
+    parts = open_parts(bundle.folder, precision=precision, device=device, threads=threads, streams=streams)
     with Model(parts) as model:
         yield Subject(bundle, parts, model)
 

@@ -64,9 +64,9 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
         (lambda values: values["timings"][0]["stages"].update(decode=[]), "'decode' has no samples"),
         (lambda values: values["timings"][0]["stages"].update(decode=[0.1, -1.0]), "times that are not positive"),
         (lambda values: values["timings"][0]["case"].update(batch=0), "a batch of 0"),
-        (lambda values: values["timings"][0]["case"].update(batch="8"), "int was expected"),
+        (lambda values: values["timings"][0]["case"].update(batch="8"), "expected int"),
         (lambda values: values.update(load_average=[1.0]), "load_average has 1 values"),
-        (lambda values: values["loads"][0].update(latencies=["x"]), "float was expected"),
+        (lambda values: values["loads"][0].update(latencies=["x"]), "expected float"),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path: Path, change: Any, match: str) -> None:

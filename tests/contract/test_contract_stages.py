@@ -14,7 +14,7 @@ from align_bench.subject import Subject, opened
 from align_bench.timing import Effort
 from align_runtime import golden
 from align_runtime.backends import StagedRunner
-from align_runtime.backends.stages import STAGES
+from align_runtime.backends.runner import STAGES
 from align_runtime.backends.tensorrt.runner import LANES
 from align_runtime.bundle import Bundle
 from align_runtime.errors import DeviceError

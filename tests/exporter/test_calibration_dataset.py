@@ -24,10 +24,10 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance, staleness
 from align_reference.source import resolve
 from align_runtime.bundle import Bundle
-from align_runtime.bundle_paths import REPORT_NAMES
 from align_runtime.console import Progress
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
+from align_runtime.manifest import REPORT_NAMES
 from support.half_graphs import run_rounded
 from support.overflowing import overflowing
 from support.sample_folders import image, images, write_files, write_zip

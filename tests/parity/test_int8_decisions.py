@@ -49,7 +49,7 @@ def for_gpus_on_the_cpu(source: Path, folder: Path) -> Path:
 
 def evaluate(model: align_runtime.Model, held_out: HeldOut) -> Answers:
     """Decisions with the graphs of a bundle, in per cent."""
-    return held_out.decide(held_out.images(model.embed_pixels), held_out.words(model.embed_text))
+    return held_out.decide(held_out.images(model.embed_pixels), held_out.words(model.embed_texts))
 
 
 def check(exact: Answers, quantized: Answers) -> None:

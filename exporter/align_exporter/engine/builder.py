@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from align_exporter.engine.progress import build_monitor
 from align_runtime.backends.tensorrt import libraries
+from align_runtime.backends.tensorrt.engine import this_machine
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.backends.tensorrt.machine import this_machine
 from align_runtime.console import Progress
 from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineOptions, Machine, Shapes, version
 from align_runtime.errors import BackendUnavailableError, BuildError

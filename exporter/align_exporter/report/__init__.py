@@ -7,7 +7,7 @@ from pathlib import Path
 
 from align_exporter.report.html import page
 from align_exporter.report.record import BuildRecord
-from align_runtime.bundle_paths import REPORT_NAMES
+from align_runtime.manifest import REPORT_NAMES
 
 
 def write_report(folder: Path, record: BuildRecord) -> None:

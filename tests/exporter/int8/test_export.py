@@ -99,11 +99,11 @@ def test_files_are_small(bundle: Bundle) -> None:
 def test_load_takes_the_variant_and_its_exact_name(bundle: Bundle) -> None:
     texts = golden.read(bundle).texts
     with align_runtime.load(bundle.folder, precision="int8") as model:
-        found = model.embed_text(texts)
+        found = model.embed_texts(texts)
     with align_runtime.load(bundle.folder, precision="int8_cpu") as model:
-        np.testing.assert_array_equal(model.embed_text(texts), found)
+        np.testing.assert_array_equal(model.embed_texts(texts), found)
     with align_runtime.load(bundle.folder) as model:
-        assert 1e-4 < np.abs(model.embed_text(texts) - found).max() < variant_of("int8", "cpu").limits["text"].max_abs
+        assert 1e-4 < np.abs(model.embed_texts(texts) - found).max() < variant_of("int8", "cpu").limits["text"].max_abs
     with pytest.raises(align_runtime.ConfigurationError, match="'int8_cuda' is not in the bundle .* fp32, int8"):
         align_runtime.load(bundle.folder, precision="int8_cuda")
 
@@ -284,6 +284,6 @@ def test_dense_layers_that_do_not_fuse_are_refused(bundle: Bundle) -> None:
 def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle: Path) -> None:
     texts = [text for text in golden.read(Bundle.open(tiny_int8_bundle)).texts if text]
     with align_runtime.load(tiny_int8_bundle, precision="int8") as model:
-        together = model.embed_text(texts)
-        alone = np.concatenate([model.embed_text([text]) for text in texts])
+        together = model.embed_texts(texts)
+        alone = np.concatenate([model.embed_texts([text]) for text in texts])
     assert np.abs(together - alone).max() < 2e-3

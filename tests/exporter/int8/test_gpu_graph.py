@@ -59,7 +59,7 @@ def test_every_device_gets_its_graph_and_exact_names_that_one_alone(bundle: Bund
         with pytest.raises(ConfigurationError, match=r"'int8_cpu' is not in .* on cuda; it holds: fp32, int8"):
             bundle.graph(tower, "int8_cpu", "cuda")
     with align_runtime.load(bundle.folder, precision="int8", device="cpu") as model:
-        assert {tower.graph.target for tower in (model._images.tower, model._texts.tower)} == {"cpu"}
+        assert {tower.graph.target for tower in (model._parts.images.tower, model._parts.texts.tower)} == {"cpu"}
 
 
 @pytest.mark.parametrize(("tower", "least"), [("vision", 0.85), ("text", 0.94)])
