@@ -68,7 +68,7 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(format=f"{parser.prog}: %(message)s")  # warnings of the runtime, on stderr
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: an odd file name is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name must not fail it
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
     code = None
@@ -188,8 +188,8 @@ class _Step:
 class Progress:
     """Phases and bars on stderr: live on a terminal, a line per finished phase in a log, nothing when quiet.
 
-    In a log, a step that takes long also prints a line every `every` seconds while it runs. A stream that cannot be
-    written to any more (closed, broken pipe) is no error: nothing more is shown.
+    In a log, a step that takes long also prints a line every `every` seconds while it runs. A stream that can no longer
+    be written to (closed, broken pipe) is not an error; nothing more is shown.
 
     Attributes:
         finished: titles and seconds of the finished phases and bars, in order.
