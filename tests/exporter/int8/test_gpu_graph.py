@@ -95,7 +95,7 @@ def test_no_rule_is_broken_whichever_part_stays_float(bundle: Bundle) -> None:
     for part in parts:
         quantized = FOR_GPU.applied(model, scales, [part])
         run_steps(quantized, CLEAN_UP)
-        found = [finding for finding in findings(quantized) if finding.rule != "noted types"]
+        found = [finding for finding in findings(quantized) if finding.rule != "known types"]
         assert found == [], part
         floats = [node for node in quantized.graph if node.op_type == "Conv" and unit_of(node) == part]
         assert not any(is_quantized(node.inputs[index]) for node in floats for index in (0, 1))
