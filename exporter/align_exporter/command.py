@@ -14,7 +14,7 @@ from align_exporter.cli.engine_options import add_engine_options, engine_request
 from align_exporter.cli.sample_options import add_sample_options, choose
 from align_exporter.cli.variant_options import add_variant_options, export_options
 from align_exporter.engine.builder import builder_machine
-from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_table
+from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
 from align_exporter.export_options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
 from align_runtime.bundle import Bundle, check_destination
 from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
@@ -67,7 +67,7 @@ def _export(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet or options.json)
     check_destination(options.output)
     export = export_options(options)
-    engines = engine_request(options)
+    engines = engine_request(options, export.variants)
     machine = None if engines is None else builder_machine()  # before minutes of exporting
     outcomes: list[EngineOutcome] = []
     try:
