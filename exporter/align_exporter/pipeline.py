@@ -9,7 +9,6 @@ from pathlib import Path
 
 from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
 from align_exporter import builtin_samples as samples
-from align_exporter.build_record import build_record
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.loading import Checkpoint, read_checkpoint
 from align_exporter.engine.cache import keep_engines
@@ -18,6 +17,7 @@ from align_exporter.graph.files import GraphFiles
 from align_exporter.graph.specs import graph_specs
 from align_exporter.graph_builder import GraphBuilder
 from align_exporter.report import write_report
+from align_exporter.report.build_record import build_record
 from align_reference.source import CheckpointSource
 from align_runtime import golden
 from align_runtime.bundle import Bundle, inventory, staged, write_manifest

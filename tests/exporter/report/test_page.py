@@ -1,4 +1,4 @@
-"""The page of a report: it says what the record holds, and needs and runs nothing."""
+"""The page of a report: it shows the whole record, loads nothing and runs nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 
 from align_bench.page.markup import Markup, element, escape
 from align_calibration.ranges import TensorRange
-from align_exporter.report import figures
+from align_exporter.report import formatting
 from align_exporter.report.record import BuildRecord, Phase
 from align_runtime.graph_entry import Island
 from align_runtime.precision import GraphContent
 from support.build_records import large_record
 from support.report_pages import ATTACK, Page, svgs, with_graph, with_parity, written
 
-# ── the page needs nothing, runs nothing, and is well formed ─────────────────────────────────────────────────────────
+# ── the page is well formed, loads nothing and runs nothing ──────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("size", ["tiny", "large", "failed", "nothing"])
@@ -133,14 +133,14 @@ def test_markup_escapes_text_but_not_itself() -> None:
     assert isinstance(element("p"), Markup)
 
 
-def test_names_that_are_no_text_are_written_all_the_same(record: BuildRecord, tmp_path: Path) -> None:
-    """A folder on Linux may have any bytes as its name."""
+def test_names_that_are_not_utf8_are_replaced(record: BuildRecord, tmp_path: Path) -> None:
+    """The name of a folder on Linux may be any bytes."""
     source, content = written(tmp_path, replace(record, phases=(Phase("read caf\udce9\x07", 1.0),)))
     assert "read caf\ufffd\ufffd" in source
     assert content["phases"][0]["title"] == "read caf\udce9\x07"
 
 
-# ── the page says what the record holds ──────────────────────────────────────────────────────────────────────────────
+# ── the page shows the record ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Path) -> None:
@@ -150,16 +150,16 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
     for index, graph in enumerate(record.graphs):
         assert f'id="graph-{index}"' in source
         assert graph.graph.file in page.text
-        assert figures.scientific(graph.graph.parity.max_abs) in page.text
+        assert formatting.scientific(graph.graph.parity.max_abs) in page.text
         assert f"{graph.graph.limits.min_cosine:g}" in page.text
-        assert figures.size(graph.bytes) in page.text
+        assert formatting.size(graph.bytes) in page.text
         assert graph.graph.parity.worst in page.text
         for island in graph.graph.islands:
             assert all(text in page.text for text in (*island.nodes, *island.reasons))
     assert sum(len(graph.graph.islands) for graph in record.graphs) == 4
     for phase in record.phases:
         assert phase.title in page.text
-        assert figures.duration(phase.seconds) in page.text
+        assert formatting.duration(phase.seconds) in page.text
     for name, sha256 in record.provenance.files.items():
         assert name in page.text
         assert sha256 in page.text
@@ -169,7 +169,7 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [0.1, float("nan"), float("inf")])
-def test_a_graph_outside_its_limits_is_not_said_to_have_passed(
+def test_a_graph_outside_its_limits_has_failed(
     record: BuildRecord, tmp_path: Path, value: float
 ) -> None:
     source, content = written(tmp_path, with_graph(record, 1, with_parity(record.graphs[1], max_abs=value)))
@@ -177,7 +177,7 @@ def test_a_graph_outside_its_limits_is_not_said_to_have_passed(
     assert "✗ 1 of 5 graphs failed" in text
     assert "onnx/text_model.onnx: max_abs is" in text
     assert "All 5 graphs passed" not in text
-    assert text.count("✗ failed") == 2  # in the table and over the graph's own part
+    assert text.count("✗ failed") == 2  # in the table and in the section of the graph
     assert [graph["passed"] for graph in content["graphs"]] == [True, False, True, True, True]
 
 
