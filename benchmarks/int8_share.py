@@ -1,6 +1,6 @@
 """The share of products that a quantised graph computes in INT8, counted alike in ONNX files and in OpenVINO's.
 
-`align_runtime.precision.content_of` counts what this project writes and refuses the rest; here are the forms of other
+`content_of` (align_exporter.graph) counts what this project writes and refuses the rest; here are the forms of other
 tools too. A product is in INT8 where an integer operator computes it, or where both of its operands are dequantised
 8-bit integers (DequantizeLinear; in OpenVINO FakeQuantize of 256 levels at most, or a constant of 8 bits that is
 scaled), however often they are reshaped in between. Shapes are those of one run, for a text graph's depend on its text.

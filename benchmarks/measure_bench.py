@@ -38,7 +38,7 @@ from align_bench.record import Case
 from align_bench.subject import Subject, opened
 from align_bench.workload import make_images
 from align_exporter.freshness import provenance
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.source import resolve
 from align_runtime.backends import open_runner
@@ -66,7 +66,7 @@ def prepare(folder: Path) -> tuple[Path, Bundle]:
         full_size_checkpoint(checkpoint)
     if not (target / "align.json").is_file():
         source = resolve(str(checkpoint))
-        build(source, provenance(source, OPTIONS), target, OPTIONS, Progress())
+        build_bundle(source, provenance(source, OPTIONS), target, OPTIONS, Progress())
     if not (folder / "text.onnx").is_file():
         model = load_model(checkpoint)
         export_vision_plainly(oracle_of(model, full_size_config()).vision_model, folder / "vision.onnx")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 import align_runtime
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "int8.json"
 BATCHES = {1: 4, 8: 1}  # rounds of this batch for each round asked for
 OPTIONS = ExportOptions(
-    int8=True, int8_target="cpu", keep_slower=True, max_abs={"int8": 2.0}, min_cosine={"int8": -1.0}
+    precisions=("int8",), int8_device="cpu", parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}
 )
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, target = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
         source, start = resolve(str(checkpoint)), time.monotonic()
-        build(source, provenance(source, OPTIONS), target, OPTIONS, Progress())
+        build_bundle(source, provenance(source, OPTIONS), target, OPTIONS, Progress())
         seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         bundle = Bundle.open(target)
         cases = image_cases(bundle, arguments.rounds, arguments.threads)

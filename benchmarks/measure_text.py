@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import align_runtime
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.source import resolve
 from align_runtime.backends import open_runner
@@ -113,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, target = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
         source, options = resolve(str(checkpoint)), ExportOptions()
-        build(source, provenance(source, options), target, options, Progress())
+        build_bundle(source, provenance(source, options), target, options, Progress())
         plain = export_text_plainly(load_model(checkpoint), Path(folder) / "plain.onnx")
         bundle = Bundle.open(target)
         cases = [

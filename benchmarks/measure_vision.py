@@ -24,11 +24,11 @@ import numpy as np
 from align_exporter.checkpoint.assets import read_preprocessing
 from align_exporter.export_options import DEFAULT_OPSET
 from align_exporter.graph.contract import vision_contract
-from align_exporter.graph.files import write_graph
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import vision_steps
 from align_exporter.graph.towers import VisionTower
 from align_exporter.graph.trace import trace
+from align_exporter.pipeline import write_graph
 from align_reference.checkpoint import load_model
 from align_runtime.backends import open_runner
 from benchmarks.machine import describe
@@ -51,7 +51,7 @@ def export(checkpoint: Path, file: Path) -> Path:
     tower = VisionTower(model, *preprocessing.scale_and_offset()).eval()
     graph = trace(tower, contract, model.config.text.max_position_embeddings, DEFAULT_OPSET)
     run_steps(graph, vision_steps(model.config))
-    write_graph(graph, contract, file)
+    write_graph(graph, "vision", file)
     return file
 
 

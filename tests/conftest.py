@@ -11,7 +11,7 @@ import pytest
 from align_calibration.dataset.calibration_dataset import choose_samples
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.console import Progress
 from support import checkpoints
@@ -41,7 +41,7 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     """align-tiny, exported. Read only: take `bundle_copy` to change something."""
     folder = tmp_path_factory.mktemp("bundles") / "align-tiny"
     source, options = resolve(str(tiny_checkpoint)), ExportOptions()
-    build(source, provenance(source, options), folder, options, QUIET)
+    build_bundle(source, provenance(source, options), folder, options, QUIET)
     return folder
 
 
@@ -49,8 +49,8 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def tiny_fp16_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported with FP16 graphs. Read only."""
     folder = tmp_path_factory.mktemp("bundles") / "align-tiny-fp16"
-    source, options = resolve(str(tiny_checkpoint)), ExportOptions(fp16=True)
-    build(source, provenance(source, options), folder, options, QUIET)
+    source, options = resolve(str(tiny_checkpoint)), ExportOptions(precisions=("fp16",))
+    build_bundle(source, provenance(source, options), folder, options, QUIET)
     return folder
 
 
@@ -66,8 +66,8 @@ def tiny_int8_bundle(tiny_checkpoint: Path, calibration_images: Path, tmp_path_f
     folder = tmp_path_factory.mktemp("bundles") / "align-tiny-int8"
     source = resolve(str(tiny_checkpoint))
     own = choose_samples(calibration_images, None, limit=128, seed=0)
-    options = ExportOptions(int8=True, samples=own, keep_slower=True)
-    build(source, provenance(source, options), folder, options, QUIET)
+    options = ExportOptions(precisions=("int8",), dataset=own)
+    build_bundle(source, provenance(source, options), folder, options, QUIET)
     return folder
 
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from openvino import opset13 as ov
 
+from align_exporter.graph.content import content_of
 from align_runtime.bundle import Bundle
-from align_runtime.precision import content_of
 from benchmarks.int8_share import int8_share
 
 FEATURES = {"x": np.ones((1, 4), dtype=np.float32)}

@@ -17,11 +17,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from align_calibration.ranges import TensorRange
+from align_exporter.int8.calibrate import ObserverTrial
+from align_exporter.int8.fidelity import Fidelity, FidelityTarget
+from align_exporter.int8.mixed_precision import Candidate
+from align_exporter.int8.speed import SpeedComparison
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.golden import Golden
-from align_runtime.graph_entry import Graph, Island
+from align_runtime.graph_entry import Graph, Island, Quantization
 from align_runtime.parity import Limits, compare, cosines
 from align_runtime.precision import GraphContent
 
@@ -80,6 +84,36 @@ def large_record(tiny: BuildRecord) -> BuildRecord:
         for record in tiny.graphs
     ]
     return replace(tiny, graphs=tuple(graphs), ranges=ranges)
+
+
+def with_int8(record: BuildRecord, speedups: Mapping[str, float]) -> BuildRecord:
+    """`record` with an INT8 vision graph for CPUs, `speedups` times as fast as FP32, by input."""
+    twin = next(each for each in record.graphs if each.graph.tower == "vision")
+    quantization = Quantization("percentile 99.99", 8, min(speedups.values(), default=None), ("blocks.0", "blocks.3"))
+    content = GraphContent({"int8": 90, "float32": 10}, {"int8": 9, "float32": 1})
+    graph = replace(
+        twin.graph,
+        variant="int8",
+        target="cpu",
+        file="onnx/vision_model_int8_cpu.onnx",
+        content=content,
+        quantization=quantization,
+    )
+    int8 = replace(
+        twin,
+        graph=graph,
+        trials=(ObserverTrial("percentile 99.99", 1e-3), ObserverTrial("min-max", 2e-3)),
+        target=FidelityTarget(cosine=0.995),
+        candidates=(
+            Candidate(("blocks.0", "blocks.3"), 0.9, Fidelity(cosine=0.996, agreement=0.98)),
+            Candidate((), 1.0, Fidelity(cosine=0.99, agreement=0.9)),
+        ),
+        speed=tuple(
+            SpeedComparison(case, {"fp32": (ratio,) * 8, "fp16": (9.0,) * 8, "int8": (1.0,) * 8})
+            for case, ratio in speedups.items()
+        ),
+    )
+    return replace(record, graphs=(*record.graphs, int8))
 
 
 def _inputs(graph: Graph, answers: Golden) -> dict[str, NDArray[np.generic]]:

@@ -39,7 +39,7 @@ class _Axis:
         return cls(max(low, LOWEST_DECADE), min(high, HIGHEST_DECADE))
 
     def y(self, value: float) -> float:
-        """Pixels from the top. Values above the axis, and NaN, are at its top, values below it at its bottom."""
+        """Pixels from the top. Values above the axis and NaN are at its top, values below it at its bottom."""
         if not value <= 10.0**self.high:
             return TOP
         decade = math.log10(value) if value > 0 else self.low
@@ -47,8 +47,8 @@ class _Axis:
 
 
 def range_chart(tower: str, tensors: Sequence[TensorRange], kept: Collection[str], headroom: float) -> Markup:
-    """Returns the chart of `tensors`: for each a line from its RMS to its largest absolute value, which is a dot, or a
-    diamond if the operator is one of `kept`, in FP32. Values beyond the axis, see `beyond`, are at its top."""
+    """Returns the chart of `tensors`: a line from the RMS of each to its largest absolute value, which is a dot, or a
+    diamond if its operator is one of `kept`, in FP32. Values beyond the axis, see `beyond`, are at its top."""
     axis = _Axis.over(tensors)
     marks = [*_grid(axis), *_ticks(tensors)]
     order = sorted(range(len(tensors)), key=lambda index: tensors[index].tensor in kept)  # their marks are drawn last
@@ -59,7 +59,7 @@ def range_chart(tower: str, tensors: Sequence[TensorRange], kept: Collection[str
     marks.append(across(BOTTOM, "axis"))
     summary = (
         f"Largest absolute values of {len(tensors)} tensors of the {tower} tower in the order of the graph; "
-        f"{sum(tensor.tensor in kept for tensor in tensors)} of them are kept in FP32. The table below names the largest"
+        f"{sum(tensor.tensor in kept for tensor in tensors)} of them are kept in FP32. The table lists the largest"
     )
     return element("svg", *marks, class_="chart ranges", width="100%", height=HEIGHT, role="img", aria_label=summary)
 

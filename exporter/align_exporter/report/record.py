@@ -145,13 +145,13 @@ class GraphRecord:
             "observers": [{"observer": trial.scheme, "error": trial.error} for trial in self.trials],
             "target": None if self.target is None else asdict(self.target),
             "candidates": [
-                {"kept": candidate.kept, "int8_share": candidate.share, **asdict(candidate.accuracy)}
+                {"kept": candidate.kept, "int8_share": candidate.share, **asdict(candidate.fidelity)}
                 for candidate in self.candidates
             ],
             "speed": [
                 {
                     "case": comparison.case,
-                    "baseline": comparison.rival,
+                    "baseline": comparison.baseline,
                     "speedup": comparison.speedup,
                     "seconds": comparison.seconds,
                 }

@@ -51,7 +51,7 @@ def speed_sentence(record: GraphRecord) -> str:
     if found is None:
         return "speed not measured"
     return (
-        f"INT8 was {times(found.speedup)} as fast as {found.rival.upper()} on the build machine, measured with the "
+        f"INT8 was {times(found.speedup)} as fast as {found.baseline.upper()} on the build machine, measured with the "
         f"input {found.case}"
     )
 
@@ -163,8 +163,8 @@ def candidates(record: GraphRecord) -> Rows:
         (
             str(len(candidate.kept)),
             share(candidate.share, 1.0),
-            cosine(candidate.accuracy.cosine),
-            share(candidate.accuracy.agreement, 1.0),
+            cosine(candidate.fidelity.cosine),
+            share(candidate.fidelity.agreement, 1.0),
         )
         for candidate in record.candidates
     ]
@@ -172,7 +172,7 @@ def candidates(record: GraphRecord) -> Rows:
 
 def fidelity(record: GraphRecord, name: str) -> list[float]:
     """Returns ``"cosine"`` or ``"agreement"`` of each candidate."""
-    return [getattr(candidate.accuracy, name) for candidate in record.candidates]
+    return [getattr(candidate.fidelity, name) for candidate in record.candidates]
 
 
 def speed(record: GraphRecord) -> Rows:
@@ -180,8 +180,8 @@ def speed(record: GraphRecord) -> Rows:
     return [
         (
             comparison.case,
-            comparison.rival,
-            *(milliseconds(median(comparison.seconds[name])) for name in (comparison.rival, INT8)),
+            comparison.baseline,
+            *(milliseconds(median(comparison.seconds[name])) for name in (comparison.baseline, INT8)),
             times(comparison.speedup),
         )
         for comparison in record.speed

@@ -150,7 +150,8 @@ def test_rounding_never_makes_a_value_look_better() -> None:
         "0",
         "infinite",
     ]
-    assert [formatting.amount(value) for value in (8.4e9, 62_100_000, 1234, 312)] == ["8.40 G", "62.1 M", "1.23 k", "312"]
+    amounts = [formatting.amount(value) for value in (8.4e9, 62_100_000, 1234, 312)]
+    assert amounts == ["8.40 G", "62.1 M", "1.23 k", "312"]
     assert [formatting.duration(value) for value in (0.42, 59.9, 148.2)] == ["0.4 s", "59.9 s", "2 min 28 s"]
 
 
