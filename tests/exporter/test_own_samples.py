@@ -101,7 +101,7 @@ def test_nothing_in_the_bundle_names_this_machine(bundle: Path, samples: Path) -
 
 def test_the_report_tells_of_them(bundle: Path) -> None:
     page, record = ((bundle / name).read_text(encoding="utf-8") for name in REPORT_NAMES)
-    assert json.loads(record)["samples"] == json.loads((bundle / "samples.json").read_text())
+    assert json.loads(record)["calibration"] == json.loads((bundle / "samples.json").read_text())
     assert "128 used, 2 skipped, of 130 in photos" in page
     assert "2 used, 0 skipped, of 3 in captions.txt" in page
     assert "at most 512 of each, seed 0" in page
@@ -148,8 +148,8 @@ def test_without_samples_nothing_is_recorded(tiny_fp16_bundle: Path) -> None:
     assert not [name for name in Bundle.open(tiny_fp16_bundle).manifest.provenance.options if "samples" in name]
     assert not {"samples", "images", "captions"} & ExportOptions().record.keys()
     page, record = ((tiny_fp16_bundle / name).read_text(encoding="utf-8") for name in REPORT_NAMES)
-    assert json.loads(record)["samples"] is None
-    assert "Samples of the user" not in page
+    assert json.loads(record)["calibration"] is None
+    assert "Calibration dataset" not in page
 
 
 # ── what they are for ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,20 @@ class EngineRequest:
     lengths: tuple[int, ...] = ()
     options: EngineOptions = field(default_factory=EngineOptions)
 
+    def lengths_up_to(self, longest: int) -> tuple[int, ...]:
+        """Returns the lengths to build for; `longest` is the number of tokens of the longest text of the model.
+
+        Raises:
+            ConfigurationError: the last of the requested lengths is not `longest`.
+        """
+        lengths = self.lengths or default_lengths(longest)
+        if lengths[-1] != longest:
+            raise ConfigurationError(
+                f"--engine-profile seq ends with {lengths[-1]}, but the longest text of this model has {longest} "
+                f"tokens; end it with seq=…,{longest}"
+            )
+        return lengths
+
 
 @dataclass(frozen=True)
 class EngineOutcome:
@@ -48,18 +62,10 @@ def profiles_of(graph: Graph, request: EngineRequest, longest: int) -> tuple[Sha
     TensorRT chooses kernels for exactly that shape.
 
     Args:
-        longest: tokens of the longest text that the model takes.
-
-    Raises:
-        ConfigurationError: the largest of the requested lengths is not `longest`.
+        longest: see `EngineRequest.lengths_up_to`, as for what is raised.
     """
-    lengths = request.lengths or default_lengths(longest)
-    if graph.tower == "text" and lengths[-1] != longest:
-        raise ConfigurationError(
-            f"--engine-profile seq ends with {lengths[-1]}, but the longest text of this model has {longest} tokens; "
-            f"end it with seq=…,{longest}"
-        )
-    return tuple(_shapes(graph, request.batches, lengths if graph.tower == "text" else (0,)))
+    lengths = request.lengths_up_to(longest) if graph.tower == "text" else (0,)
+    return tuple(_shapes(graph, request.batches, lengths))
 
 
 def _shapes(graph: Graph, batches: tuple[int, ...], lengths: tuple[int, ...]) -> Iterator[Shapes]:

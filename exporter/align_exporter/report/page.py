@@ -14,6 +14,7 @@ from align_bench.page.markup import Markup as PageMarkup
 from align_calibration.dataset.calibration_dataset import SAMPLES_NAME
 from align_exporter.report import charts, formatting, range_chart, tables
 from align_exporter.report.record import BuildRecord
+from align_runtime.graph_entry import SAMPLE_WORDS
 
 FORMATS = ("scientific", "number", "cosine", "size", "share", "shares", "duration", "times")
 
@@ -46,6 +47,7 @@ def _environment() -> Environment:
         "rounding": range_chart.rounding,
         "FP16_MAX": range_chart.FP16_MAX,
         "SAMPLES_NAME": SAMPLES_NAME,
+        "SAMPLE_WORDS": SAMPLE_WORDS,
         "tables": tables,
     }
     return environment
