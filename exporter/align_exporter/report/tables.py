@@ -45,15 +45,13 @@ def title_of(graph: Graph) -> str:
 # ── verdict ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def speed_sentence(record: GraphRecord) -> str:
-    """Says how fast an INT8 graph was: against the fastest float graph, on the input with the smallest speedup."""
+def speed_summary(record: GraphRecord) -> str:
+    """Returns how fast an INT8 graph was, against the fastest float graph and on the input with the least speedup."""
     found = record.slowest
     if found is None:
         return "speed not measured"
-    return (
-        f"INT8 was {times(found.speedup)} as fast as {found.baseline.upper()} on the build machine, measured with the "
-        f"input {found.case}"
-    )
+    least = f", the least of {len(record.speed)} inputs" if len(record.speed) > 1 else ""
+    return f"{times(found.speedup)} as fast as {found.baseline.upper()} on the build machine ({found.case}{least})"
 
 
 def is_slower(record: GraphRecord) -> bool:
@@ -124,7 +122,7 @@ def graph_facts(record: GraphRecord) -> Facts:
         ("Outputs", "; ".join(map(_tensor, graph.outputs))),
         ("Runs on", DEVICE_NAMES[graph.target]),
         ("Precision", f"{graph.variant}; {shares(graph.content.macs)} of the MACs"),
-        ("Casts", f"{record.casts} between float types"),
+        *([("Casts", f"{record.casts} between float types")] if record.casts else []),
         ("ONNX opset", str(graph.opset)),
     ]
 
