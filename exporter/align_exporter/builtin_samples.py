@@ -134,6 +134,6 @@ def _check_distinct(embeds: NDArray[np.float32], kind: str) -> None:
     cosines = embeds.astype(np.float64) @ embeds.astype(np.float64).T
     if cosines.min() > COLLAPSED_COSINE:
         raise BuildError(
-            f"the reference gives all built-in samples the same {kind} embedding (cosines from {cosines.min():.7f}), so "
-            "a comparison would pass any graph. Are these trained weights?"
+            f"the reference gives all built-in samples the same {kind} embedding (cosines from {cosines.min():.7f}), "
+            "so a comparison would pass any graph. Are these trained weights?"
         )
