@@ -118,20 +118,20 @@ def test_verify_and_inspect_tell(bundle: Bundle, capsys: pytest.CaptureFixture[s
     assert printed.count("on the build machine") == 2
 
 
-def test_the_report_holds_trials_and_races(bundle: Bundle) -> None:
+def test_the_report_holds_observers_and_speed(bundle: Bundle) -> None:
     records = {
         record["graph"]["file"]: record for record in json.loads((bundle.folder / "report.json").read_text())["graphs"]
     }
     vision = records[FILES["vision"]]
-    assert {trial["scheme"] for trial in vision["trials"]} == set(OBSERVERS)
-    errors = [trial["error"] for trial in vision["trials"]]
+    assert {trial["observer"] for trial in vision["observers"]} == set(OBSERVERS)
+    errors = [trial["error"] for trial in vision["observers"]]
     assert errors == sorted(errors)
-    assert [race["case"] for race in vision["races"]] == ["batch 1", "batch 8"]
-    assert all(len(values) == ROUNDS for race in vision["races"] for values in race["seconds"].values())
-    assert records["onnx/vision_model.onnx"]["races"] == []
+    assert [comparison["case"] for comparison in vision["speed"]] == ["batch 1", "batch 8"]
+    assert all(len(values) == ROUNDS for comparison in vision["speed"] for values in comparison["seconds"].values())
+    assert "speed" not in records["onnx/vision_model.onnx"]
     page = (bundle.folder / "report.html").read_text()
-    assert "Ways of calibrating on 128 images" in page
-    assert "faster" in page
+    assert "128 calibration images" in page
+    assert "as fast as" in page
 
 
 def test_two_builds_differ_in_report_and_measured_speed_alone(

@@ -1,4 +1,4 @@
-"""What a real build writes into its report."""
+"""The report of a real build."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_graphs_are_those_of_the_manifest(report: dict[str, Any], tiny_fp16_bund
         assert entry["passed"] is True
 
 
-def test_fp16_says_what_it_did(report: dict[str, Any]) -> None:
+def test_fp16_records_casts_rules_and_ranges(report: dict[str, Any]) -> None:
     graphs = {entry["graph"]["file"]: entry for entry in report["graphs"]}
     assert graphs["onnx/text_model_fp16.onnx"]["casts"] > 0
     assert graphs["onnx/text_model.onnx"]["casts"] == 0
-    ruled = graphs["onnx/text_model_fp16.onnx"]["ruled"]
-    assert any(name.endswith("/Softmax") for name in ruled)
-    assert not [name for name in ruled if "/MatMul" in name]
+    by_rule = graphs["onnx/text_model_fp16.onnx"]["kept_by_rule"]
+    assert any(name.endswith("/Softmax") for name in by_rule)
+    assert not [name for name in by_rule if "/MatMul" in name]
     assert report["headroom"] == FP16_HEADROOM
     for tower, least in (("vision", 200), ("text", 100)):
         assert len(report["ranges"][tower]) > least

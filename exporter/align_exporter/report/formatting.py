@@ -1,4 +1,4 @@
-"""Numbers as text. Nothing is rounded into a better one: what is not all is never 100 %, what is not 1 never 1."""
+"""Numbers as text. Rounding never makes a value look better: only all is 100 %, only an exact 1 is 1."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 UNKNOWN = "—"
-NBSP = "\u00a0"  # between what must stay on one line
+NBSP = "\u00a0"  # between a value and its unit
 
 
 def scientific(value: float) -> str:
-    """``4.4e-07``; 0 and whole limits stay short: ``5e-05``."""
+    """``4.4e-07``; ``5e-05`` for a round value; ``0``."""
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
@@ -28,12 +28,12 @@ def number(value: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Seven decimals, rounded down."""
+    """Seven decimals, rounded down: ``0.9999993``."""
     return f"{math.floor(value * 1e7) / 1e7:.7f}" if math.isfinite(value) else scientific(value)
 
 
 def size(count: int) -> str:
-    """Bytes as ``2.5 MB``, powers of 1000."""
+    """Bytes in powers of 1000: ``2.5 MB``."""
     return f"{count} bytes" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
 
 
@@ -46,7 +46,7 @@ def amount(count: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """`part` of `whole` in percent; only nothing is 0 % and only all is 100 %."""
+    """`part` of `whole` in percent: ``99.98 %``; only 0 of it is ``0 %`` and only all of it ``100 %``."""
     percent = 100 * part / whole if whole else 0.0
     if part in (0, whole):
         text = f"{percent:.0f}"
@@ -60,13 +60,13 @@ def share(part: float, whole: float) -> str:
 
 
 def shares(parts: Mapping[str, float]) -> str:
-    """``float16 99.98 % · float32 0.02 %``, the largest first."""
+    """``float16 99.98 % · float32 0.02 %``, largest first."""
     whole = sum(parts.values())
     return " · ".join(f"{name}{NBSP}{share(part, whole)}" for name, part in descending(parts)) or UNKNOWN
 
 
 def descending(parts: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The pairs that are not zero, the largest first."""
+    """Pairs with a value other than 0, largest first."""
     return sorted(((name, part) for name, part in parts.items() if part), key=lambda pair: (-pair[1], pair[0]))
 
 
@@ -86,3 +86,8 @@ def milliseconds(seconds: float) -> str:
 def power_of_ten(exponent: int) -> str:
     """``10⁻⁵``."""
     return f"10{str(exponent).translate(SUPERSCRIPTS)}"
+
+
+def times(ratio: float) -> str:
+    """``0.93 ×``; rounded down, so that only a ratio of 1 or more is ``1.00 ×``."""
+    return f"{math.floor(round(100 * ratio, 6)) / 100:.2f}{NBSP}×" if math.isfinite(ratio) else scientific(ratio)

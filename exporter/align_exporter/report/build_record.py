@@ -1,4 +1,4 @@
-"""What a build measured and decided, put together for its report."""
+"""Collects what a build measured and decided into the record of its report."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ def build_record(
     built: Sequence[BuiltGraph],
     headroom: float,
     phases: Sequence[tuple[str, float]],
-    own: CalibrationDataset | None,
+    calibration: CalibrationDataset | None,
 ) -> BuildRecord:
-    """The record of the build of `manifest`, whose graphs are `built`; `phases` with their seconds; `own`: the user's
-    samples."""
+    """Returns the record of a build.
+
+    Args:
+        manifest: of the bundle, with the graphs in `built`.
+        headroom: of FP16, see `BuildRecord`.
+        phases: title and seconds of each.
+        calibration: the user's calibration dataset, if any.
+    """
     return BuildRecord(
         provenance=manifest.provenance,
         model=manifest.model,
@@ -37,7 +43,7 @@ def build_record(
         headroom=headroom,
         phases=tuple(Phase(title, seconds) for title, seconds in phases),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
-        samples=own,
+        calibration=calibration,
         machine={"cpu": _processor(), "cores": str(os.cpu_count()), "system": platform.platform(terse=True)},
     )
 
@@ -52,16 +58,16 @@ def _graph_record(manifest: Manifest, entry: BuiltGraph) -> GraphRecord:
         cosines=tuple(cosines(actual, expected).tolist()),
         labels=measurement.labels,
         casts=entry.fp16.casts if entry.fp16 else 0,
-        ruled=entry.fp16.ruled if entry.fp16 else (),
+        kept_by_rule=entry.fp16.ruled if entry.fp16 else (),
         trials=entry.int8.trials if entry.int8 else (),
         target=entry.int8.target if entry.int8 else None,
-        points=entry.int8.candidates if entry.int8 else (),
-        races=entry.int8.speed if entry.int8 else (),
+        candidates=entry.int8.candidates if entry.int8 else (),
+        speed=entry.int8.speed if entry.int8 else (),
     )
 
 
 def _processor() -> str:
-    """The processor's name: Linux tells it only there."""
+    """Returns the name of the processor, which only /proc/cpuinfo has on Linux."""
     if CPUINFO.is_file():
         for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
