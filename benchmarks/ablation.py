@@ -1,12 +1,13 @@
-"""Ways of making INT8 more accurate that were tried and are not in the product: what they gain is measured.
+"""Recipes that were tried to make INT8 more accurate and are not part of the export; their effect is measured.
 
-Bias correction: the mean of every channel of a convolution in INT8 is moved to that of the float graph, by its bias, a
-few convolutions at a time in the order of the graph (as in Nagel et al., "Data-Free Quantization Through Weight
-Equalization and Bias Correction", ICCV 2019, section 4.2, with measured means).
+Bias correction: the mean of every output channel of an INT8 convolution is moved to that of the float graph by its
+bias, a few convolutions at a time in the order of the graph. As in Nagel et al., "Data-Free Quantization Through
+Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with measured means.
 
-Equalisation: channels of a residual stream get equal ranges. A factor per channel is divided out of the convolutions
-that write the stream and multiplied into those that read it; sums in between are linear. Across a swish, which is not,
-no factor can be moved, so this is the one place in EfficientNet where it is exact.
+Equalization: the channels of a residual stream get equal ranges. A factor per channel is divided out of the
+convolutions that write the stream and multiplied into those that read it; the sums in between are linear. A factor
+cannot be moved through a SiLU, which is not linear. Residual streams are therefore the only place in EfficientNet
+where equalization is exact.
 """
 
 from __future__ import annotations
@@ -21,29 +22,34 @@ from numpy.typing import NDArray
 
 from align_exporter.int8.cpu_vision import quantized_nodes
 
-AT_ONCE = 6  # convolutions whose biases are corrected together
-TAIL = 0.05  # of the samples, left out at either end of a mean: runaways
+CORRECTED_TOGETHER = 6  # convolutions
+TAIL = 0.05  # share of the images left out at either end of a mean: outlier images
 BATCH = 16
 Quantize = Callable[[ir.Model], ir.Model]
 
 
 def correct_biases(model: ir.Model, quantize: Quantize, pixels: NDArray[np.uint8], folder: Path) -> None:
-    """Corrects the biases of the float `model` in place, for what `quantize` makes of it."""
+    """Corrects the biases of the float `model` in place, so that `quantize` of it keeps the float means.
+
+    Args:
+        pixels: images, uint8 (n, height, width, 3).
+        folder: for temporary graphs.
+    """
     names = [node.name or "" for node in quantized_nodes(model.graph) if node.op_type == "Conv"]
-    exact = _means(model, names, pixels, folder)
+    exact = _channel_means(model, names, pixels, folder)
     nodes = {node.name: node for node in model.graph}
-    for start in range(0, len(names), AT_ONCE):
-        chosen = names[start : start + AT_ONCE]
-        found = _means(quantize(model), chosen, pixels, folder)
+    for start in range(0, len(names), CORRECTED_TOGETHER):
+        chosen = names[start : start + CORRECTED_TOGETHER]
+        found = _channel_means(quantize(model), chosen, pixels, folder)
         for name in chosen:
             bias = nodes[name].inputs[2]
-            _replace(bias, bias.const_value.numpy() + _usual(exact[name] - found[name]))
+            _replace(bias, bias.const_value.numpy() + _trimmed_mean(exact[name] - found[name]))
 
 
-def equalise(model: ir.Model, pixels: NDArray[np.uint8], folder: Path) -> int:
-    """Equalises the residual streams of the float `model` in place; returns how many there are."""
-    streams = _streams(model.graph)
-    largest = _largest(model, [value.name for stream in streams for value in stream], pixels, folder)
+def equalize(model: ir.Model, pixels: NDArray[np.uint8], folder: Path) -> int:
+    """Equalizes the residual streams of the float `model` in place; returns the number of streams."""
+    streams = _residual_streams(model.graph)
+    largest = _channel_ranges(model, [value.name for stream in streams for value in stream], pixels, folder)
     for stream in streams:
         ranges = np.max([largest[value.name] for value in stream], axis=0)
         factors = ranges / ranges.max()
@@ -59,28 +65,28 @@ def equalise(model: ir.Model, pixels: NDArray[np.uint8], folder: Path) -> int:
     return len(streams)
 
 
-def _streams(graph: ir.Graph) -> list[list[ir.Value]]:
-    """Tensors that are linked by sums, where only convolutions and sums write and read them."""
-    ends = {node.outputs[0] for node in quantized_nodes(graph) if node.op_type in ("Conv", "Add")}
+def _residual_streams(graph: ir.Graph) -> list[list[ir.Value]]:
+    """Tensors that are connected by additions, where only convolutions and additions write and read them."""
+    outputs = {node.outputs[0] for node in quantized_nodes(graph) if node.op_type in ("Conv", "Add")}
     streams, seen = [], set()
-    for value in sorted(ends, key=lambda value: value.name):
-        linked, border = set(), [value]
+    for value in sorted(outputs, key=lambda value: value.name):
+        connected, border = set(), [value]
         while border:
             current = border.pop()
-            if current in linked:
+            if current in connected:
                 continue
-            linked.add(current)
+            connected.add(current)
             producer = current.producer()
             if producer is not None and producer.op_type == "Add":
                 border += producer.inputs
             border += [use.node.outputs[0] for use in current.uses() if use.node.op_type == "Add"]
-        if not linked & seen and all(other in ends and _is_linear(other) for other in linked):
-            streams.append(sorted(linked, key=lambda value: value.name))
-        seen |= linked
+        if not connected & seen and all(other in outputs and _has_linear_readers(other) for other in connected):
+            streams.append(sorted(connected, key=lambda value: value.name))
+        seen |= connected
     return streams
 
 
-def _is_linear(value: ir.Value) -> bool:
+def _has_linear_readers(value: ir.Value) -> bool:
     readers = [use.node for use in value.uses()]
     return bool(readers) and all(
         node.op_type == "Add" or (node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1)
@@ -92,36 +98,37 @@ def _replace(constant: ir.Value, values: NDArray[np.floating]) -> None:
     constant.const_value = ir.tensor(values.astype(np.float32), name=constant.name)
 
 
-def _usual(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Mean over the samples, (samples, channels) → (channels,), without the ends."""
+def _trimmed_mean(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Mean over the images without the tails, (images, channels) → (channels,)."""
     cut = int(TAIL * len(values))
     return np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0)
 
 
-def _means(
+def _channel_means(
     model: ir.Model, names: Sequence[str], pixels: NDArray[np.uint8], folder: Path
 ) -> Mapping[str, NDArray[np.floating]]:
-    """Means over the image, (samples, channels) by tensor."""
-    parts = _outputs(model, names, pixels, folder, lambda values: values.mean(axis=(2, 3)))
+    """Means over height and width, (images, channels) by tensor."""
+    parts = _run(model, names, pixels, folder, lambda values: values.mean(axis=(2, 3)))
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def _largest(
+def _channel_ranges(
     model: ir.Model, names: Sequence[str], pixels: NDArray[np.uint8], folder: Path
 ) -> Mapping[str, NDArray[np.floating]]:
-    """Largest magnitude of each channel over all but the worst samples, (channels,) by tensor."""
-    parts = _outputs(model, names, pixels, folder, lambda values: np.abs(values).max(axis=(2, 3)))
+    """The largest magnitude of each channel without the outlier images, (channels,) by tensor."""
+    parts = _run(model, names, pixels, folder, lambda values: np.abs(values).max(axis=(2, 3)))
     return {name: np.quantile(np.concatenate(part), 1 - TAIL, axis=0) for name, part in parts.items()}
 
 
-def _outputs(
+def _run(
     model: ir.Model, names: Sequence[str], pixels: NDArray[np.uint8], folder: Path, reduce: Callable[..., NDArray]
 ) -> Mapping[str, list[NDArray[np.floating]]]:
-    watched, file = model.clone(), folder / "watched.onnx"
-    values = {output.name: output for node in watched.graph for output in node.outputs}
-    watched.graph.outputs.clear()
-    watched.graph.outputs.extend(values[name] for name in names)
-    ir.save(watched, file)
+    """The tensors `names` (batch, channels, height, width) on all images, reduced batch by batch."""
+    watching, file = model.clone(), folder / "watching.onnx"
+    values = {output.name: output for node in watching.graph for output in node.outputs}
+    watching.graph.outputs.clear()
+    watching.graph.outputs.extend(values[name] for name in names)
+    ir.save(watching, file)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,11 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
     machine = describe(device)
     machine["versions"] = {**machine["versions"], "onnx": version("onnx")}
     return machine
+
+
+def conditions(load_before: tuple[float, float, float]) -> dict[str, Any]:
+    """The machine, and the load averages before and after the measurement (now)."""
+    return {"machine": describe_machine(), "load": {"before": load_before, "after": os.getloadavg()}}
 
 
 def write_result(name: str, result: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.sections.layout import Section, cosine, median_and_worst, table
+from benchmarks.sections.layout import Section, cosine, median_and_worst, plural, share, table
 
 FP16_RECIPES = {
     "nearest": "weights rounded to nearest; norms and softmax in FP32",
@@ -34,9 +34,9 @@ def fp16_lines(result: Mapping[str, Any]) -> list[str]:
 def ablation_lines(result: Mapping[str, Any]) -> list[str]:
     """What each INT8 recipe contributes, a table for each checkpoint."""
     lines = [
-        "INT8 vision graphs for CPUs of two trained checkpoints, compared with their FP32 graphs on 512 held-out "
-        "images. Error: mean squared distance of the embeddings, a 2 % trimmed mean. Medians over several draws of 128 "
-        "calibration images, the worst draw in brackets. The last two recipes were tried and are not part of the "
+        "INT8 vision graphs for CPUs of trained checkpoints, compared with their FP32 graphs on held-out images. "
+        "Error: squared distance of the embeddings, a 2 % trimmed mean. Medians over draws of the calibration images, "
+        "the worst draw in brackets. Bias correction and equalized residual streams were tried and are not part of the "
         "export. INT8 weights alone cost almost nothing, so a better rounding of weights would not help.",
     ]
     for name, checkpoint in result["checkpoints"].items():
@@ -48,7 +48,10 @@ def ablation_lines(result: Mapping[str, Any]) -> list[str]:
             )
             for recipe, draws in checkpoint["recipes"].items()
         ]
-        lines += ["", f"{name}, {len(checkpoint['seeds'])} draws:", ""]
+        images = (
+            f"{checkpoint['calibration_images']} calibration images, {checkpoint['held_out_images']} held-out images"
+        )
+        lines += ["", f"{name}, {plural(len(checkpoint['seeds']), 'draw')}, {images}:", ""]
         lines += table(("recipe", "error", "5th percentile of the cosine"), rows)
     return lines
 
@@ -57,11 +60,11 @@ def zero_shot_lines(result: Mapping[str, Any]) -> list[str]:
     """What align-tiny answers in FP32."""
     shapes, digits = result["shapes"], result["digits"]
     rows = [
-        (f"zero-shot top-1, {len(shapes['labels'])} classes of drawn shapes", f"{shapes['top1']:.1%}"),
-        (f"zero-shot top-1, {len(digits['labels'])} handwritten digits", f"{digits['top1']:.1%}"),
+        (f"zero-shot top-1, {len(shapes['labels'])} classes of drawn shapes", share(shapes["top1"])),
+        (f"zero-shot top-1, {len(digits['labels'])} handwritten digits", share(digits["top1"])),
         (
             f"text → image recall@1 among {result['retrieval_images']} images",
-            f"{result['text_to_image_recall_at_1']:.1%}",
+            share(result["text_to_image_recall_at_1"]),
         ),
     ]
     return [

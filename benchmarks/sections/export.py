@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from benchmarks.sections.layout import Section, cosine, gibibytes, percentage, table
+from benchmarks.sections.layout import Section, cosine, gibibytes, share, table
 
 EXPORTS = {
     "export": "export",
@@ -22,14 +22,27 @@ def export_lines(result: Mapping[str, Any]) -> list[str]:
         for key, title in EXPORTS.items()
     ]
     loads = {key: median(load[key] for load in result["loads"]) for key in ("import_seconds", "load_seconds")}
+    weights = sum(
+        sum(graph["content"]["weights"].values())
+        for graph in result["graphs"]
+        if (graph["variant"], graph["target"]) == ("fp32", "any")
+    )
     return [
-        "A model of the published sizes, 172.1 M parameters, with random weights that behave like trained ones. Every "
-        "graph is compared with the PyTorch reference before the bundle is written; FP16 is emulated on the CPU.",
+        f"A model of the published sizes, {weights / 1e6:.0f} M weights in its FP32 graphs, random and conditioned to "
+        "behave like trained ones. Every graph is compared with the PyTorch reference before the bundle is written; "
+        "FP16 is emulated on the CPU.",
         "",
         *table(("step", "time", "peak memory"), exports),
         "",
         *table(
-            ("graph", "size with weights", "MACs in FP16", "max abs difference", "min cosine", "min mean-centred cosine"),
+            (
+                "graph",
+                "size with weights",
+                "MACs in FP16",
+                "max abs difference",
+                "min cosine",
+                "min mean-centred cosine",
+            ),
             [_graph_row(graph) for graph in result["graphs"]],
         ),
         "",
@@ -43,7 +56,7 @@ def _graph_row(graph: Mapping[str, Any]) -> list[str]:
     return [
         f"`{graph['file']}`",
         f"{graph['bytes'] / 1e6:.1f} MB",
-        percentage(macs.get("float16", 0), sum(macs.values())),
+        share(macs.get("float16", 0) / sum(macs.values())),
         f"{parity['max_abs']:.1e}",
         cosine(parity["min_cosine"]),
         cosine(parity["min_centred_cosine"]),

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.sections import export, peers, speed, targets
-from benchmarks.sections.layout import Section, cosine, hardware, mebibytes, table
+from benchmarks.sections.layout import Section, cosine, hardware, mebibytes
 
 HEADINGS = ("what", "figure", "baseline", "measured on", "details")
 PAGE = "docs/benchmarks.md"

@@ -85,11 +85,11 @@ def cosine(value: float) -> str:
     return f"{math.floor(value * 1e5) / 1e5:.5f}"
 
 
-def percentage(part: float, whole: float) -> str:
-    """One decimal, and never rounded to 0 or 100: ``"100 %"`` and ``"0 %"`` are exact."""
-    if part == whole or part == 0:
-        return "100 %" if part else "0 %"
-    return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"
+def share(value: float) -> str:
+    """A share as a percentage with one decimal; ``"100 %"`` and ``"0 %"`` are exact, never rounded."""
+    if value in (0, 1):
+        return f"{100 * value:.0f} %"
+    return f"{min(max(100 * value, 0.1), 99.9):.1f} %"
 
 
 def mebibytes(count: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.sections.layout import Section, median_and_worst, percentage, table
+from benchmarks.sections.layout import Section, median_and_worst, share, table
 
 ACCURACIES = {"shapes": "top-1, 64 classes", "digits": "top-1, 10 digits", "recall": "recall@1"}
 HEADINGS = ("graphs", "draws", "MACs in INT8", "cosine", "5th percentile", *ACCURACIES.values())
@@ -19,10 +19,10 @@ Record = Mapping[str, Any]
 def peer_lines(result: Mapping[str, Any]) -> list[str]:
     """A table for each checkpoint, then what failed."""
     lines = [
-        "Every tool quantizes the same FP32 graphs with the same calibration images and captions. Cosine: with the FP32 "
-        "reference on held-out inputs. Zero-shot top-1 and text → image recall@1 in per cent, with one tower in INT8 "
-        "and the other in FP32, or with both in INT8. Medians over draws of the calibration data, the worst draw in "
-        "brackets. Of each tool, the recipe with the best median cosine; the result file has all recipes and errors.",
+        "Every tool quantizes the same FP32 graphs with the same calibration images and captions. Cosine: with the "
+        "FP32 reference on held-out inputs. Zero-shot top-1 and text → image recall@1 in per cent, with one tower in "
+        "INT8 and the other in FP32, or with both in INT8. Medians over draws of the calibration data, the worst draw "
+        "in brackets. Of each tool, the recipe with the best median cosine; the result file has all recipes and errors.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         draws = list(checkpoint["draws"].values())
@@ -51,7 +51,7 @@ def _rows(draws: Sequence[Record]) -> Iterator[list[str]]:
             yield [
                 _title(tower, peer, recipe),
                 str(len(records)),
-                percentage(min(record["share"] for record in records), 1),
+                share(min(record["share"] for record in records)),
                 *(median_and_worst(_values(records, key), 4) for key in ("mean_cosine", "p5_cosine")),
                 *(median_and_worst(_values(records, key), 1) for key in ACCURACIES),
             ]

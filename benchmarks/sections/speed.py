@@ -1,4 +1,4 @@
-"""Sections on speed: the graphs on a CPU, time by kernel and by stage, growth with the input, and memory of a stream."""
+"""Sections on speed: the graphs on a CPU, time by kernel and by stage, growth with the input, and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from align_bench.interleaved import speedup
-from benchmarks.sections.layout import Section, mebibytes, milliseconds, plural, table
+from benchmarks.sections.layout import Section, gibibytes, mebibytes, milliseconds, plural, share, table
 
 CLOCKS = {"processor": "CPU time", "wall": "wall clock"}
 VISION_CANDIDATES = {"graph": "our graph, ONNX Runtime", "openvino": "our graph, OpenVINO in FP32"}
@@ -49,9 +49,9 @@ def vision_lines(result: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "The FP32 vision graph in the published sizes, one session, against the plain `torch.onnx.export` of "
-        "transformers' vision tower on ONNX Runtime. Our graph normalizes uint8 pixels itself; the plain export gets "
-        "normalized pixels. OpenVINO does not accept the plain export. CPU time is not disturbed by other processes, "
-        "the wall clock is.",
+        "transformers' vision tower on ONNX Runtime, without streams. Our graph normalizes uint8 pixels itself; the "
+        "plain export gets normalized pixels. OpenVINO does not accept the plain export. CPU time is not disturbed by "
+        "other processes, the wall clock is.",
         "",
         *table(("candidate", "batch", "threads", "clock", "speedup", "max abs difference"), rows),
     ]
@@ -83,9 +83,9 @@ def text_lines(result: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "FP32 text graphs in the published sizes against the plain `torch.onnx.export` of the same tower on ONNX "
-        f"Runtime. The {count} captions have {mean:.1f} tokens on average; the plain export gets them in batches of 32, "
-        f"padded to 64 tokens, with {plural(result['threads'], 'thread')}. The batches of equal length have no padding "
-        "to skip and run on 1 thread: most of the speedup comes from skipped padding.",
+        f"Runtime. The {count} captions have {mean:.1f} tokens on average; the plain export gets them in batches of "
+        f"32, padded to 64 tokens, with {plural(result['threads'], 'thread')}. The batches of equal length have no "
+        "padding to skip and run on 1 thread: most of the speedup comes from skipped padding.",
         "",
         *table(("candidate", "input", "clock", "speedup", "max abs difference"), rows),
     ]
@@ -105,7 +105,8 @@ def int8_lines(result: Mapping[str, Any]) -> list[str]:
     return [
         f"INT8 graphs for CPUs in the published sizes, {plural(result['threads'], 'thread')}, wall clock. Captions are "
         "embedded by `embed_texts`; the plain export gets them padded to 64 tokens. The embedding of a caption alone "
-        f"and in its batch differ by at most {difference:.1e}.",
+        f"and in its batch differ by at most {difference:.1e}. The export with `--int8` took "
+        f"{result['export']['seconds']:.0f} s and {gibibytes(result['export']['peak_bytes'])} of memory.",
         "",
         *table(("input", "candidate", "baseline", "speedup"), rows),
     ]
@@ -116,17 +117,17 @@ def kernel_lines(result: Mapping[str, Any]) -> list[str]:
     kinds = {precision: by_kind(kernels) for precision, kernels in result["graphs"].items()}
     totals = {precision: sum(values.values()) for precision, values in kinds.items()}
     rows = [
-        [kind, *(f"{values[kind]:.1f} ms, {values[kind] / totals[name]:.0%}" for name, values in kinds.items())]
+        [kind, *(f"{values[kind]:.1f} ms, {share(values[kind] / totals[name])}" for name, values in kinds.items())]
         for kind in kinds["fp32"]
     ]
     first, _, silu, *_ = kinds["fp32"]
     shares = {name: [values[kind] / totals[name] for kind in (first, silu)] for name, values in kinds.items()}
     return [
         "Where the time of one image goes: the vision graphs for CPUs in the published sizes on one thread, as in a "
-        f"stream, by ONNX Runtime's profiler, medians of single runs. The {first} take {shares['fp32'][0]:.0%} of the "
-        f"time in FP32, at the pace of the vector unit, and {shares['int8'][0]:.0%} in INT8. ONNX Runtime computes an "
-        "INT8 SiLU in two passes, a table look-up (QLinearSigmoid) and a multiplication (QLinearMul); with the gate of "
-        f"squeeze-excite these take {shares['int8'][1]:.0%}. This limits the speedup of INT8.",
+        f"stream, by ONNX Runtime's profiler, medians of single runs. The {first} take {share(shares['fp32'][0])} of "
+        f"the time in FP32, which the vector unit limits, and {share(shares['int8'][0])} in INT8. ONNX Runtime "
+        "computes an INT8 SiLU in two passes, a table look-up (QLinearSigmoid) and a multiplication (QLinearMul); "
+        f"with the gate of squeeze-excite these take {share(shares['int8'][1])}. This limits the speedup of INT8.",
         "",
         *table(["kernels", *(name.upper() for name in kinds)], rows),
     ]

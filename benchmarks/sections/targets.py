@@ -38,7 +38,11 @@ class Target:
     precision: str
 
 
-CAPTIONS, ONE_FILE, FILES = "128 captions, baseline padded to 64 tokens", "1 JPEG file, 640×480", "8 JPEG files, 640×480"
+CAPTIONS, ONE_FILE, FILES = (
+    "128 captions, baseline padded to 64 tokens",
+    "1 JPEG file, 640×480",
+    "8 JPEG files, 640×480",
+)
 OVERHEAD_IMAGE, OVERHEAD_TEXT = "runtime overhead, 1 image", "runtime overhead, 1 text"
 TARGETS = (
     Target("pixels 8", "fp32", "plain", 1.15, "8 images", "FP32"),
@@ -113,9 +117,9 @@ def render(result: Mapping[str, Any]) -> list[str]:
     """The table, and which targets were missed."""
     missed = missed_targets(result)
     return [
-        f"The runtime with {plural(result['threads'], 'thread')} and as many streams against other ways to run the same "
-        "model with the same number of threads, in interleaved rounds. Normalization of pixels, tokenization of texts, "
-        "and decoding of JPEG files are part of our time; the plain export and OpenVINO get tensors that are "
+        f"The runtime with {plural(result['threads'], 'thread')} and as many streams against other runtimes, with the "
+        "same model and the same number of threads, in interleaved rounds. Normalization of pixels, tokenization of "
+        "texts, and decoding of JPEG files are part of our time; the plain export and OpenVINO get tensors that are "
         "normalized or tokenized already, and transformers' pipeline gets the same JPEG files. "
         'A speedup is "within noise" where the rounds vary by more than the difference, or the interval contains 1.',
         "",
