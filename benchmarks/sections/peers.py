@@ -22,7 +22,8 @@ def peer_lines(result: Mapping[str, Any]) -> list[str]:
         "Every tool quantizes the same FP32 graphs with the same calibration images and captions. Cosine: with the "
         "FP32 reference on held-out inputs. Zero-shot top-1 and text → image recall@1 in per cent, with one tower in "
         "INT8 and the other in FP32, or with both in INT8. Medians over draws of the calibration data, the worst draw "
-        "in brackets. Of each tool, the recipe with the best median cosine; the result file has all recipes and errors.",
+        "in brackets. Of each tool, the recipe with the best median cosine; all recipes and errors are in the result "
+        "file.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         draws = list(checkpoint["draws"].values())

@@ -200,7 +200,8 @@ def made_up() -> dict[str, dict[str, Any]]:
             "cases": [{"images": 500, "trials": False, "runs": 4000, "peak_bytes": 2**31, "cache_bytes": 10**7}],
         },
     }
-    return copy.deepcopy(results)  # nothing is shared, so that a test can damage one of them
+    # Nothing is shared, so that a test can damage one of them.
+    return {name: copy.deepcopy(result) for name, result in results.items()}
 
 
 def write(folder: Path, results: dict[str, Any]) -> Path:
