@@ -11,7 +11,7 @@ from pathlib import Path
 
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.source import resolve
 from align_runtime.bundle import Bundle
@@ -23,7 +23,7 @@ from support.plain_export import export_text_plainly, export_vision_plainly
 
 FOLDER = ROOT / "build" / "bench"
 OPTIONS = ExportOptions(
-    int8=True, int8_target="cpu", keep_slower=True, max_abs={"int8": 2.0}, min_cosine={"int8": -1.0}
+    precisions=("int8",), int8_device="cpu", parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}
 )
 
 
@@ -48,7 +48,7 @@ def prepare(folder: Path) -> FullSize:
     if not (checkpoint / "config.json").is_file():
         full_size_checkpoint(checkpoint)
     if not (target / "align.json").is_file():
-        build_bundle(checkpoint, target)
+        export(checkpoint, target)
     if not plain_text.is_file():  # written last
         model = load_model(checkpoint)
         export_vision_plainly(oracle_of(model, full_size_config()).vision_model, plain_vision)
@@ -56,7 +56,7 @@ def prepare(folder: Path) -> FullSize:
     return FullSize(checkpoint, Bundle.open(target), plain_vision, plain_text)
 
 
-def build_bundle(checkpoint: Path, target: Path) -> None:
+def export(checkpoint: Path, target: Path) -> None:
     """Exports `checkpoint` with `OPTIONS`."""
     source = resolve(str(checkpoint))
-    build(source, provenance(source, OPTIONS), target, OPTIONS, Progress())
+    build_bundle(source, provenance(source, OPTIONS), target, OPTIONS, Progress())

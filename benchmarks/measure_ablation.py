@@ -24,8 +24,7 @@ from align_calibration.observers import OBSERVERS, least_error_behind_swish
 from align_calibration.quant_params import UINT8, QuantParams
 from align_calibration.run_instrumented import run_batches
 from align_exporter.command import main as export
-from align_exporter.int8.calibrate import swish_inputs
-from align_exporter.int8.calibration import Calibration
+from align_exporter.int8.calibrate import Calibration, swish_inputs
 from align_exporter.int8.cpu_vision import quantize_statically, quantized_tensors
 from align_exporter.int8.fidelity import embedding_error
 from align_runtime.bundle import Bundle

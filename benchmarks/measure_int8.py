@@ -26,7 +26,7 @@ import align_runtime
 from align_reference.checkpoint import load_model
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
-from benchmarks.full_size_bundle import build_bundle
+from benchmarks.full_size_bundle import export
 from benchmarks.measure_text import captions, padded_batches
 from benchmarks.result_files import conditions, write_result
 from benchmarks.timing import Candidate, run_batches, time_case
@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, target = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
         start = time.monotonic()
-        build_bundle(checkpoint, target)
+        export(checkpoint, target)
         seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         bundle = Bundle.open(target)
         cases = image_cases(bundle, options.rounds, options.threads)

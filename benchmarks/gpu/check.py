@@ -65,7 +65,7 @@ def steps(work: Path, checkpoint: Path) -> list[Step]:
     found = []
     for name, source in models.items():
         bundle = str(work / name)
-        export = ["align-export", str(source), "-o", bundle, "--fp16", "--int8", "--keep-slower", "--engine", "--json"]
+        export = ["align-export", str(source), "-o", bundle, "--fp16", "--int8", "--engine", "--json"]
         found.append(Step(f"export {name}", export))
         for device in ("cuda", "tensorrt"):
             found.append(Step(f"verify {name} on {device}", ["align-verify", bundle, "--device", device, "--json"]))

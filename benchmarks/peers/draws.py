@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from align_calibration.dataset.calibration_dataset import choose_samples
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
@@ -75,10 +75,10 @@ class Draw:
         own = choose_samples(images, None, limit=self.samples, seed=0)
         # Fidelity is what is measured here, so the parity gate accepts every finite result.
         options = ExportOptions(
-            int8=True, samples=own, keep_slower=True, max_abs={"int8": 2.0}, min_cosine={"int8": -1.0}
+            precisions=("int8",), dataset=own, parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}
         )
         source = resolve(str(self.subject.folder))
-        build(source, provenance(source, options), self.bundle_folder, options, Progress(quiet=True))
+        build_bundle(source, provenance(source, options), self.bundle_folder, options, Progress(quiet=True))
         pixels = preprocess(sorted(images.iterdir()), self.bundle.manifest.preprocessing)
         np.savez(self.folder / "vision.npz", pixels=pixels)
         ids, mask = self.tokenizer.pad(self.tokenizer.encode(draw_captions(self.samples, self.seed)))

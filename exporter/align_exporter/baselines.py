@@ -1,7 +1,7 @@
-"""What users have without this project, for ``align-bench --against``: the reference in torch, and its plain export.
+"""What users have without this project, for ``align-bench run --against``: torch, and its plain ONNX export.
 
-All of them need the checkpoint. They compute the whole towers in float32, as transformers does, with a global mean
-in place of its pooling window.
+All of them need the checkpoint. They compute whole towers in float32, as transformers does, with a global mean in place
+of its pooling window.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from align_runtime.errors import ConfigurationError
 
 
 class PlainTextTower(nn.Module):
-    """The reference's text tower as it is, all rows of all layers."""
+    """The reference's text tower unchanged: all tokens of all layers."""
 
     def __init__(self, model: AlignModel) -> None:
         super().__init__()
@@ -39,17 +39,17 @@ class PlainTextTower(nn.Module):
 
 
 def open_torch(request: PeerRequest) -> Contestant:
-    """The reference, eager."""
+    """The reference in eager mode."""
     return _torch_call(request, lambda tower: tower)
 
 
 def open_torch_compile(request: PeerRequest) -> Contestant:
-    """The reference through `torch.compile`, compiled before anything is measured."""
+    """The reference through `torch.compile`, compiled before the measurement."""
     return _torch_call(request, torch.compile)
 
 
 def open_onnx_plain(request: PeerRequest) -> Contestant:
-    """The reference through `torch.onnx.export` and nothing else, on ONNX Runtime with all threads of the case."""
+    """The reference through a plain `torch.onnx.export`, on ONNX Runtime with the threads of the case."""
     size = request.bundle.manifest.preprocessing.output_size
     runner = _plain_runner(_checkpoint(request), request.case.tower, size, request.case.threads)
     inputs = _inputs(request)
@@ -65,7 +65,7 @@ def _plain_runner(checkpoint: str, tower: str, size: tuple[int, int], threads: i
 
 
 def export_plainly(model: AlignModel, tower: str, size: tuple[int, int], file: Path) -> None:
-    """Writes the tower for images of `size`, height and width, or texts of any length, in any batch; no more."""
+    """Writes the plain export of the tower: images of `size` (height, width) or texts of any length, in any batch."""
     batch, limit = torch.export.Dim("batch"), model.config.text.max_position_embeddings
     if tower == "vision":
         examples = {"pixel_values": torch.zeros(2, 3, *size)}
@@ -97,7 +97,7 @@ def _torch_call(request: PeerRequest, prepared: Callable[[nn.Module], Any]) -> C
 
 
 def _inputs(request: PeerRequest) -> dict[str, NDArray[Any]]:
-    """Normalised pixels: their making is not measured."""
+    """Normalized pixels; normalizing them is not measured."""
     if request.case.tower == "vision":
         return {"pixel_values": np.ascontiguousarray(request.pixel_values)}
     return dict(request.tensors)

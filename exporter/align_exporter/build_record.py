@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from align_calibration.dataset.calibration_dataset import CalibrationDataset
-from align_exporter.graph.files import BuiltGraph
+from align_exporter.build_types import BuiltGraph
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime.manifest import Manifest
 from align_runtime.parity import cosines
@@ -33,7 +33,7 @@ def build_record(
         model=manifest.model,
         preprocessing=manifest.preprocessing,
         graphs=tuple(_graph_record(manifest, entry) for entry in built),
-        ranges={entry.graph.tower: entry.halving.ranges for entry in built if entry.halving},
+        ranges={entry.graph.tower: entry.fp16.ranges for entry in built if entry.fp16},
         headroom=headroom,
         phases=tuple(Phase(title, seconds) for title, seconds in phases),
         built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,12 +51,12 @@ def _graph_record(manifest: Manifest, entry: BuiltGraph) -> GraphRecord:
         errors=ErrorHistogram.of(actual - expected),
         cosines=tuple(cosines(actual, expected).tolist()),
         labels=measurement.labels,
-        casts=entry.halving.casts if entry.halving else 0,
-        ruled=entry.halving.ruled if entry.halving else (),
-        trials=entry.quantizing.trials if entry.quantizing else (),
-        target=entry.quantizing.target if entry.quantizing else None,
-        points=entry.quantizing.points if entry.quantizing else (),
-        races=entry.quantizing.races if entry.quantizing else (),
+        casts=entry.fp16.casts if entry.fp16 else 0,
+        ruled=entry.fp16.ruled if entry.fp16 else (),
+        trials=entry.int8.trials if entry.int8 else (),
+        target=entry.int8.target if entry.int8 else None,
+        points=entry.int8.candidates if entry.int8 else (),
+        races=entry.int8.speed if entry.int8 else (),
     )
 
 

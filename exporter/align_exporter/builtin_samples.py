@@ -1,4 +1,4 @@
-"""The images and captions that every export is checked on, and the reference's answers to them."""
+"""The built-in images and captions that every export is checked on, and the reference's embeddings of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from align_runtime.tokenizer import Tokenizer
 DATA = Path(__file__).parent / "sample_data"
 IMAGE_SUFFIXES = (".jpg", ".png")
 REFERENCE_BATCH = 4  # bounds the memory of the full-size reference
-COLLAPSED_COSINE = 0.99999  # pairs of different samples closer than this cannot tell a right graph from a wrong one
+COLLAPSED_COSINE = 0.99999  # if all pairs of samples are closer than this, a comparison would pass any graph
 
 
 def images() -> list[Path]:
-    """The sample images: photographs of several sizes, colour and greyscale, JPEG and PNG."""
+    """The built-in images: photographs of several sizes, colour and greyscale, JPEG and PNG."""
     return sorted(path for path in DATA.iterdir() if path.suffix in IMAGE_SUFFIXES)
 
 
 def captions() -> list[str]:
-    """The sample captions: nothing at all, one word, up to more than a model takes; several scripts."""
+    """The built-in captions: empty, one word, up to more tokens than a model takes; several scripts."""
     return ["", *(DATA / "captions.txt").read_text(encoding="utf-8").splitlines()]
 
 
@@ -39,10 +39,10 @@ def reference_answers(
     image_files: Sequence[Path],
     texts: Sequence[str],
 ) -> Golden:
-    """What the reference makes of the samples: texts padded to the model's maximum, embeddings of unit length.
+    """The reference's embeddings of the samples, unit rows; texts are padded to the model's maximal length.
 
     Raises:
-        BuildError: the embeddings are not finite, or all alike (as those of untrained weights are).
+        BuildError: the embeddings are not finite, or all alike (as those of untrained weights).
     """
     pixels = preprocess(image_files, preprocessing)
     input_ids, attention_mask = tokenizer.pad(tokenizer.encode(texts), tokenizer.max_length)
@@ -55,8 +55,8 @@ def reference_answers(
         pixels=pixels,
         image_embeds=embed_pixels(model, preprocessing, pixels),
     )
-    _check_telling(answers.image_embeds, "image")
-    _check_telling(answers.text_embeds, "text")
+    _check_distinct(answers.image_embeds, "image")
+    _check_distinct(answers.text_embeds, "text")
     return answers
 
 
@@ -85,7 +85,7 @@ def embed_tokens(
 
 
 def pixel_batches(answers: Golden) -> list[NDArray[np.uint8]]:
-    """What activation ranges are measured on: the sample images and five extremes, uint8 (n, height, width, 3)."""
+    """Images for activation ranges: the built-in ones and five extremes, uint8 (1, height, width, 3) each."""
     _, height, width, _ = answers.pixels.shape
     rows, columns = np.indices((height, width))
     extremes = np.zeros((5, height, width, 3), dtype=np.uint8)
@@ -98,7 +98,7 @@ def pixel_batches(answers: Golden) -> list[NDArray[np.uint8]]:
 
 
 def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.int64]]]:
-    """What activation ranges are measured on: the sample captions, and rows of random tokens without padding."""
+    """Texts for activation ranges: the built-in captions, and rows of random tokens without padding."""
     count, length = answers.input_ids.shape
     tokens = np.random.default_rng(0).integers(0, vocab_size, (count, length))
     inputs = [(answers.input_ids, answers.attention_mask), (tokens, np.ones_like(tokens))]
@@ -110,12 +110,12 @@ def text_batches(answers: Golden, vocab_size: int) -> list[dict[str, NDArray[np.
 
 
 def one_by_one(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Images in batches of one: an observed graph keeps most of its activations until its statistics are done."""
+    """Images in batches of one: an instrumented graph keeps most activations until their statistics are done."""
     return [pixels[index : index + 1] for index in range(len(pixels))]
 
 
 def captions_one_by_one(answers: Golden) -> list[dict[str, NDArray[np.int64]]]:
-    """The sample captions in batches of one, without padding: padding is no value that a text has."""
+    """The built-in captions in batches of one, without padding, which is no part of a text."""
     lengths = answers.attention_mask.sum(axis=1)
     return [
         {"input_ids": ids[None, :length], "attention_mask": mask[None, :length]}
@@ -128,12 +128,12 @@ def _blocks(count: int) -> Iterator[slice]:
         yield slice(start, start + REFERENCE_BATCH)
 
 
-def _check_telling(embeds: NDArray[np.float32], kind: str) -> None:
+def _check_distinct(embeds: NDArray[np.float32], kind: str) -> None:
     if not np.isfinite(embeds).all():
-        raise BuildError(f"the reference's {kind} embeddings of the samples are not finite; the weights are unusable")
+        raise BuildError(f"the reference's {kind} embeddings are not finite; the weights are unusable")
     cosines = embeds.astype(np.float64) @ embeds.astype(np.float64).T
     if cosines.min() > COLLAPSED_COSINE:
         raise BuildError(
-            f"the reference gives all samples the same {kind} embedding (cosine {cosines.min():.7f} at least); a "
-            "comparison would prove nothing. Are these trained weights?"
+            f"the reference gives all built-in samples the same {kind} embedding (cosines from {cosines.min():.7f}), "
+            "so a comparison would pass any graph. Are these trained weights?"
         )

@@ -1,4 +1,5 @@
-"""What activation ranges and means of channels are measured on: built-in samples, extremes, and the user's own."""
+"""The inputs that activation ranges, channel means and INT8 scales are measured on: built-in samples, extremes, and the
+calibration dataset."""
 
 from __future__ import annotations
 
@@ -12,20 +13,20 @@ from numpy.typing import NDArray
 
 from align_calibration.dataset.calibration_dataset import CalibrationDataset
 from align_calibration.run_instrumented import Batch
-from align_exporter import builtin_samples as samples
+from align_exporter import builtin_samples
 from align_exporter.checkpoint.loading import Checkpoint
 from align_exporter.graph.contract import GraphContract
 from align_runtime.errors import ConfigurationError
 from align_runtime.golden import Golden
 from align_runtime.tokenizer import Tokenizer
 
-HELD_OUT_EVERY = 4  # of the samples
-LEAST_HELD_OUT = 8  # say something about an average
+HELD_OUT_EVERY = 4  # every fourth sample
+MIN_HELD_OUT = 8  # fewer say too little about an average
 
 
 @dataclass(frozen=True)
-class KeptImages(Sequence[Batch]):
-    """Batches that are kept as bytes and made what the graph takes when their turn comes.
+class PixelBatches(Sequence[Batch]):
+    """Images kept as bytes, which become inputs of the graph only when their turn comes.
 
     Attributes:
         pixels: uint8 (1, height, width, 3) each.
@@ -41,79 +42,81 @@ class KeptImages(Sequence[Batch]):
     @overload
     def __getitem__(self, index: int) -> Batch: ...
     @overload
-    def __getitem__(self, index: slice) -> KeptImages: ...
-    def __getitem__(self, index: int | slice) -> Batch | KeptImages:
+    def __getitem__(self, index: slice) -> PixelBatches: ...
+    def __getitem__(self, index: int | slice) -> Batch | PixelBatches:
         if isinstance(index, slice):
-            return KeptImages(self.pixels[index], self.feed)
+            return PixelBatches(self.pixels[index], self.feed)
         return self.feed(self.pixels[index])
 
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """Inputs of both towers. Built-in ones are in memory; the user's `own` are read when their turn comes.
+    """Inputs of both towers. Built-in samples are in memory; those of the dataset are read when their turn comes.
 
     Attributes:
         answers: the built-in samples.
-        own: the user's, all of them usable; None where none were named.
-        holds_out: whether some are kept out of `for_scales`, to check a target on.
+        dataset: the calibration dataset, all of it decodable; None where none was named.
+        holds_out: whether every fourth sample is held out of `for_scales`, to check a target on.
     """
 
     answers: Golden
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    own: CalibrationDataset | None
+    dataset: CalibrationDataset | None
     holds_out: bool = False
 
     def check_held_out(self) -> None:
-        """Raises ConfigurationError where fewer than `LEAST_HELD_OUT` of a kind are held out; decodes nothing."""
-        images = self.own_count("images") or len(self.answers.pixels)
-        counts = {"images": images, "captions": len(self.answers.texts) + self.own_count("captions")}
+        """Raises ConfigurationError if fewer than `MIN_HELD_OUT` images or captions are held out; decodes nothing."""
+        images = self.dataset_count("images") or len(self.answers.pixels)
+        counts = {"images": images, "captions": len(self.answers.texts) + self.dataset_count("captions")}
         for kind, count in counts.items():
             held_out = -(-count // HELD_OUT_EVERY)
-            if held_out < LEAST_HELD_OUT:
+            if held_out < MIN_HELD_OUT:
                 raise ConfigurationError(
-                    f"{held_out} {kind} are kept out of the calibration, too few to check a target on; name "
-                    f"{HELD_OUT_EVERY * (LEAST_HELD_OUT - 1) + 1} or more with --{kind}"
+                    f"{held_out} {kind} are held out of the calibration, too few to check a target on; name "
+                    f"{HELD_OUT_EVERY * (MIN_HELD_OUT - 1) + 1} or more with --calibration-{kind}"
                 )
 
     def for_ranges(self, contract: GraphContract) -> tuple[Iterator[Batch], int]:
-        """Batches for the graph of `contract`, and how many they are."""
+        """Batches that activation ranges are measured on, and their number: built-in samples, extremes, the dataset."""
         if contract.tower == "text":
-            texts = samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
-            captions = [] if self.own is None else self.own.caption_batches(self.tokenizer)
-            return chain(texts, captions), len(texts) + self.own_count("captions")
-        pixels = samples.pixel_batches(self.answers)
-        return self._feeds(contract, chain(pixels, self._own_pixels())), len(pixels) + self.own_count("images")
+            texts = builtin_samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
+            captions = [] if self.dataset is None else self.dataset.caption_batches(self.tokenizer)
+            return chain(texts, captions), len(texts) + self.dataset_count("captions")
+        pixels = builtin_samples.pixel_batches(self.answers)
+        batches = self._feeds(contract, chain(pixels, self._dataset_pixels()))
+        return batches, len(pixels) + self.dataset_count("images")
 
     def for_means(self, contract: GraphContract) -> Iterator[Batch] | None:
-        """Images, without the extremes, which are like no image; None for a graph without feature maps."""
+        """Images that channel means are measured on, without the extremes, which resemble no image; None for a graph
+        without feature maps."""
         if contract.tower == "text":
             return None
-        return self._feeds(contract, chain(samples.one_by_one(self.answers.pixels), self._own_pixels()))
+        return self._feeds(contract, chain(builtin_samples.one_by_one(self.answers.pixels), self._dataset_pixels()))
 
     def for_scales(self, contract: GraphContract) -> Sequence[Batch]:
-        """What INT8 scales are measured on, in batches of one: the user's own images, the built-in ones where there
-        are none; the built-in captions and the user's own, without padding. They are run many times, so all are kept,
-        images as bytes: a quarter of a MB each in the published sizes."""
+        """Samples that INT8 scales are measured on, in batches of one: the images of the dataset, or the built-in ones
+        where it has none; the built-in captions and those of the dataset, without padding. They are run many times, so
+        all are kept in memory, images as bytes: 0.25 MB each in the published sizes."""
         if contract.tower == "text":
             return [batch for index, batch in enumerate(self._captions()) if not self._is_held_out(index)]
         pixels = [batch for index, batch in enumerate(self._images()) if not self._is_held_out(index)]
-        return KeptImages(pixels, lambda batch: next(self._feeds(contract, [batch])))
+        return PixelBatches(pixels, lambda batch: next(self._feeds(contract, [batch])))
 
     def held_out(self, contract: GraphContract) -> Sequence[Batch]:
-        """The rest: what targets are checked on."""
+        """The other samples, which a target is checked on."""
         if contract.tower == "text":
             return self._held_out_captions()
         pixels = self._held_out_images()
-        return KeptImages(pixels, lambda batch: next(self._feeds(contract, [batch])))
+        return PixelBatches(pixels, lambda batch: next(self._feeds(contract, [batch])))
 
     def other_embeddings(self, tower: str) -> NDArray[np.float32]:
-        """The reference's embeddings of what is held out for the other tower, (samples, dim), unit rows."""
+        """The reference's embeddings of the samples held out for the other tower, (samples, dim), unit rows."""
         model, preprocessing = self.checkpoint.model, self.checkpoint.preprocessing
         if tower == "text":
-            rows = [samples.embed_pixels(model, preprocessing, pixels) for pixels in self._held_out_images()]
+            rows = [builtin_samples.embed_pixels(model, preprocessing, pixels) for pixels in self._held_out_images()]
         else:
-            rows = [samples.embed_tokens(model, **tokens) for tokens in self._held_out_captions()]
+            rows = [builtin_samples.embed_tokens(model, **tokens) for tokens in self._held_out_captions()]
         return np.concatenate(rows)
 
     def samples_at_once(self, contract: GraphContract) -> Batch:
@@ -121,15 +124,22 @@ class CalibrationInputs:
         (batch,) = self._feeds(contract, [self.answers.pixels])
         return batch
 
+    def dataset_count(self, kind: str) -> int:
+        """How many ``"images"`` or ``"captions"`` the dataset has."""
+        if self.dataset is None or kind not in self.dataset.selections:
+            return 0
+        return len(self.dataset.selections[kind].used)
+
     def _images(self) -> Iterable[NDArray[np.uint8]]:
-        """The user's own, the built-in ones where there are none."""
-        own = None if self.own is None else self.own.images
-        return samples.one_by_one(self.answers.pixels) if own is None else self._own_pixels()
+        """Those of the dataset, or the built-in ones where it has none."""
+        if self.dataset is None or self.dataset.images is None:
+            return builtin_samples.one_by_one(self.answers.pixels)
+        return self._dataset_pixels()
 
     def _captions(self) -> list[dict[str, NDArray[np.int64]]]:
-        """The built-in ones and the user's own, by themselves and without padding."""
-        own = [] if self.own is None else self.own.caption_batches(self.tokenizer)
-        return [*samples.captions_one_by_one(self.answers), *own]
+        """The built-in ones and those of the dataset, in batches of one without padding."""
+        captions = [] if self.dataset is None else self.dataset.caption_batches(self.tokenizer)
+        return [*builtin_samples.captions_one_by_one(self.answers), *captions]
 
     def _is_held_out(self, index: int) -> bool:
         return self.holds_out and index % HELD_OUT_EVERY == 0
@@ -140,12 +150,8 @@ class CalibrationInputs:
     def _held_out_captions(self) -> list[dict[str, NDArray[np.int64]]]:
         return self._captions()[::HELD_OUT_EVERY]
 
-    def _own_pixels(self) -> Iterable[NDArray[np.uint8]]:
-        return [] if self.own is None else self.own.image_batches(self.checkpoint.preprocessing)
-
-    def own_count(self, kind: str) -> int:
-        """How many of the user's own there are of ``"images"`` or ``"captions"``."""
-        return len(self.own.selections[kind].used) if self.own is not None and kind in self.own.selections else 0
+    def _dataset_pixels(self) -> Iterable[NDArray[np.uint8]]:
+        return [] if self.dataset is None else self.dataset.image_batches(self.checkpoint.preprocessing)
 
     def _feeds(self, contract: GraphContract, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[Batch]:
         """`pixels` as the vision graph takes them."""

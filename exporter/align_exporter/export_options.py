@@ -7,17 +7,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align_exporter.variants import FIRST_OPSET, INT8, VARIANTS, Variant
+from align_runtime.graph_entry import CPU_TARGET, GPU_TARGET
+
 if TYPE_CHECKING:
     from align_calibration.dataset.calibration_dataset import CalibrationDataset
 
 PIXEL_INPUTS = ("uint8", "float32")
-OPSETS = range(18, 25)  # 18: ReduceL2 takes its axes as an input; from 25 on Sigmoid·Mul would become Swish
+OPSETS = range(FIRST_OPSET, 25)  # from 25 on the exporter would write Swish, which ONNX Runtime's CPU provider lacks
 DEFAULT_OPSET = 20  # the first with Gelu
-INT8_TARGETS = ("all", "cpu", "gpu")
-INT8_OPSET = 19  # the first whose QuantizeLinear takes float16, as in the graph for GPUs
-# How far below FP16's end, 65504, the samples' largest value has to stay: other inputs go further than a few samples.
+INT8_DEVICES = ("all", CPU_TARGET, GPU_TARGET)
+# A tensor stays FP32 where its largest value on the calibration inputs times this exceeds the FP16 maximum, 65504:
+# other inputs reach further than a few samples.
 FP16_HEADROOM = 8.0
-UNRECORDED = ("samples", "calibration_cache")
+GRAPH_STAGES = ("traced", "final")
+UNRECORDED = ("dataset", "calibration_cache", "require_faster", "dump_graph")
 
 
 @dataclass(frozen=True)
@@ -25,64 +29,57 @@ class ExportOptions:
     """Options of one export.
 
     Attributes:
-        pixel_input: ``"uint8"``, bytes in and normalisation in the graph, or ``"float32"``, normalised by the caller.
+        precisions: variants to build beside FP32, of `align_exporter.variants.PRECISIONS`.
+        pixel_input: ``"uint8"``, RGB bytes in and normalization in the graph, or ``"float32"``, normalized by the
+            caller.
         opset: of the default ONNX domain, one of `OPSETS`.
         allow_pickle: whether ``pytorch_model.bin`` may be read.
-        fp16: whether FP16 graphs are written beside the FP32 ones.
-        fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in them.
-        fp16_headroom: tensors whose largest value on the samples times this exceeds 65504 stay FP32.
-        samples: the user's own, which FP16's ranges and text's INT8 scales are measured on too and those of vision
-            alone; None for the built-in ones.
-        int8: whether INT8 graphs are written, for ONNX Runtime's CPU kernels and for TensorRT.
-        int8_target: for which of them, one of `INT8_TARGETS`.
-        target_cosine, target_agreement: what is asked of them on samples that nothing was calibrated on (see
-            `align_exporter.int8.fidelity.FidelityTarget`); parts stay float until it is met.
-        keep_slower: whether those for CPUs are kept where a float graph is faster.
-        calibration_cache: folder where what INT8 measures on the samples outlives a killed export; None for nowhere. It
-            decides nothing about the bundle.
-        max_abs, min_cosine: by variant, what the parity gate allows in place of its table.
+        fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in FP16 graphs.
+        fp16_headroom: tensors whose largest value times this exceeds 65504 stay FP32.
+        dataset: the calibration dataset; None for the built-in images and captions alone.
+        int8_device: for which devices INT8 graphs are written, one of `INT8_DEVICES`.
+        int8_min_cosine, int8_min_agreement: what INT8 graphs have to reach on held-out samples (see
+            `align_exporter.int8.fidelity.FidelityTarget`); parts stay float until they do.
+        require_faster: whether an INT8 graph for CPUs that is not faster than the float graphs fails the export.
+        calibration_cache: folder of the cached statistics; None for no cache. It decides nothing about the bundle.
+        parity_max_abs, parity_min_cosine: by precision, what the parity gate allows instead of the table's limits.
+        dump_graph: stage (one of `GRAPH_STAGES`) and file for the FP32 graphs as they are at that stage.
     """
 
+    precisions: tuple[str, ...] = ()
     pixel_input: str = "uint8"
     opset: int = DEFAULT_OPSET
     allow_pickle: bool = False
-    fp16: bool = False
     fp16_keep: tuple[str, ...] = ()
     fp16_headroom: float = FP16_HEADROOM
-    samples: CalibrationDataset | None = None
-    int8: bool = False
-    int8_target: str = "all"
-    target_cosine: float | None = None
-    target_agreement: float | None = None
-    keep_slower: bool = False
+    dataset: CalibrationDataset | None = None
+    int8_device: str = INT8_DEVICES[0]
+    int8_min_cosine: float | None = None
+    int8_min_agreement: float | None = None
+    require_faster: bool = False
     calibration_cache: Path | None = None
-    max_abs: Mapping[str, float] = field(default_factory=dict)
-    min_cosine: Mapping[str, float] = field(default_factory=dict)
+    parity_max_abs: Mapping[str, float] = field(default_factory=dict)
+    parity_min_cosine: Mapping[str, float] = field(default_factory=dict)
+    dump_graph: tuple[str, Path] | None = None
 
     @property
-    def variants(self) -> tuple[str, ...]:
-        """The variants that the bundle will hold."""
-        chosen = {"fp32": True, "fp16": self.fp16, "int8": self.int8}
-        return tuple(variant for variant, wanted in chosen.items() if wanted)
+    def variants(self) -> tuple[Variant, ...]:
+        """The rows of the table that are built from FP32 graphs."""
+        return tuple(row for row in VARIANTS if row.builder is not None and self._wants(row))
 
     @property
-    def has_target(self) -> bool:
-        """Whether anything is asked of INT8 graphs beyond the gate."""
-        return (self.target_cosine, self.target_agreement) != (None, None)
-
-    @property
-    def int8_for_cpu(self) -> bool:
-        """Whether INT8 graphs for ONNX Runtime's CPU kernels are written."""
-        return self.int8 and self.int8_target != "gpu"
-
-    @property
-    def int8_for_gpu(self) -> bool:
-        """Whether INT8 graphs for TensorRT are written, which are FP16 elsewhere."""
-        return self.int8 and self.int8_target != "cpu"
+    def has_int8_target(self) -> bool:
+        """Whether INT8 graphs have to reach a fidelity beyond the parity gate's."""
+        return (self.int8_min_cosine, self.int8_min_agreement) != (None, None)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What decides over the bundle, in JSON's types. Paths of samples and of the cache are not in it; the contents
-        of samples are."""
+        """What decides about the bundle, in JSON's types. The paths of the calibration dataset and the cache are not in
+        it; the contents of the dataset are."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in UNRECORDED}
-        return values | ({} if self.samples is None else self.samples.summary)
+        return values | ({} if self.dataset is None else self.dataset.summary)
+
+    def _wants(self, row: Variant) -> bool:
+        if row.name == INT8 and self.int8_device not in (INT8_DEVICES[0], row.target):
+            return False
+        return row.name in self.precisions

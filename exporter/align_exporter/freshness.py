@@ -1,4 +1,4 @@
-"""Whether a bundle is still what an export would write: the same checkpoint, options and tools, undamaged."""
+"""Whether a bundle is still what an export would write: same checkpoint, options and tools, and undamaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", 
 
 
 def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
-    """All that decides over the bundle of `source`: reads and hashes the checkpoint's files.
+    """Everything that decides what the bundle of `source` contains: reads and hashes the checkpoint's files.
 
     Raises:
         CheckpointError: a file is missing or cannot be read.
@@ -49,9 +49,9 @@ def tool_version(name: str) -> str:
 
 
 def staleness(output: Path, wanted: Provenance) -> str | None:
-    """Why the bundle at `output` has to be made anew; None when it is whole and was made of exactly `wanted`."""
+    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`."""
     if not output.exists():
-        return "there is no bundle yet"
+        return "no bundle yet"
     try:
         bundle = Bundle.open(output)
         for name in bundle.manifest.files:
@@ -60,11 +60,11 @@ def staleness(output: Path, wanted: Provenance) -> str | None:
         return str(error)
     found = bundle.manifest.provenance
     if (found.name, found.revision) != (wanted.name, wanted.revision):
-        return f"it was made from {found.name}{f' at {found.revision}' if found.revision else ''}"
+        return f"it was built from {found.name}{f' at {found.revision}' if found.revision else ''}"
     for kind in ("files", "options", "tools"):
         changed = _differences(getattr(found, kind), getattr(wanted, kind))
         if changed:
-            return f"other {kind}: {', '.join(changed)}"
+            return f"changed {kind}: {', '.join(changed)}"
     return None
 
 

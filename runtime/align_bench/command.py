@@ -22,7 +22,7 @@ from align_bench.subject import opened
 from align_bench.timing import Effort
 from align_runtime.backends import resolve_device
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress, add_device_options, add_output_options, run, table
+from align_runtime.console import CommandParser, Progress, add_device_options, add_output_options, run, table
 from align_runtime.graph_entry import TOWERS
 
 PLAN, EFFORT = Plan(), Effort()
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _bench_main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-bench",
         description="Measure a bundle: latency by stage, throughput, latency under load, start and memory. "
         "`align-bench compare A.json B.json` compares results, `align-bench scaling BUNDLE` shows how costs grow.",
@@ -70,8 +70,7 @@ def _bench_main(arguments: list[str]) -> int:
     add("-o", "--output", type=Path, help="write the raw samples to this JSON file")
     add("--html", type=Path, help="write a page with plots to this file")
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-bench", lambda: _bench(options))
+    return run(parser, arguments, _bench)
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -125,7 +124,7 @@ def _contests(bundle: Bundle, plan: Plan, options: argparse.Namespace, progress:
 
 
 def _compare_main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-bench compare",
         description="Compare results of align-bench with the first of them. A ratio is shown only where the noise is "
         "smaller than the difference; the exit code is 1 where one is not.",
@@ -133,8 +132,7 @@ def _compare_main(arguments: list[str]) -> int:
     parser.add_argument("records", metavar="RECORD.json", nargs="+", type=Path, help="what align-bench -o wrote")
     parser.add_argument("--across-machines", action="store_true", help="compare results of different hardware too")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
-    options = parser.parse_args(arguments)
-    return run("align-bench compare", lambda: _compare(options))
+    return run(parser, arguments, _compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -145,7 +143,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _scaling_main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-bench scaling",
         description="How the cost of one input grows with batch, length, threads, image size and number; with "
         "--texts, memory while so many texts stream through instead (exit code 1 where it is not flat).",
@@ -157,8 +155,7 @@ def _scaling_main(arguments: list[str]) -> int:
     parser.add_argument("--texts", type=int, help="stream so many texts and watch the memory, e.g. 1000000")
     add_device_options(parser)
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-bench scaling", lambda: _memory(options) if options.texts else _scaling(options))
+    return run(parser, arguments, lambda options: _memory(options) if options.texts else _scaling(options))
 
 
 def _about(bundle: Bundle, precision: str, device: str) -> dict[str, Any]:

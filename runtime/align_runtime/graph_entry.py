@@ -19,10 +19,6 @@ TARGETS = (ANY_TARGET, CPU_TARGET, GPU_TARGET)
 GPU_DEVICES = ("cuda", "tensorrt")
 SAMPLE_WORDS = {"vision": "images", "text": "captions"}
 DTYPES = ("uint8", "int64", "float32")
-# An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not, or
-# made for a device that was not there.
-FASTER, ANY_SPEED, NOT_MEASURED = "faster", "any", "not measured"
-SPEEDS = (FASTER, ANY_SPEED, NOT_MEASURED)
 
 
 def targets_on(device: str) -> tuple[str, str]:
@@ -73,30 +69,31 @@ class Island:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How an INT8 graph came by its scales, and why it is here.
+    """How an INT8 graph came by its scales, and what it gains.
 
     Attributes:
         scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"per token"`` where
             scales follow from each input.
         samples: images or captions that scales were measured on; 0 where none were needed.
-        speed: one of `SPEEDS`.
+        speedup: over the fastest float graph of its tower on the build machine, the smallest of the measured cases:
+            above 1 where INT8 is faster. None where it was not measured, for want of the device.
         kept: parts that stay float, so that a target is met: blocks or operators.
     """
 
     scheme: str
     samples: int
-    speed: str
+    speedup: float | None
     kept: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
-        speed = require(where, values, "speed", str)
-        if speed not in SPEEDS:
-            raise ConfigurationError(f"{where}: speed is {speed!r}; known: {', '.join(SPEEDS)}")
+        speedup = require(where, values, "speedup", (float, type(None)))
+        if speedup is not None and speedup <= 0:
+            raise ConfigurationError(f"{where}: expected a speedup above 0, got {speedup}")
         return cls(
             scheme=require(where, values, "scheme", str),
             samples=require(where, values, "samples", int),
-            speed=speed,
+            speedup=speedup,
             kept=_texts(f"{where}: kept", require(where, values, "kept", list)),
         )
 

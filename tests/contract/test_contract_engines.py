@@ -13,11 +13,11 @@ import pytest
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.graph.content import product_types
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
 from align_runtime.engines import EngineOptions, engines_of
 from align_runtime.errors import BuildError, ParityError, PrecisionError
-from align_runtime.precision import product_types
 from support.gpu_doubles import GpuDoubles, installed
 
 QUIET = Progress(quiet=True)

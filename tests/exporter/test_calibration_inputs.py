@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from align_calibration.dataset.calibration_dataset import CalibrationDataset, choose_samples
-from align_exporter.calibration_inputs import CalibrationInputs, KeptImages
+from align_exporter.calibration_inputs import CalibrationInputs, PixelBatches
 from align_exporter.checkpoint.loading import Checkpoint
 from align_exporter.graph.contract import text_contract, vision_contract
 from align_reference.config import AlignConfig
@@ -92,7 +92,7 @@ def test_images_for_scales_are_kept_as_bytes_for_every_graph(
         ("uint8", "pixels", own),
         ("float32", "pixel_values", preprocessing.normalize(own)),
     ):
-        kept = cast(KeptImages, subject.for_scales(vision_contract(config, size, pixel_input)))
+        kept = cast(PixelBatches, subject.for_scales(vision_contract(config, size, pixel_input)))
         assert [pixels.dtype for pixels in kept.pixels] == [np.uint8] * 3
         assert len(kept) == 3
         for _ in range(2):  # they are run many times

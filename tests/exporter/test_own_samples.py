@@ -29,7 +29,7 @@ BAD = {"bad/<b>.png": b"no image", "bad/cut.png": image(99)[:300]}
 
 
 # The gate is no matter here: FP16 disturbs random weights of this size more than it allows.
-WIDE = ("--max-abs", "fp16=0.1", "--min-cosine", "fp16=0.99")
+WIDE = ("--parity-max-abs", "fp16=0.1", "--parity-min-cosine", "fp16=0.99")
 
 
 def export(checkpoint: Path, bundle: Path, *arguments: Any) -> int:
@@ -56,7 +56,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(small_checkpoint: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    chosen = ("--images", samples / "photos", "--captions", samples / "captions.txt", "--quiet", *WIDE)
+    chosen = (
+        "--calibration-images",
+        samples / "photos",
+        "--calibration-captions",
+        samples / "captions.txt",
+        "--quiet",
+        *WIDE,
+    )
     assert export(small_checkpoint, folder, *chosen) == 0
     return folder
 
@@ -107,7 +114,7 @@ def test_the_same_samples_give_the_same_bytes_from_anywhere(
 ) -> None:
     """And an error or a warning is one line in the log, for every sample that was skipped."""
     elsewhere = Path(shutil.copytree(samples, tmp_path / "elsewhere"))
-    chosen = ("--images", elsewhere / "photos", "--captions", elsewhere / "captions.txt", *WIDE)
+    chosen = ("--calibration-images", elsewhere / "photos", "--calibration-captions", elsewhere / "captions.txt", *WIDE)
     assert export(small_checkpoint, tmp_path / "again", *chosen) == 0
     assert digests(tmp_path / "again") == digests(bundle)
     log = capsys.readouterr().err
@@ -121,7 +128,7 @@ def test_an_export_is_fresh_until_a_sample_changes(
     bundle: Path, small_checkpoint: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy, own = Path(shutil.copytree(bundle, tmp_path / "bundle")), Path(shutil.copytree(samples, tmp_path / "own"))
-    chosen = ("--images", own / "photos", "--captions", own / "captions.txt", "--json", *WIDE)
+    chosen = ("--calibration-images", own / "photos", "--calibration-captions", own / "captions.txt", "--json", *WIDE)
 
     def reason(*more: Any) -> str | None:
         assert export(small_checkpoint, copy, *chosen, *more) == 0
@@ -133,7 +140,7 @@ def test_an_export_is_fresh_until_a_sample_changes(
     (own / "photos" / "0" / "000.png").write_bytes(image(1000))
     assert reason() == "other options: samples_sha256"
     assert reason() is None
-    assert reason("--samples-seed", 1) == "other options: samples_seed, samples_sha256"
+    assert reason("--calibration-seed", 1) == "other options: samples_seed, samples_sha256"
 
 
 def test_without_samples_nothing_is_recorded(tiny_fp16_bundle: Path) -> None:
@@ -164,7 +171,7 @@ def test_a_sample_makes_an_island_that_the_built_in_ones_do_not(tiny_checkpoint:
     Image.fromarray(stripes).save(tmp_path / "photos" / "stripes.png")
     options = ("--quiet", "--fp16-headroom", 1.2)
     assert export(checkpoint, tmp_path / "without", *options) == 0
-    assert export(checkpoint, tmp_path / "with", *options, "--images", tmp_path / "photos") == 0
+    assert export(checkpoint, tmp_path / "with", *options, "--calibration-images", tmp_path / "photos") == 0
 
     assert vision(tmp_path / "without").islands == ()
     (island,) = vision(tmp_path / "with").islands
@@ -186,15 +193,21 @@ def test_a_sample_makes_an_island_that_the_built_in_ones_do_not(tiny_checkpoint:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "p"], "--images does nothing without --fp16 or --int8"),
-        (["--captions", "c.txt"], "--captions does nothing without --fp16 or --int8"),
-        (["--fp16", "--samples", "3"], "--samples and --samples-seed do nothing without --images or --captions"),
-        (["--fp16", "--samples-seed", "3"], "do nothing without --images or --captions"),
-        (["--fp16", "--images", "p", "--samples", "0"], "--samples is 0; a number of at least 1 is needed"),
-        (["--fp16", "--images", "gone"], "gone does not exist"),
-        (["--fp16", "--images", "empty"], "empty holds no samples"),
-        (["--fp16", "--captions", "c.md"], "c.md is no caption file"),
-        (["--fp16", "--images", "spoilt.zip"], "spoilt.zip: 3 of 20 samples cannot be used, at most 10%"),
+        (["--calibration-images", "p"], "--images does nothing without --fp16 or --int8"),
+        (["--calibration-captions", "c.txt"], "--captions does nothing without --fp16 or --int8"),
+        (
+            ["--fp16", "--max-calibration-samples", "3"],
+            "--samples and --samples-seed do nothing without --images or --captions",
+        ),
+        (["--fp16", "--calibration-seed", "3"], "do nothing without --images or --captions"),
+        (
+            ["--fp16", "--calibration-images", "p", "--max-calibration-samples", "0"],
+            "--samples is 0; a number of at least 1 is needed",
+        ),
+        (["--fp16", "--calibration-images", "gone"], "gone does not exist"),
+        (["--fp16", "--calibration-images", "empty"], "empty holds no samples"),
+        (["--fp16", "--calibration-captions", "c.md"], "c.md is no caption file"),
+        (["--fp16", "--calibration-images", "spoilt.zip"], "spoilt.zip: 3 of 20 samples cannot be used, at most 10%"),
     ],
 )
 def test_wrong_calls_leave_nothing(

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_runtime.precision import product_types
+from align_exporter.graph.content import product_types
 from support.fake_cuda import FakeCuda, Work
 from support.strict_double import Violation, complain
 

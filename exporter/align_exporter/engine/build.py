@@ -15,6 +15,7 @@ from align_exporter.engine.cache import engine_staleness
 from align_exporter.engine.layers import check_layers, layers_of
 from align_exporter.engine.outcome import EngineOutcome
 from align_exporter.engine.request import EngineRequest, profiles_of
+from align_exporter.graph.content import product_types
 from align_exporter.graph.contract import GraphContract
 from align_exporter.trt_lint import check_tensorrt
 from align_runtime import golden
@@ -24,7 +25,6 @@ from align_runtime.console import Progress
 from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, sidecar_of, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity
-from align_runtime.precision import product_types
 
 
 def build_engines(

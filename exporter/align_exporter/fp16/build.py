@@ -1,76 +1,55 @@
-"""An FP32 graph and what was measured of it → the FP16 graph and what was decided on the way."""
+"""An FP32 graph → the FP16 graph of the same tower.
+
+1. Operators that stay FP32: by rule (`rules`), and as islands where FP16 cannot represent the calibrated ranges.
+2. Weights of convolutions, rounded so that every channel keeps its mean.
+3. Casts where a value goes from one float type to the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from align_calibration.channel_means import measure_channel_means
 from align_calibration.ranges import TensorRange
-from align_calibration.run_instrumented import Batch
+from align_exporter.build_types import BaseGraph, Draft, Fp16Result
 from align_exporter.export_options import ExportOptions
 from align_exporter.fp16.convert import convert
 from align_exporter.fp16.islands import assign
 from align_exporter.fp16.rules import rules
 from align_exporter.fp16.weight_rounding import round_weights
-from align_runtime.graph_entry import Island
 
 
-@dataclass(frozen=True)
-class Fp16Result:
-    """How an FP16 graph came about.
-
-    Attributes:
-        ranges: of the FP32 graph's tensors.
-        ruled: names of the operators that stay FP32 in every FP16 graph.
-        islands: what else stays FP32.
-        casts: number of casts added.
-        operators: names of all operators of the FP32 graph, which ``--fp16-keep`` may mean.
-    """
-
-    ranges: tuple[TensorRange, ...]
-    ruled: tuple[str, ...]
-    islands: tuple[Island, ...]
-    casts: int
-    operators: tuple[str, ...]
-
-
-def halve(
-    model: ir.Model,
-    ranges: tuple[TensorRange, ...],
-    images: Iterable[Batch] | None,
-    options: ExportOptions,
-    folder: Path,
-) -> Fp16Result:
-    """Converts the FP32 graph `model` in place.
-
-    Args:
-        ranges: of its tensors.
-        images: samples for the means of channels; None for a graph without convolutions.
-        folder: as in `align_calibration.run_instrumented.run_batches`.
+def build_fp16(base: BaseGraph) -> Draft:
+    """The FP16 draft of `base`.
 
     Raises:
-        BuildError: as `assign`.
+        BuildError: more FP32 islands than a graph may have.
     """
-    float32, halving = decide(model, ranges, options)
-    if images is not None:
-        round_weights(model, measure_channel_means(model, images, folder), float32)
-    return replace(halving, casts=convert(model, float32))
+    options, ranges = base.run.options, base.ranges
+    with base.run.progress.phase(f"{base.tower} fp16: conversion"):
+        model = base.copy()
+        float32, result = decide_float32(model, ranges, options)
+        images = base.run.inputs.for_means(base.spec.contract)
+        if images is not None:
+            round_weights(model, measure_channel_means(model, images, base.data_folder), float32)
+        return Draft(model, fp16=replace(result, casts=convert(model, float32)))
 
 
-def decide(
+def decide_float32(
     model: ir.Model, ranges: tuple[TensorRange, ...], options: ExportOptions
 ) -> tuple[frozenset[ir.Node], Fp16Result]:
-    """The operators of the FP32 graph `model` that stay FP32, and the record, still without casts.
+    """The operators of the FP32 graph `model` that stay FP32, and the record of it, still without casts.
+
+    Args:
+        ranges: activation ranges of `model`.
 
     Raises:
         BuildError: as `assign`.
     """
+    assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
     ruled = rules(model.graph)
     names = tuple(node.name or "" for node in model.graph if node in ruled)
-    assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
     operators = tuple(node.name or "" for node in model.graph)
     return assignment.float32, Fp16Result(ranges, names, assignment.islands, 0, operators)

@@ -1,4 +1,4 @@
-"""Which FP32 graphs a bundle holds: towers, targets, passes and where their weights go, as data."""
+"""The FP32 graphs of a bundle as data: tower, target, passes, and the file of their weights."""
 
 from __future__ import annotations
 
@@ -14,33 +14,46 @@ from align_exporter.graph.passes import Step
 from align_exporter.graph.passes.order import text_steps, vision_steps
 from align_exporter.graph.towers import NormalizedVisionTower, TextTower, VisionTower
 from align_exporter.graph.weight_file import WeightFile
-from align_runtime.graph_entry import ANY_TARGET
+from align_exporter.variants import FP32, Variant, variant_of
+from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET
 
 TEXT_WEIGHTS = "onnx/text_model.onnx_data"  # of both text graphs, under the Hub's name for external data
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """A graph to build. `weights` is where its weights go; None: into the graph itself.
+    """An FP32 graph to build.
 
-    `runs_on_cpu` says whether the runtime takes it on a CPU, where INT8 is made of it.
+    Attributes:
+        contract: its inputs and its output.
+        tower: the module that is traced.
+        steps: the passes that run on the traced graph.
+        serves: the `base` of the variants that are made from it.
+        target: the devices that run the FP32 graph itself.
+        weights: the file that its weights go to; None where the graph holds them itself.
     """
 
     contract: GraphContract
     tower: nn.Module
     steps: tuple[Step, ...]
+    serves: tuple[str, ...]
     target: str = ANY_TARGET
     weights: WeightFile | None = None
-    runs_on_cpu: bool = True
+
+    @property
+    def variant(self) -> Variant:
+        """Its row in the table."""
+        return variant_of(FP32, self.target)
 
     @property
     def title(self) -> str:
-        return self.contract.tower if self.target == ANY_TARGET else f"{self.contract.tower} for {self.target}"
+        """How progress calls it."""
+        return self.variant.title(self.contract.tower)
 
     @property
     def file(self) -> str:
-        suffix = "" if self.target == ANY_TARGET else f"_{self.target}"
-        return f"onnx/{self.contract.tower}_model{suffix}.onnx"
+        """Its path in the bundle."""
+        return self.variant.file(self.contract.tower)
 
 
 def graph_specs(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[GraphSpec]:
@@ -52,11 +65,18 @@ def graph_specs(checkpoint: Checkpoint, pixel_input: str, folder: Path) -> list[
     else:
         vision = NormalizedVisionTower(model)
     images = vision_contract(model.config, preprocessing.output_size, pixel_input)
-    texts, text_weights = text_contract(model.config), WeightFile(folder / TEXT_WEIGHTS)
+    texts = text_contract(model.config)
+    weights = WeightFile(folder / TEXT_WEIGHTS)
+    padded, packed = TextTower(model).eval(), PackedTextTower(model).eval()
     return [
-        GraphSpec(images, vision.eval(), vision_steps(model.config)),
-        GraphSpec(texts, TextTower(model).eval(), text_steps(model.config), weights=text_weights, runs_on_cpu=False),
+        GraphSpec(images, vision.eval(), vision_steps(model.config), serves=(ANY_TARGET, CPU_TARGET)),
+        GraphSpec(texts, padded, text_steps(model.config), serves=(ANY_TARGET,), weights=weights),
         GraphSpec(
-            texts, PackedTextTower(model).eval(), text_steps(model.config, "cpu"), target="cpu", weights=text_weights
+            texts,
+            packed,
+            text_steps(model.config, CPU_TARGET),
+            serves=(CPU_TARGET,),
+            target=CPU_TARGET,
+            weights=weights,
         ),
     ]

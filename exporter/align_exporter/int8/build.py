@@ -1,134 +1,154 @@
-"""The INT8 graphs of a bundle: calibrated, checked, proven, and for CPUs raced against the float ones."""
+"""An FP32 graph → the INT8 graph of the same tower, for ONNX Runtime's CPU kernels or for TensorRT.
+
+For CPUs                                             For TensorRT
+1. vision: pixels are read as uint8 (no              1. scales: the observer whose embeddings are nearest
+   normalization in the graph)                       2. parts that stay float, where a target is asked for
+2. vision: scales, by the best observer;             3. operators that stay FP32, as in the FP16 graph
+   text: dynamic, per token                          4. Q/DQ by TensorRT's placement rules
+3. parts that stay float, for a target               5. everything else to FP16
+4. Q/DQ on every tensor that ONNX Runtime fuses
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import onnx_ir as ir
 
 from align_calibration.dataset.calibration_dataset import ENOUGH
-from align_calibration.ranges import TensorRange
+from align_calibration.quant_params import INT8, UINT8, QuantParams
 from align_calibration.run_instrumented import Batch
 from align_calibration.statistics_cache import StatisticsCache
-from align_exporter import parity_gate as gate
-from align_exporter.calibration_inputs import CalibrationInputs
-from align_exporter.graph.files import BuiltGraph, GraphFiles
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import CLEAN_UP
-from align_exporter.graph.specs import GraphSpec
-from align_exporter.int8.calibration import Calibration
+from align_exporter.build_types import BaseGraph, Draft, Fp16Result, Int8Result
+from align_exporter.fp16.build import decide_float32
+from align_exporter.fp16.convert import convert
+from align_exporter.fp16.emulate import rounded
+from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choose_scales
+from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
+from align_exporter.int8.cpu_vision import quantize_statically, quantized_nodes, quantized_tensors
 from align_exporter.int8.fidelity import FidelityTarget
-from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.mixed_precision import MixedPrecisionGoal
-from align_exporter.int8.quantize import Int8Result, int8_operators, quantize_for_cpu, quantize_for_gpu
-from align_exporter.int8.speed import INT8, SpeedComparison, check_faster, image_cases, race, text_cases
-from align_exporter.trt_lint import check_tensorrt
-from align_runtime.errors import ParityError
-from align_runtime.graph_entry import (
-    ANY_SPEED,
-    CPU_TARGET,
-    FASTER,
-    GPU_TARGET,
-    NOT_MEASURED,
-    SAMPLE_WORDS,
-    Graph,
-    Quantization,
+from align_exporter.int8.fold_normalization import read_bytes
+from align_exporter.int8.insert_qdq import quantize_signed
+from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target
+from align_exporter.int8.qdq_placement import place
+from align_exporter.int8.units import unit_of
+from align_runtime.graph_entry import SAMPLE_WORDS
+
+FOR_CPU = {
+    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_statically),
+    "text": QuantizationMethod(
+        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_per_token(model, kept)
+    ),
+}
+FOR_TENSORRT = QuantizationMethod(
+    INT8, lambda graph: place(graph).products, lambda graph: place(graph).tensors, quantize_signed
 )
 
 
-@dataclass(frozen=True)
-class Int8Builder:
-    """Builds INT8 graphs of the FP32 ones in `files`; `observed` is what they are calibrated and checked on."""
+def build_for_cpu(base: BaseGraph) -> Draft:
+    """The draft for ONNX Runtime's CPU kernels, U8S8: vision with calibrated scales, text dynamic per token.
 
-    files: GraphFiles
-    observed: CalibrationInputs
+    Raises:
+        BuildError: a tensor is not finite on the calibration inputs, or the target cannot be met.
+    """
+    model, method = base.copy(), FOR_CPU[base.tower]
+    ir.external_data.load_to_model(model)
+    with base.run.progress.phase(f"{base.tower} int8_cpu: calibration"):
+        if base.tower == "vision":
+            read_bytes(model)
+        scales, result = _choose(base, model, method, partial(method.applied, model))
+        kernels = _quantized_operators(model, base.tower, method, result.kept)
+        method.apply(model, scales, result.kept)
+    return Draft(model, int8=result, kernels=kernels, advice=_advice(base, result))
 
-    def for_cpu(self, plan: GraphSpec) -> BuiltGraph:
-        """Made of the FP32 graph in the bundle, for ONNX Runtime's CPU kernels."""
-        tower = plan.contract.tower
-        file, title = f"onnx/{tower}_model_int8_cpu.onnx", f"{tower} for cpu int8"
-        model = self.files.read(plan)
-        with self.files.progress.phase(f"{title}: calibration"):
-            calibration = self._calibration(self.observed.for_scales(plan.contract))
-            quantizing = quantize_for_cpu(model, tower, calibration, self._goal(plan))
-            self._warn_of_few(tower, quantizing)
-            operators = int8_operators(self.files.read(plan), tower, quantizing.kept)
-        with self.files.progress.phase(f"{title}: checks"):
-            run_steps(model, CLEAN_UP)
-            self.files.write(model, plan.contract, file, None)
-            check_fused(self.files.folder / file, operators)
-        graph, measurement = self._prove_int8(plan, CPU_TARGET, file, quantizing)
-        with self.files.progress.phase(f"{title}: speed"):
-            quantizing = replace(quantizing, races=self._races(plan, file))
-        if not self.files.options.keep_slower:
-            check_faster(file, quantizing.races)
-        speed = ANY_SPEED if self.files.options.keep_slower else FASTER
-        record = Quantization(quantizing.scheme, quantizing.samples, speed, quantizing.kept)
-        return BuiltGraph(replace(graph, quantization=record), measurement, quantizing=quantizing)
 
-    def for_gpu(self, plan: GraphSpec, ranges: tuple[TensorRange, ...]) -> BuiltGraph:
-        """Made of the FP32 graph in the bundle, for TensorRT. No GPU takes part: how fast it is, is not known here."""
-        tower = plan.contract.tower
-        file, title = f"onnx/{tower}_model_int8.onnx", f"{tower} for gpu int8"
-        model = self.files.read(plan)
-        with self.files.progress.phase(f"{title}: calibration"):
-            calibration = self._calibration(self.observed.for_scales(plan.contract))
-            quantizing, halving = quantize_for_gpu(model, calibration, self._goal(plan), ranges, self.files.options)
-            self._warn_of_few(tower, quantizing)
-        with self.files.progress.phase(f"{title}: checks"):
-            run_steps(model, CLEAN_UP)
-            self.files.write(model, plan.contract, file, None)
-            check_tensorrt(self.files.folder / file)
-        graph, measurement = self._prove_int8(plan, GPU_TARGET, file, quantizing)
-        record = Quantization(quantizing.scheme, quantizing.samples, NOT_MEASURED, quantizing.kept)
-        graph = replace(graph, islands=halving.islands, quantization=record)
-        return BuiltGraph(graph, measurement, halving, quantizing)
+def build_for_tensorrt(base: BaseGraph) -> Draft:
+    """The draft for TensorRT: signed symmetric INT8 with explicit Q/DQ, FP16 elsewhere, FP32 where FP16 does not hold.
 
-    def _calibration(self, samples: Sequence[Batch]) -> Calibration:
-        place = self.files.options.calibration_cache
-        cache = None if place is None else StatisticsCache(place, self.files.progress.warn)
-        return Calibration(samples, self.files.folder / "onnx", cache, self.files.progress)
+    Weights that are not INT8 are rounded to nearest: what channel means lose by it is far below what INT8 does to them.
+    A target is met with every FP16 value rounded as hardware does it.
 
-    def _warn_of_few(self, tower: str, quantizing: Int8Result) -> None:
-        """Unless the user's own samples are few, which was said when they were read."""
-        words, count = SAMPLE_WORDS[tower], quantizing.samples
-        if quantizing.trials and count < ENOUGH and not 0 < self.observed.own_count(words) < ENOUGH:
-            self.files.progress.warn(
-                f"INT8 scales of {tower} were measured on {count} {words}; {ENOUGH} or more of the kind that the "
-                f"service sees tell better (--{words})"
-            )
+    Raises:
+        BuildError: as `build_for_cpu`, or more FP32 islands than a graph may have.
+    """
+    model, ranges, options = base.copy(), base.ranges, base.run.options
+    ir.external_data.load_to_model(model)
 
-    def _goal(self, plan: GraphSpec) -> MixedPrecisionGoal | None:
-        """What is asked of INT8 beyond the gate; None where nothing is."""
-        if not self.files.options.has_target:
-            return None
-        return MixedPrecisionGoal(
-            target=FidelityTarget(self.files.options.target_cosine, self.files.options.target_agreement),
-            held_out=self._calibration(self.observed.held_out(plan.contract)),
-            others=self.observed.other_embeddings(plan.contract.tower),
-            tokens=self.files.checkpoint.facts.max_length,
+    def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
+        float32, fp16 = decide_float32(graph, ranges, options)
+        casts = convert(graph, float32 | quantize_signed(graph, scales, kept, float32))
+        return replace(fp16, casts=casts)
+
+    def emulated(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
+        graph = model.clone()
+        quantized(graph, scales, kept)
+        return rounded(graph)
+
+    with base.run.progress.phase(f"{base.tower} int8: calibration"):
+        scales, result = _choose(base, model, FOR_TENSORRT, emulated)
+        fp16 = quantized(model, scales, result.kept)
+    return Draft(model, fp16=fp16, int8=result, advice=_advice(base, result))
+
+
+def _choose(
+    base: BaseGraph, model: ir.Model, method: QuantizationMethod, emulated: Emulated
+) -> tuple[Mapping[str, QuantParams], Int8Result]:
+    """The scales, and what stays float for the target; `model` is left as it is.
+
+    Args:
+        emulated: as in `meet_target`.
+    """
+    run, contract = base.run, base.spec.contract
+    calibration = _calibration(base, run.inputs.for_scales(contract))
+    scales, trials = choose_scales(model, method, calibration)
+    result = Int8Result(len(calibration.samples) if trials else 0, trials)
+    if run.options.has_int8_target:
+        goal = MixedPrecisionGoal(
+            target=FidelityTarget(run.options.int8_min_cosine, run.options.int8_min_agreement),
+            held_out=_calibration(base, run.inputs.held_out(contract)),
+            others=run.inputs.other_embeddings(base.tower),
+            tokens=run.checkpoint.facts.max_length,
+        )
+        candidates = meet_target(goal, model, method, emulated, scales, calibration)
+        result = replace(result, target=goal.target, candidates=candidates)
+    _warn_of_few(base, result)
+    return scales, result
+
+
+def _calibration(base: BaseGraph, samples: Sequence[Batch]) -> Calibration:
+    place, progress = base.run.options.calibration_cache, base.run.progress
+    cache = None if place is None else StatisticsCache(place, progress.warn)
+    return Calibration(samples, base.data_folder, cache, progress)
+
+
+def _quantized_operators(
+    model: ir.Model, tower: str, method: QuantizationMethod, kept: Collection[str]
+) -> Counter[str]:
+    """Numbers of quantized operators of the float graph `model`, by operator; a dense layer is a ``"MatMul"``."""
+    nodes = [node for node in method.operators(model.graph) if unit_of(node) not in kept]
+    return Counter("MatMul" if tower == "text" else node.op_type for node in nodes)
+
+
+def _warn_of_few(base: BaseGraph, result: Int8Result) -> None:
+    """Unless the calibration dataset itself is small, which is said when it is read."""
+    words, count = SAMPLE_WORDS[base.tower], result.samples
+    if result.trials and count < ENOUGH and not 0 < base.run.inputs.dataset_count(words) < ENOUGH:
+        base.run.progress.warn(
+            f"INT8 scales of the {base.tower} tower were measured on {count} {words}; use {ENOUGH} or more like those "
+            f"of the service (--calibration-{words})"
         )
 
-    def _prove_int8(
-        self, plan: GraphSpec, target: str, file: str, quantizing: Int8Result
-    ) -> tuple[Graph, gate.Measurement]:
-        """The gate, which says how INT8 could come closer."""
-        samples = SAMPLE_WORDS[plan.contract.tower]
-        try:
-            return self.files.prove(replace(plan, target=target), INT8, file, None)
-        except ParityError as error:
-            raise error.advised(
-                f"that is how far the best of {len(quantizing.trials)} ways of calibrating on {quantizing.samples} "
-                f"{samples} gets. Calibrate on more {samples} of the kind that the service sees (--{samples}), ask "
-                "for less (--min-cosine), or leave it out (--int8-target)"
-                if quantizing.trials
-                else "INT8 gets no further on this tower. Ask for less (--min-cosine) or leave --int8 out"
-            ) from None
 
-    def _races(self, plan: GraphSpec, int8: str) -> tuple[SpeedComparison, ...]:
-        """Against the float graphs that the runtime would take in its place."""
-        tower = plan.contract.tower
-        rivals = {"fp32": plan.file} | ({"fp16": f"onnx/{tower}_model_fp16.onnx"} if self.files.options.fp16 else {})
-        files = {name: self.files.folder / file for name, file in (rivals | {INT8: int8}).items()}
-        if tower == "text":
-            return race(files, text_cases(self.files.answers))
-        return race(files, image_cases(self.observed.samples_at_once(plan.contract)))
+def _advice(base: BaseGraph, result: Int8Result) -> str:
+    """What to do where the parity gate refuses the graph."""
+    words = SAMPLE_WORDS[base.tower]
+    if not result.trials:
+        return "INT8 gets no closer on this tower; allow more with --parity-min-cosine or leave --int8 out"
+    return (
+        f"the best of {len(result.trials)} observers on {result.samples} {words} gets no closer; calibrate on more "
+        f"{words} like those of the service (--calibration-{words}), allow more with --parity-min-cosine, or leave "
+        "this graph out with --int8-device"
+    )

@@ -1,25 +1,67 @@
-"""Which observer is best for a graph: every one is tried, and the embeddings of the samples decide."""
+"""Scales for a graph: histograms over the calibration samples, then the observer whose embeddings are nearest.
+
+Which observer is best differs from checkpoint to checkpoint. So every one of them is tried on the whole graph, and the
+mean squared error of the embeddings decides.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from align_calibration.histograms import Histogram
+from align_calibration.histograms import Histogram, measure_histograms
 from align_calibration.observers import OBSERVERS, least_error_behind_swish
 from align_calibration.quant_params import QuantParams, QuantSpec
-from align_exporter.int8.calibration import Calibration
+from align_calibration.run_instrumented import Batch, run_batches
+from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.int8.fidelity import embedding_error
+from align_runtime.console import Progress
+from align_runtime.errors import BuildError
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Samples, and what is needed to run graphs on them.
+
+    Attributes:
+        samples: inputs by name, one sample each; empty for a graph that needs no scales.
+        folder: as in `align_calibration.run_instrumented.run_batches`.
+        cache: cached statistics, so that a killed export resumes; None for no cache.
+    """
+
+    samples: Sequence[Batch]
+    folder: Path
+    cache: StatisticsCache | None
+    progress: Progress
+
+    def histograms(self, model: ir.Model, tensors: Sequence[str]) -> Mapping[str, Histogram]:
+        """Histograms of the `tensors` of `model` over the samples.
+
+        Raises:
+            BuildError: a tensor is not finite on the samples.
+        """
+        try:
+            return measure_histograms(model, tensors, self.samples, self.folder, self.cache, self.progress)
+        except ValueError as error:
+            raise BuildError(f"INT8 cannot be calibrated: {error}; are these trained weights?") from None
+
+    def embeddings(self, model: ir.Model, title: str) -> NDArray[np.float64]:
+        """The embeddings that `model` gives for the samples, (samples, dim)."""
+        bar = self.progress.track(title, self.samples, len(self.samples))
+        return np.concatenate(list(run_batches(model, bar, self.folder))).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class ObserverTrial:
-    """An observer and what it does to the embeddings.
+    """An observer that was tried on a graph.
 
     Attributes:
-        scheme: the observer's name.
+        scheme: its name.
         error: `embedding_error` over the samples.
     """
 
@@ -29,29 +71,29 @@ class ObserverTrial:
 
 @dataclass(frozen=True)
 class QuantizationMethod:
-    """How graphs are quantised for a target.
+    """How graphs are quantized for a target.
 
     Attributes:
-        grid: the numbers of activations.
+        spec: the integers of activations.
         operators: those that compute in INT8.
         tensors: names of the activations that need a scale.
-        apply: quantises a float32 graph in place, with a scale for each of them, but for the named parts (see
+        apply: quantizes a float32 graph in place, with a scale for each of these tensors, but for the named parts (see
             `align_exporter.int8.units`).
     """
 
-    grid: QuantSpec
+    spec: QuantSpec
     operators: Callable[[ir.Graph], Sequence[ir.Node]]
     tensors: Callable[[ir.Graph], list[str]]
     apply: Callable[[ir.Model, Mapping[str, QuantParams], Collection[str]], object]
 
     def applied(self, model: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str] = ()) -> ir.Model:
-        """A quantised copy of `model`."""
+        """A quantized copy of `model`."""
         copy = model.clone()
         self.apply(copy, scales, kept)
         return copy
 
 
-def best_scales(
+def choose_scales(
     model: ir.Model, method: QuantizationMethod, calibration: Calibration
 ) -> tuple[Mapping[str, QuantParams], tuple[ObserverTrial, ...]]:
     """Scales for `model`, and all trials, the best first; nothing where no tensor needs a scale.
@@ -70,16 +112,16 @@ def best_scales(
     exact = calibration.embeddings(model, "calibration: float embeddings")
     scales, trials = {}, []
     for number, name in enumerate(OBSERVERS, start=1):
-        scales[name] = _scales(histograms, name, method.grid, swished)
+        scales[name] = _scales(histograms, name, method.spec, swished)
         quantized = method.applied(model, scales[name])
-        actual = calibration.embeddings(quantized, f"calibration: trial {number} of {len(OBSERVERS)}, {name}")
+        actual = calibration.embeddings(quantized, f"calibration: observer {number} of {len(OBSERVERS)}, {name}")
         trials.append(ObserverTrial(name, embedding_error(actual, exact)))
     trials.sort(key=lambda trial: trial.error)
     return scales[trials[0].scheme], tuple(trials)
 
 
 def swish_inputs(graph: ir.Graph) -> set[str]:
-    """Names of the tensors that nothing but a swish reads: Mul(x, Sigmoid(x))."""
+    """Names of the tensors that only a swish reads: Mul(x, Sigmoid(x))."""
     return {
         value.name or ""
         for node in graph
@@ -89,10 +131,10 @@ def swish_inputs(graph: ir.Graph) -> set[str]:
 
 
 def _scales(
-    histograms: Mapping[str, Histogram], observer: str, grid: QuantSpec, swished: Collection[str]
+    histograms: Mapping[str, Histogram], observer: str, spec: QuantSpec, swished: Collection[str]
 ) -> dict[str, QuantParams]:
-    """For what a swish reads, the error behind it counts, whatever the observer of the others."""
+    """For the input of a swish, the error after the swish counts, whatever the observer of the other tensors."""
     return {
-        name: (least_error_behind_swish if name in swished else OBSERVERS[observer])(histogram, grid)
+        name: (least_error_behind_swish if name in swished else OBSERVERS[observer])(histogram, spec)
         for name, histogram in histograms.items()
     }

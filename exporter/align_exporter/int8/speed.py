@@ -1,11 +1,11 @@
-"""Whether an INT8 graph is faster than the float graphs of its tower on this machine: slower INT8 helps nobody."""
+"""How fast an INT8 graph for CPUs is beside the float graphs of its tower on the build machine."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from align_bench.interleaved import speedup, time_interleaved
 from align_runtime.backends import Runner, open_runner
 from align_runtime.errors import BuildError
 from align_runtime.golden import Golden
 
-ROUNDS = 8  # even, for in every second round the contestants run in the opposite order
+ROUNDS = 8
 INT8 = "int8"
 TEXT_BATCH = 32
 IMAGE_BATCHES = (1, 8)
@@ -26,64 +27,54 @@ Inputs = Sequence[Mapping[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """Contestants that took turns on the same inputs.
+    """Interleaved A/B timing of an INT8 graph and float graphs on the same inputs.
 
     Attributes:
-        case: what they ran, e.g. ``"batch 8"``.
-        seconds: of every round by variant; each contestant's second run at its turn.
+        case: the inputs, e.g. ``"batch 8"``.
+        seconds: of every round, by variant.
     """
 
     case: str
     seconds: Mapping[str, tuple[float, ...]]
 
     @property
-    def rival(self) -> str:
+    def baseline(self) -> str:
         """The fastest float variant, by the median."""
         return min((name for name in self.seconds if name != INT8), key=lambda name: median(self.seconds[name]))
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as its rival INT8 is: the median over pairs of rounds, each fair to both."""
-        before, after = self.seconds[self.rival], self.seconds[INT8]
-        return median(sum(before[start : start + 2]) / sum(after[start : start + 2]) for start in range(0, ROUNDS, 2))
+        """How many times as fast as its baseline INT8 is: the median over pairs of rounds."""
+        return speedup(self.seconds[self.baseline], self.seconds[INT8])
 
 
-def race(files: Mapping[str, Path], cases: Mapping[str, Inputs]) -> tuple[SpeedComparison, ...]:
-    """Runs the graphs in `files`, by variant, one of them `INT8`, on all `cases`, with all cores."""
+def compare_speed(
+    candidate: Path, baselines: Mapping[str, Path], cases: Mapping[str, Inputs]
+) -> tuple[SpeedComparison, ...]:
+    """Times the INT8 graph in `candidate` and the float graphs in `baselines`, by variant, on all `cases`, with all
+    cores."""
     with ExitStack() as stack:
-        runners = {name: stack.enter_context(closing(open_runner(file, "cpu", None))) for name, file in files.items()}
-        races = []
-        for case, inputs in cases.items():
-            seconds: dict[str, list[float]] = {name: [] for name in files}
-            for turn in range(ROUNDS):
-                for name in list(files)[:: -1 if turn % 2 else 1]:
-                    # The first run waits for the threads of the session before, which spin on and take up to three
-                    # times as long of it on two cores; the second one counts.
-                    _run(runners[name], inputs)
-                    start = time.perf_counter()
-                    _run(runners[name], inputs)
-                    seconds[name].append(time.perf_counter() - start)
-            races.append(SpeedComparison(case, {name: tuple(values) for name, values in seconds.items()}))
-    return tuple(races)
-
-
-def _run(runner: Runner, inputs: Inputs) -> None:
-    for batch in inputs:
-        runner.run(batch)
-
-
-def check_faster(subject: str, races: Iterable[SpeedComparison]) -> None:
-    """Raises BuildError unless INT8 won every race."""
-    lost = [race for race in races if not race.speedup > 1]
-    if lost:
-        cases = ", ".join(f"{race.speedup:.2f} times as fast as {race.rival} ({race.case})" for race in lost)
-        raise BuildError(
-            f"{subject} is {cases} on this machine; leave --int8 out, or keep the graph all the same with --keep-slower"
+        runners = {
+            name: stack.enter_context(closing(open_runner(file, "cpu", None)))
+            for name, file in {**baselines, INT8: candidate}.items()
+        }
+        return tuple(
+            SpeedComparison(case, time_interleaved(_calls(runners, inputs), ROUNDS)) for case, inputs in cases.items()
         )
 
 
-def text_cases(answers: Golden) -> dict[str, Inputs]:
-    """The sample captions as `align_runtime.Model` batches them: sorted by length."""
+def check_faster(subject: str, comparisons: Iterable[SpeedComparison]) -> None:
+    """Raises BuildError unless INT8 is faster than its baseline in every comparison."""
+    slower = [comparison for comparison in comparisons if not comparison.speedup > 1]
+    if slower:
+        cases = ", ".join(f"{entry.speedup:.2f} × as fast as {entry.baseline} ({entry.case})" for entry in slower)
+        raise BuildError(
+            f"{subject} is {cases} on this machine; leave --int8 out, or drop --require-faster to keep the graph"
+        )
+
+
+def caption_cases(answers: Golden) -> dict[str, Inputs]:
+    """The built-in captions as `align_runtime.Model` batches them: sorted by length."""
     lengths = answers.attention_mask.sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     batches = []
@@ -103,3 +94,12 @@ def image_cases(images: Mapping[str, NDArray[Any]]) -> dict[str, Inputs]:
     """One image and eight, from `images`, the inputs of a graph with at least one row, which are repeated."""
     (name, rows), *_ = images.items()
     return {f"batch {count}": [{name: rows[np.arange(count) % len(rows)]}] for count in IMAGE_BATCHES}
+
+
+def _calls(runners: Mapping[str, Runner], inputs: Inputs) -> dict[str, Callable[[], object]]:
+    return {name: partial(_run_all, runner, inputs) for name, runner in runners.items()}
+
+
+def _run_all(runner: Runner, inputs: Inputs) -> None:
+    for batch in inputs:
+        runner.run(batch)

@@ -10,7 +10,7 @@ from align_exporter.int8.speed import INT8
 from align_exporter.report import figures
 from align_exporter.report.record import GraphRecord
 from align_exporter.report.target_chart import target_curve
-from align_runtime.graph_entry import FASTER, NOT_MEASURED, SAMPLE_WORDS, Quantization
+from align_runtime.graph_entry import SAMPLE_WORDS, Quantization
 
 SHOWN_PARTS = 3  # the others are folded away
 CAPTION = "Every dot is a graph that was tried; the filled one was taken."
@@ -53,15 +53,15 @@ def _target(record: GraphRecord) -> list[Markup]:
         (
             str(len(point.kept)),
             figures.share(point.share, 1.0),
-            figures.cosine(point.accuracy.cosine),
-            figures.share(point.accuracy.agreement, 1.0),
+            figures.cosine(point.fidelity.cosine),
+            figures.share(point.fidelity.agreement, 1.0),
         )
         for point in points
     ]
     caption = f"Graphs that were tried for the target, {target}, on held-out samples; the first was taken"
     headings = ["Parts in float", "MACs in INT8", "Cosine", "Same decisions"]
     curves = [
-        (name, [getattr(point.accuracy, name) for point in points], getattr(target, name))
+        (name, [getattr(point.fidelity, name) for point in points], getattr(target, name))
         for name in ("cosine", "agreement")
     ]
     return [
@@ -71,19 +71,18 @@ def _target(record: GraphRecord) -> list[Markup]:
 
 
 def _speed(record: GraphRecord, found: Quantization) -> Markup:
-    if found.speed == NOT_MEASURED:
+    if found.speedup is None:
         told = f"Speed not measured: made for {record.graph.target}, which did not take part in the build."
         return element("p", told)
     rows = [
         (
             race.case,
-            race.rival,
-            *(figures.milliseconds(median(race.seconds[name])) for name in (race.rival, INT8)),
+            race.baseline,
+            *(figures.milliseconds(median(race.seconds[name])) for name in (race.baseline, INT8)),
             f"{race.speedup:.2f} ×",
         )
         for race in record.races
     ]
-    demanded = "it had to be faster" if found.speed == FASTER else "kept whatever its speed (--keep-slower)"
-    caption = f"Against the fastest float graph on this machine, in turns, medians; {demanded}"
+    caption = "Against the fastest float graph on this machine, in turns, medians"
     headings = ["Input", "Float graph", "Its time", "INT8", "Times as fast"]
     return table(caption, headings, rows, numbers=(2, 3, 4))

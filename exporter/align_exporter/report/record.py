@@ -102,7 +102,7 @@ class GraphRecord:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        races = [asdict(race) | {"rival": race.rival, "speedup": race.speedup} for race in self.races]
+        races = [asdict(race) | {"baseline": race.baseline, "speedup": race.speedup} for race in self.races]
         return asdict(self) | {"graph": self.graph.to_json(), "passed": self.failure is None, "races": races}
 
 

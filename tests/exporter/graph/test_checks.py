@@ -10,11 +10,11 @@ import torch
 
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.contract import text_contract
-from align_exporter.graph.files import write_graph
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import text_steps
 from align_exporter.graph.towers import TextTower
 from align_exporter.graph.trace import trace
+from align_exporter.pipeline import write_graph
 from align_reference.config import AlignConfig
 from align_runtime import BuildError
 from align_runtime.backends import open_runner
@@ -37,7 +37,7 @@ def test_an_activation_with_tanh_is_no_pooler(activation: str, opset: int, count
     if count:
         with pytest.raises(BuildError, match="the text graph holds 2 Tanh where 0 were expected"):
             check_operators(graph, contract, PLAIN)  # no activation accounts for them
-    write_graph(graph, contract, file)
+    write_graph(graph, "text", file)
     check_file(file, contract, opset, None)
     ids, mask = token_batch(model.config, 3, 9)
     found = open_runner(file, "cpu", 1).run({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})

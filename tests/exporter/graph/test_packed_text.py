@@ -20,7 +20,7 @@ from align_exporter.graph.packed_text import PackedTextTower, pack
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import text_steps
 from align_exporter.graph.trace import trace
-from align_exporter.pipeline import build
+from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
 from align_reference.source import resolve
@@ -49,7 +49,7 @@ MASKS: dict[str, list[list[int]]] = {
 def bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "bundle"
     source, options = resolve(str(small_checkpoint)), ExportOptions()
-    build(source, provenance(source, options), folder, options, Progress(quiet=True))
+    build_bundle(source, provenance(source, options), folder, options, Progress(quiet=True))
     return folder
 
 

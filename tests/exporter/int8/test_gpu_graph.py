@@ -15,7 +15,7 @@ from align_calibration.quant_params import QuantParams
 from align_exporter.fp16.emulate import rounded
 from align_exporter.graph.passes import run_steps
 from align_exporter.graph.passes.order import CLEAN_UP
-from align_exporter.int8.quantize import FOR_GPU
+from align_exporter.int8.build import FOR_TENSORRT
 from align_exporter.int8.units import unit_macs, unit_of
 from align_exporter.trt_lint import check_tensorrt, findings
 from align_exporter.trt_lint.finding import is_quantized
@@ -23,7 +23,7 @@ from align_runtime import Bundle, ConfigurationError, ParityError, golden
 from align_runtime.backends import open_runner
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
-from align_runtime.graph_entry import NOT_MEASURED, Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.parity import Parity, compare
 
 TOWERS = ("vision", "text")
@@ -48,7 +48,7 @@ def test_the_graph_is_beside_the_one_for_cpus_with_the_contract_of_fp32(bundle: 
     assert (graph.variant, graph.data, graph.islands) == ("int8", None, ())
     assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
     assert graph.quantization is not None
-    assert graph.quantization.speed == NOT_MEASURED
+    assert graph.quantization.speedup is None
     assert graph.quantization.samples == (128 if tower == "vision" else len(golden.read(bundle).texts))
 
 
@@ -89,11 +89,11 @@ def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str)
 def test_no_rule_is_broken_whichever_part_stays_float(bundle: Bundle) -> None:
     """The first block of a stage ends in a bare convolution, which is the shortcut of the next."""
     model = ir.load(bundle.folder / "onnx" / "vision_model.onnx")
-    scales = dict.fromkeys(FOR_GPU.tensors(model.graph), QuantParams(1.0, 0, "int8"))
-    parts = list(unit_macs(FOR_GPU.operators(model.graph)))
+    scales = dict.fromkeys(FOR_TENSORRT.tensors(model.graph), QuantParams(1.0, 0, "int8"))
+    parts = list(unit_macs(FOR_TENSORRT.operators(model.graph)))
     assert len(parts) == 18
     for part in parts:
-        quantized = FOR_GPU.applied(model, scales, [part])
+        quantized = FOR_TENSORRT.applied(model, scales, [part])
         run_steps(quantized, CLEAN_UP)
         found = [finding for finding in findings(quantized) if finding.rule != "noted types"]
         assert found == [], part
@@ -114,7 +114,7 @@ def test_verify_and_inspect_say_what_was_not_measured(bundle: Bundle, capsys: py
     assert "made for cpu" not in printed
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
-    assert "onnx/vision_model_int8.onnx: scales by the observer 'percentile" in printed
+    assert "onnx/vision_model_int8.onnx: activation ranges by the observer 'percentile" in printed
     assert "on 128 images; speed not measured" in printed
     assert "captions; speed not measured" in printed
 

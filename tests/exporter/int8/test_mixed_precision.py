@@ -1,4 +1,4 @@
-"""Parts that stay float so that a target is met, where it is known what each of them costs."""
+"""Parts that stay float for a target, on a graph where it is known what quantizing each of them costs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pytest
 
 from align_calibration.quant_params import QuantParams
 from align_calibration.run_instrumented import Batch
-from align_exporter.int8.calibrate import QuantizationMethod
-from align_exporter.int8.calibration import Calibration
+from align_exporter.int8.build import FOR_CPU
+from align_exporter.int8.calibrate import Calibration, QuantizationMethod
 from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
 from align_exporter.int8.fidelity import FidelityTarget
-from align_exporter.int8.mixed_precision import Candidate, Finished, MixedPrecisionGoal, meet
-from align_exporter.int8.quantize import FOR_CPU
+from align_exporter.int8.mixed_precision import Candidate, Emulated, MixedPrecisionGoal, meet_target
 from align_exporter.int8.units import unit_macs, unit_of
 from align_runtime import BuildError
 from align_runtime.console import Progress
@@ -42,7 +41,7 @@ g (float[batch, {WIDTH}] x, float[1] zero) => (float[batch, {WIDTH}] y)
 
 
 def model() -> ir.Model:
-    """Four rotations one behind the other."""
+    """Four rotations in a row."""
     generator = np.random.default_rng(0)
     found = typed(GRAPH)
     for part in PARTS:
@@ -52,7 +51,7 @@ def model() -> ir.Model:
 
 
 def spoiling(damage: Mapping[str, float]) -> QuantizationMethod:
-    """INT8 that gets the weights of some parts wrong by so much of their size."""
+    """INT8 that disturbs the weights of some parts, by `damage` relative to their size."""
 
     def apply(graph: ir.Model, _: Mapping[str, QuantParams], kept: Collection[str]) -> None:
         quantize_per_token(graph, kept)
@@ -76,77 +75,77 @@ def calibration(tmp_path: Path) -> Calibration:
 
 
 def tried(
-    calibration: Calibration, target: FidelityTarget, damage: Mapping[str, float], finished: Finished | None = None
+    calibration: Calibration, target: FidelityTarget, damage: Mapping[str, float], emulated: Emulated | None = None
 ) -> tuple[Candidate, ...]:
     others = np.eye(WIDTH, dtype=np.float32)
     goal = MixedPrecisionGoal(target, replace(calibration, samples=samples(3)), others, tokens=8)
     method = spoiling(damage)
-    return meet(goal, model(), method, finished or partial(method.applied, model()), {}, calibration)
+    return meet_target(goal, model(), method, emulated or partial(method.applied, model()), {}, calibration)
 
 
 def test_the_parts_that_cost_most_stay_float_and_no_more(calibration: Calibration, tmp_path: Path) -> None:
-    points = tried(calibration, FidelityTarget(cosine=0.999), {"second": 0.5, "fourth": 0.3})
-    assert set(points[0].kept) == {"second", "fourth"}
-    assert points[0].share == pytest.approx(0.5)
-    assert points[0].accuracy.cosine > 0.999
-    one = next(point for point in points if len(point.kept) == 1)
+    candidates = tried(calibration, FidelityTarget(cosine=0.999), {"second": 0.5, "fourth": 0.3})
+    assert set(candidates[0].kept) == {"second", "fourth"}
+    assert candidates[0].share == pytest.approx(0.5)
+    assert candidates[0].fidelity.cosine > 0.999
+    one = next(candidate for candidate in candidates if len(candidate.kept) == 1)
     assert one.kept == ("second",)
-    assert one.accuracy.cosine < 0.999
-    assert [point.share for point in points[1:]] == sorted(point.share for point in points[1:])
+    assert one.fidelity.cosine < 0.999
+    assert [candidate.share for candidate in candidates[1:]] == sorted(candidate.share for candidate in candidates[1:])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_between_is_met_with_one_part(calibration: Calibration) -> None:
     damage = {"second": 0.5, "fourth": 0.3}
-    both, one, none = sorted(tried(calibration, FidelityTarget(cosine=0.999), damage), key=lambda point: point.share)
-    between = (one.accuracy.cosine + none.accuracy.cosine) / 2
-    points = tried(calibration, FidelityTarget(cosine=between), damage)
-    assert both.accuracy.cosine > one.accuracy.cosine > none.accuracy.cosine
-    assert points[0].kept == ("second",)
-    assert points[0].share == pytest.approx(0.75)
+    both, one, none = sorted(
+        tried(calibration, FidelityTarget(cosine=0.999), damage), key=lambda candidate: candidate.share
+    )
+    between = (one.fidelity.cosine + none.fidelity.cosine) / 2
+    candidates = tried(calibration, FidelityTarget(cosine=between), damage)
+    assert both.fidelity.cosine > one.fidelity.cosine > none.fidelity.cosine
+    assert candidates[0].kept == ("second",)
+    assert candidates[0].share == pytest.approx(0.75)
 
 
-def test_a_target_that_is_met_from_the_start_leaves_everything_in_int8(calibration: Calibration) -> None:
-    (point,) = tried(calibration, FidelityTarget(cosine=0.999, agreement=0.9), {})
-    assert point.kept == ()
-    assert point.share == 1
+def test_a_target_reached_at_once_keeps_nothing_float(calibration: Calibration) -> None:
+    (candidate,) = tried(calibration, FidelityTarget(cosine=0.999, agreement=0.9), {})
+    assert candidate.kept == ()
+    assert candidate.share == 1
 
 
-def test_decisions_can_be_the_target(calibration: Calibration) -> None:
-    points = tried(calibration, FidelityTarget(agreement=0.95), {"third": 0.5})
-    assert points[0].kept == ("third",)
-    assert next(point for point in points if not point.kept).accuracy.agreement < 0.95
+def test_top_1_agreement_can_be_the_target(calibration: Calibration) -> None:
+    candidates = tried(calibration, FidelityTarget(agreement=0.95), {"third": 0.5})
+    assert candidates[0].kept == ("third",)
+    assert next(candidate for candidate in candidates if not candidate.kept).fidelity.agreement < 0.95
 
 
-def test_a_target_that_is_missed_says_how_far_it_got(calibration: Calibration, tmp_path: Path) -> None:
+def test_a_missed_target_reports_the_best_candidate(calibration: Calibration, tmp_path: Path) -> None:
     damage = dict.fromkeys(PARTS, 0.5)
     with pytest.raises(BuildError) as caught:
         tried(calibration, FidelityTarget(cosine=0.9999), damage)
     message = str(caught.value)
-    assert message.startswith(
-        "the target, cosine 0.9999, cannot be met with 50 % of the MACs in INT8. It got as far as"
-    )
-    assert "on 40 held-out samples, with 50.0 % in INT8 and 2 parts in float" in message
+    assert "cosine 0.9999" in message
+    assert "40 held-out samples, with 50.0 % in INT8 and 2 parts in float" in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_how_far_it_got_is_told_of_what_was_asked(calibration: Calibration) -> None:
-    """Parts in float bring the cosine up and, in this graph, decisions down."""
+def test_the_best_candidate_is_the_best_at_what_was_asked(calibration: Calibration) -> None:
+    """In this graph, parts in float raise the cosine and lower the agreement."""
 
-    def finished(_: object, kept: Collection[str]) -> ir.Model:
+    def emulated(_: object, kept: Collection[str]) -> ir.Model:
         return spoiling(dict.fromkeys(kept, 3.0) or {"first": 1.0}).applied(model(), {})
 
     with pytest.raises(BuildError, match=r"with 100 % in INT8 and 0 parts in float"):
-        tried(calibration, FidelityTarget(agreement=0.99), dict.fromkeys(PARTS, 0.5), finished)
+        tried(calibration, FidelityTarget(agreement=0.99), dict.fromkeys(PARTS, 0.5), emulated)
 
 
-def test_what_becomes_of_the_graph_afterwards_counts(calibration: Calibration) -> None:
-    """A part that INT8 alone does not need in float."""
+def test_the_emulated_graph_decides(calibration: Calibration) -> None:
+    """The second part has to stay float only because of what FP16 adds."""
     damage = {"second": 0.5, "fourth": 0.05}
     later = spoiling({"second": 0.5, "fourth": 0.3})
     assert tried(calibration, FidelityTarget(cosine=0.995), damage)[0].kept == ("second",)
-    points = tried(calibration, FidelityTarget(cosine=0.995), damage, partial(later.applied, model()))
-    assert points[0].kept == ("second", "fourth")
+    candidates = tried(calibration, FidelityTarget(cosine=0.995), damage, partial(later.applied, model()))
+    assert candidates[0].kept == ("second", "fourth")
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,7 +170,7 @@ def test_the_part_of_an_operator(name: str, part: str) -> None:
 
 
 def test_macs_of_parts(tiny_bundle: Path) -> None:
-    """Together they are those of the manifest, but for attention's products."""
+    """Their sum is that of the manifest, without attention's products of activations."""
     vision = ir.load(tiny_bundle / "onnx" / "vision_model.onnx")
     assert sum(unit_macs(FOR_CPU["vision"].operators(vision.graph)).values()) == 11_906_496
     text = unit_macs(dense_nodes(ir.load(tiny_bundle / "onnx" / "text_model_cpu.onnx").graph))
