@@ -19,14 +19,14 @@ from align_exporter.export_options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
 from align_runtime.bundle import Bundle, check_destination
 from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
-from align_runtime.console import Progress, add_output_options, run
+from align_runtime.console import CommandParser, Progress, add_output_options, run
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.manifest import Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 a gate failed, 2 a wrong call or input. No bundle unless 0."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-export",
         description="Turn an ALIGN checkpoint into a bundle: a text and a vision ONNX graph, proven equal to the "
         "PyTorch reference, with preprocessing and tokenizer frozen beside them.",
@@ -58,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_engine_options(parser)
     parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-export", lambda: _export(options))
+    return run(parser, arguments, _export)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -291,8 +291,13 @@ def test_classify_says_what_is_wrong(
     assert printed.count("\n") == 1
 
 
-def test_a_wrong_call_is_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        classify.main([])
-    assert caught.value.code == 2
-    assert "usage: align-classify" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "name"), [(classify, "align-classify"), (inspect, "align-inspect"), (verify, "align-verify")]
+)
+def test_a_wrong_call_is_one_line(command: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{name}: error: the following arguments are required: BUNDLE")
+    assert printed.err.endswith(f"; see {name} --help\n")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""

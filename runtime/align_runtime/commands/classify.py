@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.console import add_device_options, add_output_options, run, table
+from align_runtime.console import CommandParser, add_device_options, add_output_options, run, table
 from align_runtime.errors import ConfigurationError
 from align_runtime.model import load
 from align_runtime.similarity import DEFAULT_TEMPLATE
@@ -18,7 +18,7 @@ from align_runtime.similarity import DEFAULT_TEMPLATE
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 2 a wrong call or input that cannot be read."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-classify", description="Tell which of some labels fits a image best (zero-shot classification)."
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
@@ -31,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
     add_device_options(parser)
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-classify", lambda: _classify(options))
+    return run(parser, arguments, _classify)
 
 
 def _classify(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
-from align_runtime.console import add_output_options, run, table
+from align_runtime.console import CommandParser, add_output_options, run, table
 from align_runtime.engines import engines_of
 from align_runtime.graph_entry import ANY_SPEED, FASTER, NOT_MEASURED, SAMPLE_WORDS, Graph, Quantization
 from align_runtime.manifest import Manifest
@@ -22,15 +22,14 @@ SPEED_WORDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 2 a wrong call or a damaged bundle."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-inspect",
         description="Print what a bundle holds: where it came from, its graphs, their sizes, the types that they "
         "compute in and their parity, measured when it was built. Nothing is run (align-verify runs the self-test).",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-inspect", lambda: _inspect(options))
+    return run(parser, arguments, _inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from align_runtime import golden
 from align_runtime.backends import resolve_device
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress, add_device_options, add_output_options, run, table
+from align_runtime.console import CommandParser, Progress, add_device_options, add_output_options, run, table
 from align_runtime.graph_entry import targets_on
 from align_runtime.precision import describe
 from align_runtime.selftest import GraphCheck, check_graph, check_inputs
@@ -18,7 +18,7 @@ from align_runtime.selftest import GraphCheck, check_graph, check_inputs
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 all well, 1 a check failed, 2 a wrong call or a damaged bundle."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-verify",
         description="Check a bundle: every file's hash, the types that its graphs compute in, and its golden inputs "
         "through its own preprocessing, tokenizer and graphs against the embeddings of the PyTorch reference.",
@@ -26,8 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     add_device_options(parser)
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-verify", lambda: _verify(options))
+    return run(parser, arguments, _verify)
 
 
 def _verify(options: argparse.Namespace) -> int:
