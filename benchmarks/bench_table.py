@@ -44,7 +44,7 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, ours, other, aim, title in AIMS:
         found = compare_paired(cases[name][other], cases[name][ours])
-        doubt = " (within the noise)" if found.refusal else ""
+        doubt = " (within the noise)" if found.within_noise else ""
         interval = f"{found.low:.3f} … {found.high:.3f}"
         rows.append((title, OTHERS[other], f"{found.ratio:.3f}{doubt}", interval, f"≥ {aim:g}"))
     for key, title, aim in START_AIMS:

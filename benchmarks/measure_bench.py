@@ -30,13 +30,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
-from align_bench.contest import take_turns
-from align_bench.fresh_process import measure_start
+from align_bench.interleaved import time_interleaved
 from align_bench.machine import describe
-from align_bench.peers import Contestant, PeerRequest, open_openvino, open_openvino_bf16
+from align_bench.measure import measure_start
+from align_bench.peers import EmbedCall, PeerRequest, open_openvino, open_openvino_bf16
 from align_bench.record import Case
-from align_bench.subject import Subject, opened
-from align_bench.workload import make_images
+from align_bench.subject import Subject, make_images, opened
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build
 from align_reference.checkpoint import load_model
@@ -90,7 +89,7 @@ def pixel_cases(bundle: Bundle, plain: Path, rounds: int, threads: int) -> list[
             case = Case("vision", "fp32", "cpu", batch, "640x480", threads, threads)
             pixels = models["fp32"].pixels(make_images(batch, 640, 480))
             request = PeerRequest(bundle, case, {"pixels": pixels}, None)
-            contestants: dict[str, Contestant] = {
+            contestants: dict[str, EmbedCall] = {
                 **{name: _embed_pixels(models[name], pixels) for name in PRECISIONS},
                 "plain": run_all(runner, [{"pixel_values": np.ascontiguousarray(request.pixel_values)}]),
                 "openvino": open_openvino(request),
@@ -100,7 +99,7 @@ def pixel_cases(bundle: Bundle, plain: Path, rounds: int, threads: int) -> list[
     return cases
 
 
-def _embed_pixels(subject: Subject, pixels: NDArray[np.uint8]) -> Contestant:
+def _embed_pixels(subject: Subject, pixels: NDArray[np.uint8]) -> EmbedCall:
     return lambda: subject.model.embed_pixels(pixels)
 
 
@@ -109,7 +108,7 @@ def caption_case(bundle: Bundle, plain: Path, rounds: int, threads: int) -> dict
     texts = captions()
     runner = open_runner(plain, "cpu", threads)
     with subjects(bundle, threads) as models:
-        contestants: dict[str, Contestant] = {
+        contestants: dict[str, EmbedCall] = {
             "fp32": lambda: models["fp32"].model.embed_text(texts),
             "int8": lambda: models["int8"].model.embed_text(texts),
             "plain": run_all(runner, batches(bundle, texts)),
@@ -148,7 +147,7 @@ def _file_cases(folder: Path, checkpoint: Path, rounds: int, threads: int) -> li
     with subjects(bundle, threads) as models:
         for batch in BATCHES:
             files = make_images(batch, 640, 480)
-            contestants: dict[str, Contestant] = {
+            contestants: dict[str, EmbedCall] = {
                 **{name: _embed_images(models[name], files) for name in PRECISIONS},
                 "pipeline": lambda files=files: pipeline(files),
             }
@@ -156,7 +155,7 @@ def _file_cases(folder: Path, checkpoint: Path, rounds: int, threads: int) -> li
     return cases
 
 
-def _embed_images(subject: Subject, files: list[bytes]) -> Contestant:
+def _embed_images(subject: Subject, files: list[bytes]) -> EmbedCall:
     return lambda: subject.model.embed_images(files)
 
 
@@ -167,7 +166,7 @@ def overhead_cases(bundle: Bundle, rounds: int, threads: int) -> list[dict[str, 
         for precision, subject in models.items():
             pixels = subject.pixels(make_images(1, 640, 480))
             session = subject.parts.images.tower._whole._session
-            contestants: dict[str, Contestant] = {
+            contestants: dict[str, EmbedCall] = {
                 "session": lambda session=session, pixels=pixels: session.run(None, {"pixels": pixels})[0],
                 "ours": _embed_pixels(subject, pixels),
             }
@@ -184,8 +183,11 @@ def overhead_cases(bundle: Bundle, rounds: int, threads: int) -> list[dict[str, 
     return cases
 
 
-def race(name: str, contestants: dict[str, Contestant], rounds: int) -> dict[str, Any]:
-    seconds, differences = take_turns(contestants, rounds)
+def race(name: str, contestants: dict[str, EmbedCall], rounds: int) -> dict[str, Any]:
+    embeds = {key: call() for key, call in contestants.items()}
+    first = next(iter(embeds.values()))
+    differences = {key: float(np.abs(rows - first).max()) for key, rows in embeds.items()}
+    seconds = time_interleaved(contestants, rounds, warmup=0)
     print(name, {key: f"{1000 * float(np.median(series)):.1f} ms" for key, series in seconds.items()}, flush=True)
     return {"name": name, "seconds": seconds, "max_abs_from_first": differences}
 

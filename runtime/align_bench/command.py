@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def _plan(options: argparse.Namespace, bundle: Bundle) -> Plan:
     base = QUICK if options.quick else DEFAULT
     limit = bundle.manifest.model.max_length
     lengths = options.length or [length for length in base.lengths if length <= limit] or [limit]
-    given = {
+    several = {
         "towers": options.tower,
         "precisions": options.precision,
         "devices": options.device and [resolve_device(device) for device in options.device],
@@ -136,20 +135,18 @@ def _plan(options: argparse.Namespace, bundle: Bundle) -> Plan:
         "lengths": lengths,
         "image_sizes": options.image_size,
         "clients": options.clients,
-        "rates": options.rates if options.clients != [] else [],
+        "rates": [] if options.clients == [] else options.rates,
     }
-    single = {name: getattr(options, name) for name in ("threads", "streams", "load_seconds", "starts")}
-    single["max_latency_ms"] = options.max_latency
+    changes: dict[str, Any] = {
+        name: tuple(dict.fromkeys(values)) for name, values in several.items() if values is not None
+    }
+    changes |= {name: getattr(options, name) for name in ("threads", "streams", "load_seconds", "starts")}
     effort = Effort(
         base.effort.samples if options.samples is None else options.samples,
         base.effort.seconds if options.seconds is None else options.seconds,
     )
-    return replace(
-        base,
-        effort=effort,
-        **{name: tuple(dict.fromkeys(values)) for name, values in given.items() if values is not None},
-        **{name: value for name, value in single.items() if value is not None},
-    )
+    changes |= {"effort": effort, "max_latency_ms": options.max_latency}
+    return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _print_estimate(bundle: Bundle, plan: Plan, options: argparse.Namespace, progress: Progress) -> None:
@@ -250,8 +247,9 @@ def _share(text: str) -> float:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    files: Iterable[Path] = (options.baseline, *options.candidates)
-    report = comparison.compare_records([(str(file), BenchRecord.read(file)) for file in files], options.across_machines)
+    files: list[Path] = [options.baseline, *options.candidates]
+    records = [(str(file), BenchRecord.read(file)) for file in files]
+    report = comparison.compare_records(records, options.across_machines)
     tolerance: float | None = options.fail_if_slower
     print(json.dumps(report.to_json(tolerance)) if options.json else comparison.as_text(report, tolerance))
     return 1 if tolerance is not None and report.fails(tolerance) else 0

@@ -52,8 +52,8 @@ class Timing:
     """Seconds of single calls.
 
     Attributes:
-        stages: samples by stage, in the order of the work. The last stage, `END_TO_END`, is the call of a user, in which
-            the other stages may overlap. A device without memory of its own has no copy stages.
+        stages: samples by stage, in the order of the work. The last stage, `END_TO_END`, is the call of a user, in
+            which the other stages may overlap. A device without memory of its own has no copy stages.
         warmup_runs, stable: calls before the samples, and whether their times had settled.
     """
 

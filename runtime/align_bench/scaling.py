@@ -14,9 +14,8 @@ from typing import Any
 from align_bench.machine import describe, load_average
 from align_bench.measure import identity
 from align_bench.record import MEMORY, SCALING, SCHEMA, Case
-from align_bench.subject import Subject, opened
+from align_bench.subject import Subject, TextMaker, opened
 from align_bench.timing import Effort, sample, warm_up
-from align_bench.workload import TextMaker
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress, table
 from align_runtime.errors import ConfigurationError

@@ -33,7 +33,7 @@ STAGE_TITLE = "median milliseconds per call by stage; end to end the stages over
 LOAD_TITLE = "milliseconds per input under load"
 START_TITLE = "fresh processes, medians; the largest peak memory"
 PEER_TITLE = "against peers, interleaved on the same preprocessed inputs"
-SHORT_HEADINGS = ("case", "p50", "p95", "inputs/s")
+SHORT_HEADINGS = ("case", "p50", "p95", "p99", "inputs/s")
 TIMING_HEADINGS = ("case", *PERCENTILES, "95 % interval of p50", "inputs/s", "samples")
 START_HEADINGS = ("variant", "import", "load", "first image", "first text", "peak memory")
 LOAD_HEADINGS = ("under load", *PERCENTILES, "inputs/s", "samples")
@@ -158,7 +158,7 @@ def as_text(record: BenchRecord, full: bool = False, max_latency_ms: float | Non
     """The record as text: at most `MAX_LINES` lines that end in the verdicts, or everything if `full`."""
     bound = max_latency_of(record) if max_latency_ms is None else max_latency_ms
     doubts = [f"! {warning}" for warning in warnings(record)]
-        conclusions = verdict_lines(record, bound)
+    conclusions = verdict_lines(record, bound)
     if full:
         return "\n\n".join(["\n".join(header(record)), *_full_tables(record), "\n".join([*doubts, *conclusions])])
     ending = [*doubts, *_cut(conclusions, 12)]
@@ -174,7 +174,7 @@ def as_text(record: BenchRecord, full: bool = False, max_latency_ms: float | Non
 def _short_sections(record: BenchRecord) -> list[list[str]]:
     """Latency first, then what else was measured, each as lines."""
     latency = [
-        [_title(timing), cells[0], cells[2], cells[-2]]
+        [_title(timing), cells[0], cells[2], cells[3], cells[-2]]
         for timing, cells in ((timing, _timing_cells(timing)) for timing in record.timings)
     ]
     sections = [[LATENCY_TITLE, *_lines(SHORT_HEADINGS, latency)] if latency else []]
