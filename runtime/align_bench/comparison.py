@@ -149,8 +149,8 @@ def _samples(record: BenchRecord) -> Samples:
 
 def _case_name(case: Case) -> str:
     """The case with its threads and streams: a result with other ones is another case."""
-    threads = "all" if case.threads is None else case.threads
-    return f"{case}, {threads} threads, {case.streams} streams"
+    threads = "all cores" if case.threads is None else f"{case.threads} threads"
+    return f"{case}, {threads}, {case.streams} streams"
 
 
 def _named_loads(record: BenchRecord) -> dict[str, Load]:
