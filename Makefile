@@ -54,10 +54,10 @@ benchmarks: install
 	$(MEASURE)vision
 	$(MEASURE)bench
 	$(MEASURE)profile
-	$(BIN)/align-bench build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
-	$(BIN)/align-bench scaling build/bench/bundle --json > benchmarks/results/scaling.json
+	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
+	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
-	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 --json > benchmarks/results/memory.json
+	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.

@@ -27,11 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
-from align_bench.fresh_process import measure_start
+from align_bench.measure import measure_start
 from align_bench.peers import PeerRequest, open_openvino, open_openvino_bf16
 from align_bench.record import Case
-from align_bench.subject import Subject, opened
-from align_bench.workload import make_images
+from align_bench.subject import Subject, make_images, opened
 from align_reference.checkpoint import load_model
 from align_runtime.backends import open_runner
 from align_runtime.bundle import Bundle

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from align_bench.fresh_process import measure_start
+from align_bench.measure import measure_start
 from align_runtime import Bundle
 from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import full_size_checkpoint

@@ -74,7 +74,7 @@ def steps(work: Path, checkpoint: Path) -> list[Step]:
     cases, record = work / "cases.json", work / "bench.json"
     measure = ["python", "-m", "benchmarks.gpu.measure", str(checkpoint), full, "-o", str(cases)]
     found.append(Step("against torch", measure, cases))
-    found.append(Step("bench", ["align-bench", full, "--device", "cuda", "tensorrt", "-o", str(record)], record))
+    found.append(Step("bench", ["align-bench", "run", full, "--device", "cuda", "tensorrt", "-o", str(record)], record))
     return found
 
 

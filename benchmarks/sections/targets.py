@@ -79,7 +79,7 @@ def compare(result: Mapping[str, Any], case: str, candidate: str, baseline: str)
 
 def speedup_text(comparison: Comparison) -> str:
     """The speedup, marked where it is within noise."""
-    return f"{comparison.ratio:.2f}×{' (within noise)' if comparison.refusal else ''}"
+    return f"{comparison.ratio:.2f}×{' (within noise)' if comparison.within_noise else ''}"
 
 
 def target_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:

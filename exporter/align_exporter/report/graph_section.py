@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from align_bench.page.components import code, facts, figure, more, section, table, title_of, verdict_of
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code, facts, figure, more, section, table, title_of, verdict_of
 from align_exporter.report import figures
 from align_exporter.report.charts import error_histogram
 from align_exporter.report.quantization_section import quantization

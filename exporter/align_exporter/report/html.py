@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from align_bench.page.components import code
 from align_bench.page.document import contents, document
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code
 from align_exporter.report.charts import definitions
 from align_exporter.report.graph_section import graph_sections
 from align_exporter.report.origin import check_again, phases, provenance

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from align_bench.page.components import code, facts, section, table
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code, facts, section, table
 from align_exporter.report import figures
 from align_exporter.report.charts import bar
 from align_exporter.report.record import BuildRecord

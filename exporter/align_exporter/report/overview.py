@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from align_bench.page.components import code, facts, section, table, title_of, verdict_of
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code, facts, section, table, title_of, verdict_of
 from align_exporter.report import figures
 from align_exporter.report.charts import bar, stacked_bar
 from align_exporter.report.record import BuildRecord, GraphRecord

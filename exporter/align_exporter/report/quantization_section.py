@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
+from align_bench.page.components import code, figure, more, table
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code, figure, more, table
 from align_exporter.int8.speed import INT8
 from align_exporter.report import figures
 from align_exporter.report.record import GraphRecord

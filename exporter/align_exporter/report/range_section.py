@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
+from align_bench.page.components import code, figure, section, table
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code, figure, section, table
 from align_calibration.ranges import TensorRange
 from align_exporter.report import figures
 from align_exporter.report.range_chart import FP16_MAX, beyond, key, range_chart, rounding

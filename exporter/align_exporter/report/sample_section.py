@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from align_bench.page.components import code, facts, table
 from align_bench.page.markup import Markup, element
-from align_bench.page.parts import code, facts, table
 from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
 
 
