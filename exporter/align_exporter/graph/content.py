@@ -109,7 +109,7 @@ class _UncountableError(ValueError):
 def _opened(graph: ir.Model | Path) -> tuple[str, ir.Model]:
     """Name and model of `graph`, for messages and for counting."""
     if isinstance(graph, ir.Model):
-        return f"the graph {graph.graph.name or 'without a name'}", graph
+        return f"the graph {graph.graph.name!r}", graph
     try:
         return graph.name, ir.load(graph)
     except OSError as error:
