@@ -40,7 +40,7 @@ from support.half_graphs import run_rounded
 RECIPES = {"nearest": (False, False), "means": (True, False), "gates": (False, True), "both": (True, True)}
 
 
-def convert_to_fp16(model: ir.Model, means: dict[str, Any] | None, gates: bool) -> ir.Model:
+def fp16_copy(model: ir.Model, means: dict[str, Any] | None, gates: bool) -> ir.Model:
     """A copy of `model` in FP16.
 
     Args:
@@ -85,7 +85,7 @@ def main() -> None:
         means = dict(measure_channel_means(model, [{"pixels": batch} for batch in one_by_one(samples)], folder))
         recipes = []
         for recipe, (keep_means, gates) in RECIPES.items():
-            half = convert_to_fp16(model, means if keep_means else None, gates)
+            half = fp16_copy(model, means if keep_means else None, gates)
             recipes.append({"recipe": recipe, **cosines(half, sets, folder)})
             print(recipes[-1], flush=True)
     write_result("fp16", {"machine": describe_machine(), "recipes": recipes})
