@@ -25,7 +25,7 @@ from align_calibration.quant_params import UINT8, QuantParams
 from align_calibration.run_instrumented import run_batches
 from align_exporter.command import main as export
 from align_exporter.int8.calibrate import Calibration, swish_inputs
-from align_exporter.int8.cpu_vision import quantize_statically, quantized_tensors
+from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_tensors
 from align_exporter.int8.fidelity import embedding_error
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
@@ -98,7 +98,7 @@ class Measurement:
 
     def _quantized(self, model: ir.Model, scales: Scales) -> ir.Model:
         quantized = model.clone()
-        quantize_statically(quantized, scales)
+        quantize_vision_for_cpu(quantized, scales)
         return quantized
 
     def _weights_only(self, quantized: ir.Model) -> ir.Model:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from align_calibration.channel_means import measure_channel_means
 from align_exporter.builtin_samples import images, one_by_one
-from align_exporter.checkpoint.loading import read_checkpoint
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.rules import rules, undiluted_gates
+from align_exporter.checkpoint.read_checkpoint import read_checkpoint
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.rules import float32_by_rule, squeeze_excite_without_residual
 from align_exporter.fp16.weight_rounding import round_weights
-from align_exporter.graph.passes import run_steps
+from align_exporter.graph.passes.order import run_steps
 from align_exporter.graph.specs import graph_specs
 from align_exporter.graph.trace import trace
 from align_reference.model import unit_length
@@ -34,7 +34,7 @@ from align_runtime.images import preprocess
 from align_runtime.parity import compare
 from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import crops, full_size_checkpoint
-from support.half_graphs import run_rounded
+from support.fp16_emulation import run_emulated
 
 # Name → whether weights are rounded so that channels keep their means, whether undiluted gates stay in FP32.
 RECIPES = {"nearest": (False, False), "means": (True, False), "gates": (False, True), "both": (True, True)}
@@ -48,10 +48,14 @@ def fp16_copy(model: ir.Model, means: dict[str, Any] | None, gates: bool) -> ir.
         gates: whether squeeze-excite stays in FP32 where no residual follows.
     """
     half = model.clone()
-    float32 = rules(half.graph) if gates else rules(half.graph) - undiluted_gates(half.graph)
+    float32 = (
+        float32_by_rule(half.graph)
+        if gates
+        else float32_by_rule(half.graph) - squeeze_excite_without_residual(half.graph)
+    )
     if means is not None:
         round_weights(half, means, float32)
-    convert(half, float32)
+    convert_to_fp16(half, float32)
     return half
 
 
@@ -61,7 +65,7 @@ def cosines(
     """Parity of the emulated graph on every set: a name, pixels, and the reference's embeddings."""
     result = {}
     for name, pixels, expected in sets:
-        actual = run_rounded(half, {"pixels": pixels}, folder, batch=1)
+        actual = run_emulated(half, {"pixels": pixels}, folder, batch=1)
         parity = compare(actual, expected, [str(index) for index in range(len(pixels))])
         result[name] = {"min_cosine": parity.min_cosine, "min_centred_cosine": parity.min_centred_cosine}
     return result

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from align_calibration.ranges import TensorRange, measure_ranges
 from align_exporter.calibration_inputs import CalibrationInputs
-from align_exporter.checkpoint.loading import Checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.specs import GraphSpec
 from align_exporter.int8.calibrate import ObserverTrial

@@ -26,13 +26,12 @@ from align_exporter import builtin_samples, parity_gate
 from align_exporter.build_record import build_record
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
 from align_exporter.calibration_inputs import CalibrationInputs
-from align_exporter.checkpoint.loading import Checkpoint, read_checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
 from align_exporter.engine.cache import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.content import checked_content
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import CLEAN_UP
+from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.graph.specs import GraphSpec, graph_specs
 from align_exporter.graph.trace import trace
 from align_exporter.int8.fusion import check_fused

@@ -11,7 +11,7 @@ import pytest
 
 from align_calibration.dataset.calibration_dataset import CalibrationDataset, choose_samples
 from align_exporter.calibration_inputs import CalibrationInputs, PixelBatches
-from align_exporter.checkpoint.loading import Checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint
 from align_exporter.graph.contract import text_contract, vision_contract
 from align_reference.config import AlignConfig
 from align_runtime import golden

@@ -20,7 +20,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.bundle_paths import REPORT_NAMES
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
-from support.half_graphs import run_rounded
+from support.fp16_emulation import run_emulated
 from support.overflowing import overflowing
 from support.sample_folders import image, images, write_files, write_zip
 
@@ -182,7 +182,7 @@ def test_a_sample_makes_an_island_that_the_built_in_ones_do_not(tiny_checkpoint:
     for name in ("with", "without"):
         for variant in ("", "_fp16"):
             model = ir.load(tmp_path / name / "onnx" / f"vision_model{variant}.onnx")
-            embeds[name + variant] = run_rounded(model, {"pixels": pixels}, tmp_path, batch=1)[0]
+            embeds[name + variant] = run_emulated(model, {"pixels": pixels}, tmp_path, batch=1)[0]
     assert embeds["with"] @ embeds["with_fp16"] > 0.999
     assert not np.isfinite(embeds["without_fp16"]).all()
 

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from align_calibration.quant_params import INT8
-from align_exporter.fp16.convert import convert
-from align_exporter.int8.constants import constant
-from align_exporter.int8.insert_qdq import quantize_signed
-from align_exporter.int8.qdq_placement import place
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.graph.ir_helpers import add_constant
+from align_exporter.int8.insert_qdq import insert_qdq
+from align_exporter.int8.qdq_placement import place_qdq
 from align_exporter.trt_lint import RULES, check_tensorrt, findings
 from align_runtime import BuildError
 from support.graphs import typed
@@ -59,8 +59,8 @@ for size in (8, 16):
 def quantized() -> ir.Model:
     model = typed(GRAPH)
     float32 = {node for node in model.graph if node.name in ("cast", "scale", "norm")}
-    scales = {name: INT8.scale(-4, 4) for name in place(model.graph).tensors}
-    convert(model, float32 | quantize_signed(model, scales, float32))
+    scales = {name: INT8.scale(-4, 4) for name in place_qdq(model.graph).tensors}
+    convert_to_fp16(model, float32 | insert_qdq(model, scales, float32))
     return model
 
 
@@ -84,8 +84,8 @@ def quantize_operand(model: ir.Model, name: str, index: int) -> None:
     reader, graph = node(model, name), model.graph
     value = reader.inputs[index]
     assert value is not None
-    step = constant(graph, f"{name}/step", np.float16(0.5))
-    zero = constant(graph, f"{name}/zero", np.int8(0))
+    step = add_constant(graph, f"{name}/step", np.float16(0.5))
+    zero = add_constant(graph, f"{name}/zero", np.int8(0))
     numbers = ir.val(f"{name}/numbers", dtype=ir.DataType.INT8, shape=value.shape)
     floats = ir.val(f"{name}/floats", dtype=value.dtype, shape=value.shape)
     pair = [
@@ -105,7 +105,7 @@ def bare_operand(model: ir.Model, name: str, index: int) -> None:
         node(model, name).replace_input_with(index, quantizer.inputs[0])
     else:
         floats = np.full(numbers.shape.numpy(), 0.25, dtype=np.float16)
-        node(model, name).replace_input_with(index, constant(model.graph, f"{name}/bare", floats))
+        node(model, name).replace_input_with(index, add_constant(model.graph, f"{name}/bare", floats))
 
 
 def set_constant(value: ir.Value | None, numbers: np.ndarray | np.generic) -> None:
@@ -183,7 +183,10 @@ def wrong_axis(model: ir.Model) -> None:
 
 def quantized_bias(model: ir.Model) -> None:
     first, graph = node(model, "first"), model.graph
-    operands = [constant(graph, "bias/numbers", np.zeros(8, np.int8)), constant(graph, "bias/step", np.float16(0.5))]
+    operands = [
+        add_constant(graph, "bias/numbers", np.zeros(8, np.int8)),
+        add_constant(graph, "bias/step", np.float16(0.5)),
+    ]
     floats = ir.val("bias/floats", dtype=ir.DataType.FLOAT16, shape=ir.Shape([8]))
     graph.insert_before(first, ir.node("DequantizeLinear", operands, outputs=[floats], name="bias/DQ"))
     first.replace_input_with(2, floats)
@@ -205,8 +208,8 @@ def quantized_gate(model: ir.Model) -> None:
     reduce, graph = node(model, "reduce"), model.graph
     quantize_operand(model, "reduce", 0)
     operands = [
-        constant(graph, "gate/numbers", np.ones((8, 8, 1, 1), np.int8)),
-        constant(graph, "gate/step", np.float16(1)),
+        add_constant(graph, "gate/numbers", np.ones((8, 8, 1, 1), np.int8)),
+        add_constant(graph, "gate/step", np.float16(1)),
     ]
     floats = ir.val("gate/floats", dtype=ir.DataType.FLOAT16, shape=ir.Shape([8, 8, 1, 1]))
     graph.insert_before(reduce, ir.node("DequantizeLinear", operands, outputs=[floats], name="gate/DQ"))

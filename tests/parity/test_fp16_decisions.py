@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import align_runtime
-from support.half_graphs import run_rounded
+from support.fp16_emulation import run_emulated
 from training.captions import LABEL_TEMPLATE, label
 from training.evaluate import EVALUATION_SEED, PER_CLASS
 from training.folder import read_folder
@@ -45,8 +45,8 @@ def test_decisions_are_those_of_fp32(
     with align_runtime.load(tiny_fp16_bundle, precision="fp16") as model:
         half = cosines(model, texts, pixels)
     graphs = {tower: ir.load(tiny_fp16_bundle / "onnx" / f"{tower}_model_fp16.onnx") for tower in ("vision", "text")}
-    images = run_rounded(graphs["vision"], {"pixels": pixels}, tmp_path, batch=64)
-    labels = run_rounded(graphs["text"], {"input_ids": ids, "attention_mask": mask}, tmp_path, batch=64)
+    images = run_emulated(graphs["vision"], {"pixels": pixels}, tmp_path, batch=64)
+    labels = run_emulated(graphs["text"], {"input_ids": ids, "attention_mask": mask}, tmp_path, batch=64)
 
     ranked = np.sort(exact, axis=1)
     clear = ranked[:, -1] - ranked[:, -2] >= MARGIN

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import align_runtime
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.emulate import emulate_fp16
 from align_runtime.bundle import inventory, write_manifest
 from support.decisions import HeldOut, agreement
 from training.folder import read_folder
@@ -41,7 +41,7 @@ def for_gpus_on_the_cpu(source: Path, folder: Path) -> Path:
     manifest = align_runtime.Bundle.open(source).manifest
     graphs = [graph for graph in manifest.graphs if (graph.variant, graph.target) == ("int8", "gpu")]
     for graph in graphs:
-        ir.save(rounded(ir.load(source / graph.file)), folder / graph.file)
+        ir.save(emulate_fp16(ir.load(source / graph.file)), folder / graph.file)
     here = tuple(replace(graph, target="any") for graph in graphs)
     write_manifest(folder, replace(manifest, graphs=here, files=inventory(folder)))
     return folder

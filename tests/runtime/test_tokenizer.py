@@ -16,7 +16,7 @@ import pytest
 import tokenizers
 from transformers import BertTokenizer
 
-from align_exporter.checkpoint.assets import read_tokenizer
+from align_exporter.checkpoint.read_checkpoint import read_tokenizer
 from align_runtime import tokenizer as module
 from align_runtime.errors import BundleError, ConfigurationError, InputError
 from align_runtime.tokenizer import Tokenizer

@@ -1,1 +1,1 @@
-"""What an export reads of a checkpoint folder: weights, preprocessing, tokenizer, and whether they fit each other."""
+"""Reads a checkpoint folder: weights, image preprocessing and tokenizer."""

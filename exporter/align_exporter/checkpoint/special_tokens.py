@@ -1,8 +1,8 @@
-"""The special and added tokens of a checkpoint, from up to four files, with the precedence of transformers 5.23.
+"""Reads the special and added tokens of a checkpoint from up to four files, with the precedence of transformers 5.23.
 
-Where ``tokenizer_config.json`` has `added_tokens_decoder`, it alone counts. Where it has not,
-``special_tokens_map.json`` comes on top of it, and ``added_tokens.json`` and the `added_tokens` of ``tokenizer.json``
-take the decoder's place.
+If ``tokenizer_config.json`` has `added_tokens_decoder`, no other file is read. Otherwise ``special_tokens_map.json``
+overrides the named tokens of ``tokenizer_config.json``, and the added tokens are those of ``added_tokens.json`` and of
+`added_tokens` in ``tokenizer.json``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """
+    """The tokens that are matched before WordPiece.
+
     Attributes:
         named: key such as ``pad_token`` → token.
-        to_add: all tokens that are matched before WordPiece, in the order in which new ones get their ids.
-        expected_ids: content → id, of the tokens for which a file gives one.
+        to_add: all of them, in the order in which new ones get their ids.
+        expected_ids: content → id, for the tokens whose id is in a file.
     """
 
     named: Mapping[str, AddedToken]
@@ -51,11 +52,11 @@ class SpecialTokens:
 
 
 def read_special_tokens(files: TokenizerFiles) -> SpecialTokens:
-    """Collects them.
+    """Collects the special and added tokens of `files`.
 
     Raises:
-        CheckpointError: a required token is null, a token is malformed, or two places contradict each other.
-        ConfigurationError: a value of another type than it must have.
+        CheckpointError: a required token is null, a token is malformed, or two entries contradict each other.
+        ConfigurationError: a value has the wrong type.
     """
     declared = _declared(files)
     named = {key: _token(value, key, special=True) for key, value in DEFAULTS.items()}
@@ -63,7 +64,7 @@ def read_special_tokens(files: TokenizerFiles) -> SpecialTokens:
         if value is not None:
             named[key] = _token(value, where, special=True)
         elif key in REQUIRED:
-            raise CheckpointError(f"{where} is null; a BERT tokenizer needs one")
+            raise CheckpointError(f"{where} is null; expected a token, BERT needs it")
         else:
             named.pop(key, None)
     extra = [AddedToken(content, special=True) for content in _extra(files)]
@@ -77,12 +78,12 @@ def read_special_tokens(files: TokenizerFiles) -> SpecialTokens:
 
 
 def _legacy(files: TokenizerFiles) -> bool:
-    """Whether files besides ``tokenizer_config.json`` count."""
+    """Whether files besides ``tokenizer_config.json`` are read."""
     return "added_tokens_decoder" not in files.config
 
 
 def _declared(files: TokenizerFiles) -> dict[str, tuple[Any, str]]:
-    """key → (value, where it stands) of the named tokens that a file gives."""
+    """key → (value, file and key) of the named tokens that are in a file."""
     found = {key: (files.config[key], f"{files.folder / CONFIG}: {key}") for key in NAMED_TOKENS if key in files.config}
     if _legacy(files):
         for key, value in files.special_tokens.items():
@@ -91,17 +92,17 @@ def _declared(files: TokenizerFiles) -> dict[str, tuple[Any, str]]:
                 found[key] = value, where
             elif key not in EXTRA_TOKENS:
                 raise CheckpointError(
-                    f"{where} is not understood; known are {', '.join((*NAMED_TOKENS, *EXTRA_TOKENS))}"
+                    f"{where} is not supported; expected one of {', '.join((*NAMED_TOKENS, *EXTRA_TOKENS))}"
                 )
     return found
 
 
 def _extra(files: TokenizerFiles) -> list[str]:
-    """The special tokens without a name. Where several places list them they must agree."""
+    """The special tokens without a name. Where several files list them, they must agree."""
     found: dict[str, list[str]] = {}
     for name, source in ((CONFIG, files.config), (SPECIAL_TOKENS, files.special_tokens if _legacy(files) else {})):
         for key in EXTRA_TOKENS:
-            if source.get(key) not in (None, {}):  # transformers 4 wrote {} for none
+            if source.get(key) not in (None, {}):  # transformers 4 wrote {} for an empty list
                 where = f"{files.folder / name}: {key}"
                 found[where] = [_text(where, value) for value in of_kind(where, source[key], list)]
     if len({tuple(tokens) for tokens in found.values()}) > 1:
@@ -112,16 +113,16 @@ def _extra(files: TokenizerFiles) -> list[str]:
 def _added(
     files: TokenizerFiles, named: Collection[str], declared: Mapping[str, tuple[Any, str]]
 ) -> dict[int, AddedToken]:
-    """id → token. Tokens in `named` are special whatever their flag says."""
+    """id → added token. Tokens in `named` are special whatever their flag is."""
     added: dict[int, AddedToken] = {}
     if not _legacy(files):
         where = f"{files.folder / CONFIG}: added_tokens_decoder"
         for key, value in of_kind(where, files.config["added_tokens_decoder"], dict).items():
             if not key.isdecimal():
-                raise CheckpointError(f"{where}: the key {key!r} is no token id")
+                raise CheckpointError(f"{where}: the key {key!r} is not a token id")
             added[int(key)] = _listed(value, f"{where}: {key}", named)
         return added
-    special = _known_as_special(files, declared)
+    special = _treated_as_special(files, declared)
     for content, identifier in files.added_tokens.items():
         where = f"{files.folder / ADDED_TOKENS}: {content!r}"
         flags = {"normalized": content not in special, "special": content in special}
@@ -133,11 +134,11 @@ def _added(
     return added
 
 
-def _known_as_special(files: TokenizerFiles, declared: Mapping[str, tuple[Any, str]]) -> set[str]:
-    """The tokens of ``added_tokens.json`` that transformers takes for special when it reads that file.
+def _treated_as_special(files: TokenizerFiles, declared: Mapping[str, tuple[Any, str]]) -> set[str]:
+    """The tokens of ``added_tokens.json`` that transformers treats as special when it reads that file.
 
-    It compares with what the other files *name* at that moment: not with the class defaults, nor with objects in
-    ``tokenizer_config.json``, nor with `additional_special_tokens` in ``special_tokens_map.json``.
+    These are the tokens named in the other files, but not the defaults of the class, not objects in
+    ``tokenizer_config.json``, and not `additional_special_tokens` in ``special_tokens_map.json``.
     """
     known = {value for value, _ in declared.values() if isinstance(value, str)}
     for key, (value, _) in declared.items():
@@ -155,15 +156,13 @@ def _listed(value: Any, where: str, named: Collection[str]) -> AddedToken:
 
 
 def _token(value: Any, where: str, special: bool) -> AddedToken:
-    """A token from a string or from an object with the fields of `AddedToken`; special if either says so."""
+    """A token from a string or from an object with the fields of `AddedToken`; special if either argument says so."""
     if isinstance(value, str):
         return AddedToken(_text(where, value), special=special)
     fields = {key: field for key, field in of_kind(where, value, dict).items() if key not in ("__type", "id")}
     content = _text(f"{where}: content", fields.pop("content", None))
     if unknown := sorted(set(fields) - set(FLAGS)):
-        raise CheckpointError(
-            f"{where}: the fields {unknown} are not understood; known are content, {', '.join(FLAGS)}"
-        )
+        raise CheckpointError(f"{where}: the fields {unknown} are not supported; expected content, {', '.join(FLAGS)}")
     flags = {key: of_kind(f"{where}: {key}", flag, bool) for key, flag in fields.items()}
     return AddedToken(content, **{**flags, "special": special or flags.get("special", False)})
 

@@ -1,4 +1,4 @@
-"""The tokenizer files of a checkpoint folder, read and checked, before anything is built from them."""
+"""Reads and checks the tokenizer files of a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ADDED_TOKENS = "added_tokens.json"
 
 CLASSES = ("BertTokenizer", "BertTokenizerFast")
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-EXTRA_TOKENS = ("extra_special_tokens", "additional_special_tokens")  # today's name and the one before
-HONOURED = (
+EXTRA_TOKENS = ("extra_special_tokens", "additional_special_tokens")  # the current name and the older one
+SUPPORTED = (
     *NAMED_TOKENS,
     *EXTRA_TOKENS,
     "added_tokens_decoder",
@@ -33,7 +33,7 @@ HONOURED = (
     "tokenizer_class",
 )
 
-# Neither transformers' ids nor ours depend on these, whatever their value.
+# Token ids do not depend on these, whatever their value.
 IGNORED = (
     *("processor_class", "name_or_path", "tokenizer_file", "vocab_file", "special_tokens_map_file", "backend"),
     *("is_local", "local_files_only", "model_input_names", "clean_up_tokenization_spaces", "chat_template", "verbose"),
@@ -41,8 +41,8 @@ IGNORED = (
     *("pad_token_type_id", "files_loaded", "transformers_version", "return_tensors", "add_bos_token", "add_eos_token"),
 )
 
-# Neutral with these values; with others the ids, or their place in the row, would be different ones.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+# Supported with these values only; with others the ids or their positions would change.
+SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
     "padding_side": ("right",),
     "truncation_side": ("right",),
     "split_special_tokens": (False,),
@@ -55,15 +55,15 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What the files of one folder say.
+    """The contents of the tokenizer files of one folder.
 
     Attributes:
-        folder: where they are.
-        config: the object of ``tokenizer_config.json``, its keys checked; empty where there is none.
+        folder: the folder.
+        config: the object in ``tokenizer_config.json``, its keys checked; empty where there is no such file.
         vocabulary: token → id, from ``tokenizer.json`` or else ``vocab.txt``.
-        tokenizer: the object of ``tokenizer.json``, or None.
-        special_tokens: the object of ``special_tokens_map.json``; empty where there is none.
-        added_tokens: the object of ``added_tokens.json``; empty where there is none.
+        tokenizer: the object in ``tokenizer.json``, or None.
+        special_tokens: the object in ``special_tokens_map.json``; empty where there is no such file.
+        added_tokens: the object in ``added_tokens.json``; empty where there is no such file.
     """
 
     folder: Path
@@ -75,12 +75,12 @@ class TokenizerFiles:
 
 
 def read_files(folder: Path) -> TokenizerFiles:
-    """Reads what is there.
+    """Reads the tokenizer files of `folder`.
 
     Raises:
-        CheckpointError: there is no vocabulary, a file is damaged or asks for something that is not supported, or
+        CheckpointError: there is no vocabulary, a file is malformed or sets something that is not supported, or
             ``vocab.txt`` contradicts ``tokenizer.json``.
-        ConfigurationError: a value of another type than it must have.
+        ConfigurationError: a value has the wrong type.
     """
     config = _optional(folder / CONFIG)
     _check_config(config, f"{folder / CONFIG}")
@@ -96,7 +96,7 @@ def read_files(folder: Path) -> TokenizerFiles:
             token = min(set(listed.items()) ^ set(vocabulary.items()), key=lambda item: (item[1], item[0]))[0]
             raise CheckpointError(
                 f"{folder}: {VOCABULARY} and {TOKENIZER} contradict each other, first at {token!r} (id "
-                f"{listed.get(token)} / {vocabulary.get(token)}); transformers would take {TOKENIZER}; delete the "
+                f"{listed.get(token)} / {vocabulary.get(token)}); transformers would use {TOKENIZER}; delete the "
                 "wrong one"
             )
         vocabulary = listed
@@ -110,46 +110,45 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _check_config(config: Mapping[str, Any], where: str) -> None:
     for key, value in config.items():
-        if key in HONOURED or key in IGNORED:
+        if key in SUPPORTED or key in IGNORED:
             continue
         if key == "auto_map":
-            raise CheckpointError(f"{where}: auto_map asks for code from the checkpoint, which is never run; remove it")
-        if key not in NEUTRAL:
-            known = ", ".join(sorted({*HONOURED, *IGNORED, *NEUTRAL}))
-            raise CheckpointError(f"{where}: the key {key!r} (value {value!r}) is not understood; known are {known}")
-        if value not in NEUTRAL[key]:
-            supported = " or ".join(repr(neutral) for neutral in NEUTRAL[key])
-            raise CheckpointError(f"{where}: {key} is {value!r}; only {supported} is supported")
+            raise CheckpointError(f"{where}: auto_map is not supported, code from a checkpoint is never run; remove it")
+        if key not in SUPPORTED_VALUES:
+            raise CheckpointError(f"{where}: the key {key!r} (value {value!r}) is not supported; remove it")
+        if value not in SUPPORTED_VALUES[key]:
+            supported = " or ".join(repr(allowed) for allowed in SUPPORTED_VALUES[key])
+            raise CheckpointError(f"{where}: {key} is {value!r}; expected {supported}")
 
 
 def _check_class(folder: Path, config: Mapping[str, Any]) -> None:
-    """The class is named in ``tokenizer_config.json``, else in ``config.json``, else it is ALIGN's, BertTokenizer."""
+    """Checks `tokenizer_class` in ``tokenizer_config.json`` or ``config.json``; the default is BertTokenizer."""
     path, name = folder / CONFIG, config.get("tokenizer_class")
     if name is None:
         path = folder / "config.json"
         name = _optional(path).get("tokenizer_class")
     if name is not None and name not in CLASSES:
-        raise CheckpointError(f"{path}: tokenizer_class is {name!r}; only {' and '.join(CLASSES)} are supported")
+        raise CheckpointError(f"{path}: tokenizer_class is {name!r}; expected {' or '.join(CLASSES)}")
 
 
 def _vocabulary_of(tokenizer: Mapping[str, Any], where: str) -> dict[str, int]:
     model = of_kind(f"{where}: model", tokenizer.get("model"), dict)
     kind = model.get("type", "WordPiece")  # old files leave the type out
     if kind != "WordPiece":
-        raise CheckpointError(f"{where} holds a {kind} model; WordPiece, BERT's, was expected")
+        raise CheckpointError(f"{where}: model.type is {kind!r}; expected 'WordPiece', which BERT uses")
     vocabulary: dict[str, int] = of_kind(f"{where}: model.vocab", model.get("vocab"), dict)
     for token, identifier in vocabulary.items():
         if not 0 <= of_kind(f"{where}: id of {token!r}", identifier, int) < 2**32:
-            raise CheckpointError(f"{where}: the id of {token!r} is {identifier}; 0 to {2**32 - 1} was expected")
+            raise CheckpointError(f"{where}: the id of {token!r} is {identifier}; expected 0 to {2**32 - 1}")
     return vocabulary
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    """One token per line, its id the line number from 0; of a token listed twice the last line counts."""
+    """token → id, its line number from 0; a token listed twice gets the last one."""
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} is {size} bytes; a vocabulary of at most {MAX_JSON_BYTES} bytes was expected")
+        raise CheckpointError(f"{path} has {size} bytes; expected at most {MAX_JSON_BYTES}")
     try:
         return WordPiece.read_file(str(path))
     except Exception as reason:  # tokenizers raises Exception itself
-        raise CheckpointError(f"{path} is no vocabulary, one token per line in UTF-8: {reason}") from None
+        raise CheckpointError(f"{path} is not a vocabulary; expected one token per line in UTF-8: {reason}") from None

@@ -15,9 +15,9 @@ from align_calibration.channel_means import measure_channel_means
 from align_calibration.ranges import TensorRange
 from align_exporter.build_types import BaseGraph, Draft, Fp16Result
 from align_exporter.export_options import ExportOptions
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.islands import assign
-from align_exporter.fp16.rules import rules
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.islands import assign_islands
+from align_exporter.fp16.rules import float32_by_rule
 from align_exporter.fp16.weight_rounding import round_weights
 
 
@@ -34,7 +34,7 @@ def build_fp16(base: BaseGraph) -> Draft:
         images = base.run.inputs.for_means(base.spec.contract)
         if images is not None:
             round_weights(model, measure_channel_means(model, images, base.data_folder), float32)
-        return Draft(model, fp16=replace(result, casts=convert(model, float32)))
+        return Draft(model, fp16=replace(result, casts=convert_to_fp16(model, float32)))
 
 
 def decide_float32(
@@ -46,10 +46,10 @@ def decide_float32(
         ranges: activation ranges of `model`.
 
     Raises:
-        BuildError: as `assign`.
+        BuildError: as `assign_islands`.
     """
-    assignment = assign(model, ranges, options.fp16_keep, options.fp16_headroom)
-    ruled = rules(model.graph)
+    assignment = assign_islands(model, ranges, options.fp16_keep, options.fp16_headroom)
+    ruled = float32_by_rule(model.graph)
     names = tuple(node.name or "" for node in model.graph if node in ruled)
     operators = tuple(node.name or "" for node in model.graph)
     return assignment.float32, Fp16Result(ranges, names, assignment.islands, 0, operators)

@@ -1,4 +1,4 @@
-"""What stays FP32 in every FP16 graph, because its formula needs it whatever the weights are."""
+"""The operators that stay FP32 in every FP16 graph, whatever the weights are."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from align_exporter.graph.ir_helpers import floats, is_float, producers, readers
+from align_exporter.graph.ir_helpers import float_values, is_float, operand, producers, readers
 
 MAC_OPERATORS = ("Conv", "MatMul", "Gemm")
-# Sums of squares and of exponentials: FP16 overflows at 256², and TensorRT computes what is written.
+# Sums of squares and of exponentials: 256² overflows FP16, and a strongly typed TensorRT network adds no FP32 itself.
 FLOAT32_OPERATORS = ("LayerNormalization", "Softmax", "ReduceL2")
-# Between the last product and the L2 norm.
+# Between the last MAC operator and the L2 norm.
 POOLING_OPERATORS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Reshape", "Flatten", "Squeeze")
 
 
-def rules(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes that stay FP32 in every FP16 graph.
+def float32_by_rule(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes of `graph` that stay FP32 in every FP16 graph.
 
-    - layer norm, softmax, and the L2 norm with the pooling before it;
-    - squeeze-excite in blocks without a residual: a gate is rounded once for a whole channel, which no later mean
-      averages out, and such a block is all that its followers see. On conditioned full-size weights the worst
-      mean-centred cosine is 0.9995 without and 0.9997 with these seven blocks in FP32
-      (benchmarks/measure_fp16.py);
-    - what is made of integers, up to the first product: the normalisation of bytes, which cancels, and the attention
-      mask with its addition to the scores, which ends in the lowest float32.
+    - Layer norm, softmax, and the L2 norm with the pooling before it.
+    - Squeeze-excite in blocks without a residual. The rounding error of a gate is the same for a whole channel, so no
+      later mean averages it out, and without a residual nothing of the block bypasses it. On full-size weights the
+      worst mean-centered cosine is 0.9995 with these seven blocks in FP16 and 0.9997 with them in FP32
+      (benchmarks/measure_fp16.py).
+    - Values cast from integers, up to the first MAC operator: the normalization of uint8 pixels, where a subtraction
+      cancels digits, and the attention mask up to its addition to the scores, which holds the lowest float32.
     """
     ruled = {node for node in graph if node.op_type in FLOAT32_OPERATORS}
     for node in graph:
-        made_of_integers = node.op_type == "Cast" and is_float(node) and not floats(node.inputs)
+        from_integers = node.op_type == "Cast" and is_float(node) and not float_values(node.inputs)
         follows = node.op_type not in (*MAC_OPERATORS, *FLOAT32_OPERATORS) and any(
             producer in ruled and producer.op_type not in FLOAT32_OPERATORS for producer in producers(node)
         )
-        if is_float(node) and (made_of_integers or follows):
+        if is_float(node) and (from_integers or follows):
             ruled.add(node)
-    ruled |= undiluted_gates(graph)
+    ruled |= squeeze_excite_without_residual(graph)
     for norm in [node for node in graph if node.op_type == "ReduceL2"]:
         ruled |= {reader for reader in readers(norm) if is_float(reader)}
         (producer,) = producers(norm)
@@ -44,20 +44,21 @@ def rules(graph: ir.Graph) -> set[ir.Node]:
     return ruled
 
 
-def undiluted_gates(graph: ir.Graph) -> set[ir.Node]:
-    """Squeeze-excite, from the global mean to the product with its input, in blocks without a residual."""
-    return {node for pool in graph if pool.op_type == "GlobalAveragePool" for node in _undiluted_gate(gate(pool))}
+def squeeze_excite_without_residual(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes of squeeze-excite, from the global mean to the product with its input, in blocks without a residual."""
+    pools = [node for node in graph if node.op_type == "GlobalAveragePool"]
+    return {node for pool in pools for node in _without_residual(squeeze_excite(pool))}
 
 
 @dataclass(frozen=True)
-class Gate:
-    """Squeeze-excite: from the global mean to the product of its gates and its input.
+class SqueezeExcite:
+    """The nodes from a global mean to the product of the gates with the input.
 
     Attributes:
-        features: its input.
+        features: the input.
         pool: the mean.
-        nodes: all of it, the mean and the product included; what follows the mean where there is no product.
-        product: None behind the mean at the end of the tower.
+        nodes: all nodes, mean and product included; where there is no product, all nodes behind the mean.
+        product: None for the mean at the end of the tower, which is not squeeze-excite.
     """
 
     features: ir.Value
@@ -66,10 +67,9 @@ class Gate:
     product: ir.Node | None
 
 
-def gate(pool: ir.Node) -> Gate:
-    """What the global mean `pool` belongs to."""
-    (features,) = pool.inputs
-    assert features is not None
+def squeeze_excite(pool: ir.Node) -> SqueezeExcite:
+    """The squeeze-excite that starts with the global mean `pool`."""
+    features = operand(pool, 0)
     chain, border = {pool}, [pool]
     while border:
         for reader in readers(border.pop()):
@@ -78,13 +78,13 @@ def gate(pool: ir.Node) -> Gate:
                 if features not in reader.inputs:
                     border.append(reader)
     products = [node for node in chain if node is not pool and features in node.inputs]
-    return Gate(features, pool, frozenset(chain), products[0] if len(products) == 1 else None)
+    return SqueezeExcite(features, pool, frozenset(chain), products[0] if len(products) == 1 else None)
 
 
-def _undiluted_gate(found: Gate) -> frozenset[ir.Node]:
-    """All of it where no residual is added to what the next product makes of it; nothing elsewhere."""
+def _without_residual(found: SqueezeExcite) -> frozenset[ir.Node]:
+    """All nodes of `found` if no residual is added behind the projection that follows it; none otherwise."""
     if found.product is None:
         return frozenset()
     (projection,) = readers(found.product)
-    diluted = [reader.op_type for reader in readers(projection)] == ["Add"]
-    return frozenset() if diluted else found.nodes
+    has_residual = [reader.op_type for reader in readers(projection)] == ["Add"]
+    return frozenset() if has_residual else found.nodes

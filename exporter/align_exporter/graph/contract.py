@@ -1,4 +1,4 @@
-"""The graph contract: names, dtypes and shapes of a tower's inputs and output, the same in torch, ONNX and bundle."""
+"""The graph contract: names, dtypes and shapes of the inputs and the output of a tower in torch, ONNX and bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from align_runtime.graph_entry import TensorSpec
 
 @dataclass(frozen=True)
 class GraphContract:
-    """What a graph takes and gives. Free dimensions have names, all others are fixed."""
+    """Inputs and output of a graph. Dynamic dimensions have names, all others are fixed."""
 
     tower: str
     inputs: tuple[TensorSpec, ...]
@@ -18,7 +18,7 @@ class GraphContract:
 
 
 def vision_contract(config: AlignConfig, size: tuple[int, int], pixel_input: str) -> GraphContract:
-    """Images of `size` (height, width): as bytes, or already normalised as float32."""
+    """Contract of the vision tower for images of `size` (height, width): uint8, or normalized float32."""
     height, width = size
     if pixel_input == "uint8":
         pixels = TensorSpec("pixels", "uint8", ("batch", height, width, 3))
@@ -28,7 +28,7 @@ def vision_contract(config: AlignConfig, size: tuple[int, int], pixel_input: str
 
 
 def text_contract(config: AlignConfig) -> GraphContract:
-    """Token ids and their mask."""
+    """Contract of the text tower: token ids and attention mask."""
     shape = ("batch", "sequence")
     return GraphContract(
         "text",

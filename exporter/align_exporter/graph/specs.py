@@ -7,11 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from align_exporter.checkpoint.loading import Checkpoint
+from align_exporter.checkpoint.read_checkpoint import Checkpoint
 from align_exporter.graph.contract import GraphContract, text_contract, vision_contract
 from align_exporter.graph.packed_text import PackedTextTower
-from align_exporter.graph.passes import Step
-from align_exporter.graph.passes.order import text_steps, vision_steps
+from align_exporter.graph.passes.order import Step, text_steps, vision_steps
 from align_exporter.graph.towers import NormalizedVisionTower, TextTower, VisionTower
 from align_exporter.graph.weight_file import WeightFile
 from align_exporter.variants import FP32, Variant, variant_of

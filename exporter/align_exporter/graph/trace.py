@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX graph in memory."""
+"""Traces a torch module into an ONNX graph in memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import nn
 from align_exporter.graph.contract import GraphContract
 from align_runtime.errors import BuildError
 
-# Example sizes of the free dimensions; two different numbers, neither 0 nor 1, which torch.export would make constant.
+# Example sizes of the dynamic dimensions: different, and neither 0 nor 1, which torch.export would make constant.
 EXAMPLE_SIZES = {"batch": 2, "sequence": 7}
 
 
 def trace(tower: nn.Module, contract: GraphContract, max_sequence: int, opset: int) -> ir.Model:
-    """Runs `tower` symbolically and returns its graph: constants, batch norm and padding are folded.
+    """Traces `tower` with torch.export and returns its ONNX graph with folded constants, batch norms and padding.
 
     Args:
         tower: takes the inputs of `contract` as positional arguments, in order.
         contract: names, dtypes and shapes.
-        max_sequence: upper bound of the free dimension ``sequence``.
+        max_sequence: upper bound of the dynamic dimension ``sequence``.
         opset: version of the default ONNX domain.
 
     Raises:
-        BuildError: torch cannot trace the module or translate what it traced.
+        BuildError: torch cannot trace the module or translate the trace to ONNX.
     """
     bounds = {"batch": torch.export.Dim("batch"), "sequence": torch.export.Dim("sequence", max=max_sequence)}
     examples = tuple(
@@ -56,14 +56,16 @@ def trace(tower: nn.Module, contract: GraphContract, max_sequence: int, opset: i
                 verbose=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise BuildError(f"torch cannot export the {contract.tower} tower: {str(error).splitlines()[0]}") from error
-    assert program is not None
+        reason = str(error).splitlines()[0][:300]
+        raise BuildError(f"torch cannot export the {contract.tower} tower: {reason}") from error
+    if program is None:
+        raise BuildError(f"torch exported nothing for the {contract.tower} tower")
     return program.model
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """torch.onnx logs about absent packages and warns about its own internals; neither concerns the user."""
+    """Silences torch.onnx, which logs missing optional packages and warns about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

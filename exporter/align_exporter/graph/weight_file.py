@@ -1,4 +1,4 @@
-"""Weights beside the graphs: one file of ONNX external data that several graphs of a tower refer to."""
+"""One file of ONNX external data for the weights that several graphs of a tower share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from align_exporter.graph.ir_helpers import name_of
 from align_runtime.errors import BuildError
 
-ALIGNMENT = 4096  # a page: what the ONNX standard asks for, so that readers can map the file instead of copying it
-INLINE_BYTES = 1024  # smaller ones stay in the graph: among them are the constants that shape inference has to see
+ALIGNMENT = 4096  # a page, as the ONNX standard recommends: the file can be mapped instead of copied
+INLINE_BYTES = 1024  # smaller tensors stay in the graph: shape inference needs the values of some of them
 
 
 class WeightFile:
-    """External data of the graphs that lie in the same folder. The same content is stored once.
+    """External data of graphs in the same folder. Equal tensors are stored once.
 
-    The order is that of the graphs and, in each, of its initializers: the same graphs give the same bytes.
+    Tensors are in the order of the graphs and of their initializers, so the same graphs give the same bytes.
 
     Args:
         path: the file to write; created by the first `move`.
@@ -28,7 +29,7 @@ class WeightFile:
         self._end = 0
 
     def move(self, model: ir.Model) -> None:
-        """Moves the initializers of `model` here, all but the small ones; it must be saved in the file's folder.
+        """Moves all but the small initializers of `model` to the file; `model` must be saved in the same folder.
 
         Raises:
             BuildError: an initializer without a value.
@@ -37,7 +38,7 @@ class WeightFile:
         for value in model.graph.initializers.values():
             tensor = value.const_value
             if tensor is None:
-                raise BuildError(f"the initializer {value.name} has no value; the traced graph is incomplete")
+                raise BuildError(f"the initializer {value.name!r} of the traced graph has no value")
             if tensor.nbytes < INLINE_BYTES:
                 continue
             value.const_value = ir.ExternalTensor(
@@ -46,12 +47,12 @@ class WeightFile:
                 length=tensor.nbytes,
                 dtype=tensor.dtype,
                 shape=ir.Shape(tensor.shape.numpy()),
-                name=value.name or "",
+                name=name_of(value),
                 base_dir=self.path.parent,
             )
 
     def _store(self, content: bytes) -> int:
-        """Offset of `content` in the file, to which it is added unless it is there."""
+        """Offset of `content` in the file; appended unless the file has it."""
         key = (len(content), hashlib.sha256(content).digest())
         if key not in self._places:
             offset = -(-self._end // ALIGNMENT) * ALIGNMENT

@@ -24,27 +24,27 @@ from align_calibration.run_instrumented import Batch
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.build_types import BaseGraph, Draft, Fp16Result, Int8Result
 from align_exporter.fp16.build import decide_float32
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.emulate import emulate_fp16
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choose_scales
-from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
-from align_exporter.int8.cpu_vision import quantize_statically, quantized_nodes, quantized_tensors
+from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
+from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
 from align_exporter.int8.fidelity import FidelityTarget
-from align_exporter.int8.fold_normalization import read_bytes
-from align_exporter.int8.insert_qdq import quantize_signed
+from align_exporter.int8.fold_normalization import fold_normalization
+from align_exporter.int8.insert_qdq import insert_qdq
 from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target
-from align_exporter.int8.qdq_placement import place
+from align_exporter.int8.qdq_placement import place_qdq
 from align_exporter.int8.units import unit_of
 from align_runtime.graph_entry import SAMPLE_WORDS
 
 FOR_CPU = {
-    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_statically),
+    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_vision_for_cpu),
     "text": QuantizationMethod(
-        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_per_token(model, kept)
+        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_text_for_cpu(model, kept)
     ),
 }
 FOR_TENSORRT = QuantizationMethod(
-    INT8, lambda graph: place(graph).products, lambda graph: place(graph).tensors, quantize_signed
+    INT8, lambda graph: place_qdq(graph).weighted_nodes, lambda graph: place_qdq(graph).tensors, insert_qdq
 )
 
 
@@ -58,7 +58,7 @@ def build_for_cpu(base: BaseGraph) -> Draft:
     ir.external_data.load_to_model(model)
     with base.run.progress.phase(f"{base.tower} int8_cpu: calibration"):
         if base.tower == "vision":
-            read_bytes(model)
+            fold_normalization(model)
         scales, result = _choose(base, model, method, partial(method.applied, model))
         kernels = _quantized_operators(model, base.tower, method, result.kept)
         method.apply(model, scales, result.kept)
@@ -79,13 +79,13 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
 
     def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
         float32, fp16 = decide_float32(graph, ranges, options)
-        casts = convert(graph, float32 | quantize_signed(graph, scales, kept, float32))
+        casts = convert_to_fp16(graph, float32 | insert_qdq(graph, scales, kept, float32))
         return replace(fp16, casts=casts)
 
     def emulated(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
         graph = model.clone()
         quantized(graph, scales, kept)
-        return rounded(graph)
+        return emulate_fp16(graph)
 
     with base.run.progress.phase(f"{base.tower} int8: calibration"):
         scales, result = _choose(base, model, FOR_TENSORRT, emulated)

@@ -1,19 +1,19 @@
-"""A float32 graph of dense layers → the same graph with INT8 products whose activations are quantised as they come.
+"""Quantizes the dense layers of a float32 graph for ONNX Runtime's CPU kernels: dynamic per-token quantization.
 
 before: MatMul(x, w)
-after:  s = max(max x / (255 − z), −min x / z) of each row;  q = QuantizeLinear(x / s, 1, z)
-        Cast(MatMulInteger(q, w int8, z, 0)) · scale of each column · s
+after:  s = max(max x / (255 − z), −min x / z) per row;  q = QuantizeLinear(x / s, 1, z)
+        Cast(MatMulInteger(q, w int8, z, 0)) · scale per column · s
 
-A row is a token: its numbers follow from nothing but itself. So nothing is calibrated, one token with large values
-takes no digits from the others, and a text gives the same embedding whatever batch it is in. `DynamicQuantizeLinear`,
-the usual way, has one scale for the whole batch: the same text in another batch was 6e-3 away.
+A row is a token, and its scale depends on that token alone. So nothing is calibrated, a token with large values takes
+no precision from the others, and a text has the same embedding in every batch. `DynamicQuantizeLinear`, the common
+choice, has one scale for the whole batch: the embedding of a text differed by 6e-3 between two batches.
 
-The zero point z is the same for all rows, since kernels know one for each product: in the middle, but low behind a
-GELU, which gives no values below −0.17. Weights are int8 with a scale per output column. Products of two activations,
-those of attention, stay float32: they are 1 % of the full size, and softmax has its digits close to 0.
+The zero point z is the same for all rows because the kernels support only one per product: 128, but 32 behind a GELU,
+which has no values below −0.17. Weights are int8 with a scale per output column. The products of two activations in
+attention stay float32: they are 1 % of the MACs in the full size, and softmax needs precision close to 0.
 
-The product is multiplied by the two scales one after the other. Multiplied with each other first, ONNX Runtime 1.32
-takes them for the scale of one tensor, makes MatMulIntegerToFloat of the group and uses the first row's scale for all.
+The product is multiplied by the two scales one after the other. If they were multiplied with each other first, ONNX
+Runtime 1.32 would fuse the group to MatMulIntegerToFloat, which takes one scale, and use that of the first row for all.
 """
 
 from __future__ import annotations
@@ -25,33 +25,36 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_exporter.int8.constants import constant
+from align_exporter.graph.ir_helpers import (
+    add_constant,
+    constant_values,
+    name_of,
+    operand,
+    optional_operand,
+    producer_of,
+    shape_of,
+)
+from align_exporter.int8.quantize_weights import MIN_SCALE, quantize_weights
 from align_exporter.int8.units import unit_of
-from align_exporter.int8.weights import TINIEST, quantized_weights
 
 FLOAT = ir.DataType.FLOAT
-LARGEST_NUMBER = 255  # of uint8
-MIDDLE = 128  # the zero point of values of either sign
-LOW = 32  # that of GELU's: rows whose largest value is below 1.2 are the ones that could do with a lower one
+UINT8_MAX = 255
+ZERO_POINT = 128  # of values of either sign
+GELU_ZERO_POINT = 32  # for a row maximum above 1.2, no other zero point gives a scale more than 13 % smaller
 
 
 def dense_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """The products of activations (…, k) with weights."""
-    return [
-        node
-        for node in graph
-        if node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
-    ]
+    """The dense layers: products of activations (…, k) with constant weights."""
+    return [node for node in graph if node.op_type in ("MatMul", "Gemm") and operand(node, 1).is_initializer()]
 
 
-def quantize_per_token(model: ir.Model, kept: Collection[str] = ()) -> int:
-    """Quantises the dense layers of `model` in place, but for those named in `kept`; returns how many."""
+def quantize_text_for_cpu(model: ir.Model, kept: Collection[str] = ()) -> int:
+    """Quantizes the dense layers of `model` in place, except those named in `kept`; returns their number."""
     graph = model.graph
     activations: dict[ir.Value, _Rows] = {}
     nodes = [node for node in dense_nodes(graph) if unit_of(node) not in kept]
     for node in nodes:
-        features = node.inputs[0]
-        assert features is not None
+        features = operand(node, 0)
         if features not in activations:
             activations[features] = _quantize_rows(graph, features)
         _quantize_product(graph, node, activations[features])
@@ -60,15 +63,15 @@ def quantize_per_token(model: ir.Model, kept: Collection[str] = ()) -> int:
 
 @dataclass(frozen=True)
 class _Rows:
-    """An activation (…, k), quantised: `numbers` uint8 (…, k), `step` float32 (…, 1), the one `zero_point`."""
+    """A quantized activation: `integers` uint8 (…, k), `scale` float32 (…, 1), `zero_point` uint8 scalar."""
 
-    numbers: ir.Value
-    step: ir.Value
+    integers: ir.Value
+    scale: ir.Value
     zero_point: ir.Value
 
 
 class _Chain:
-    """New nodes, named after the tensor or node that they stand for, with outputs of one shape."""
+    """New nodes with a common name prefix, whose outputs have one shape."""
 
     def __init__(self, name: str, shape: ir.Shape | None) -> None:
         self._tape, self._name, self._shape = ir.tape.Tape(), name, shape
@@ -91,42 +94,41 @@ class _Chain:
 
 
 def _quantize_rows(graph: ir.Graph, value: ir.Value) -> _Rows:
-    """Quantises `value` behind the node that computes it."""
-    name, producer = value.name or "", value.producer()
-    assert producer is not None
-    assert value.shape is not None
-    zero = LOW if producer.op_type == "Gelu" else MIDDLE
-    axis = constant(graph, f"{name}/axis", np.array([-1]))
-    above = constant(graph, f"{name}/above", np.float32(1 / (LARGEST_NUMBER - zero)))
-    below = constant(graph, f"{name}/below", np.float32(-1 / zero))
-    least = constant(graph, f"{name}/least", np.float32(TINIEST))
-    one = constant(graph, f"{name}/one", np.float32(1))
-    zero_point = constant(graph, f"{name}/zero_point", np.uint8(zero))
-    steps = _Chain(name, ir.Shape([*value.shape[:-1], 1]))
-    up = steps.add("Mul", [steps.add("ReduceMax", [value, axis], "max"), above], "up")
-    down = steps.add("Mul", [steps.add("ReduceMin", [value, axis], "min"), below], "down")
-    step = steps.add("Max", [up, down, least], "step")
+    """Quantizes `value` (…, k) per row, behind the node that computes it."""
+    name, producer = name_of(value), producer_of(value)
+    zero = GELU_ZERO_POINT if producer.op_type == "Gelu" else ZERO_POINT
+    axis = add_constant(graph, f"{name}/axis", np.array([-1]))
+    above = add_constant(graph, f"{name}/above", np.float32(1 / (UINT8_MAX - zero)))
+    below = add_constant(graph, f"{name}/below", np.float32(-1 / zero))
+    least = add_constant(graph, f"{name}/least", np.float32(MIN_SCALE))
+    one = add_constant(graph, f"{name}/one", np.float32(1))
+    zero_point = add_constant(graph, f"{name}/zero_point", np.uint8(zero))
+    scales = _Chain(name, ir.Shape([*shape_of(value)[:-1], 1]))
+    up = scales.add("Mul", [scales.add("ReduceMax", [value, axis], "max"), above], "up")
+    down = scales.add("Mul", [scales.add("ReduceMin", [value, axis], "min"), below], "down")
+    scale = scales.add("Max", [up, down, least], "step")
     rows = _Chain(name, value.shape)
-    numbers = rows.add(
-        "QuantizeLinear", [rows.add("Div", [value, step], "scaled"), one, zero_point], "quantized", ir.DataType.UINT8
+    integers = rows.add(
+        "QuantizeLinear", [rows.add("Div", [value, scale], "scaled"), one, zero_point], "quantized", ir.DataType.UINT8
     )
-    graph.insert_after(producer, [*steps.nodes, *rows.nodes])
-    return _Rows(numbers, step, zero_point)
+    graph.insert_after(producer, [*scales.nodes, *rows.nodes])
+    return _Rows(integers, scale, zero_point)
 
 
 def _quantize_product(graph: ir.Graph, node: ir.Node, rows: _Rows) -> None:
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    numbers, steps = quantized_weights(_weights(node).T)
-    name, (old,) = node.name or "", node.outputs
-    weights = constant(graph, f"{name}/weight", np.ascontiguousarray(numbers.T))
-    zeros = constant(graph, f"{name}/weight_zero_point", np.zeros(len(steps), dtype=np.int8))
-    columns = constant(graph, f"{name}/weight_scale", steps)
+    """Replaces the dense layer `node` by an integer product of the quantized `rows`."""
+    bias = optional_operand(node, 2)
+    integers, scales = quantize_weights(_weights(node).T)
+    name, (old,) = name_of(node), node.outputs
+    weights = add_constant(graph, f"{name}/weight", np.ascontiguousarray(integers.T))
+    zeros = add_constant(graph, f"{name}/weight_zero_point", np.zeros(len(scales), dtype=np.int8))
+    columns = add_constant(graph, f"{name}/weight_scale", scales)
     chain = _Chain(name, old.shape)
-    operands = [rows.numbers, weights, rows.zero_point, zeros]
+    operands = [rows.integers, weights, rows.zero_point, zeros]
     product = chain.add("MatMulInteger", operands, "MatMulInteger", ir.DataType.INT32)
     product = chain.add("Cast", [product], "Cast", to=FLOAT)
     product = chain.add("Mul", [product, columns], "columns")
-    product = chain.add("Mul", [product, rows.step], "rows")
+    product = chain.add("Mul", [product, rows.scale], "rows")
     if bias is not None:
         product = chain.add("Add", [product, bias], "Add")
     graph.insert_before(node, chain.nodes)
@@ -135,9 +137,6 @@ def _quantize_product(graph: ir.Graph, node: ir.Node, rows: _Rows) -> None:
 
 
 def _weights(node: ir.Node) -> NDArray[np.float32]:
-    """Of a dense layer, float32 (k, n)."""
-    weights = node.inputs[1]
-    assert weights is not None
-    assert weights.const_value is not None
-    values = weights.const_value.numpy()
+    """The weights of a dense layer, float32 (k, n)."""
+    values = constant_values(operand(node, 1))
     return values.T if node.attributes.get_int("transB", 0) else values

@@ -1,8 +1,9 @@
-"""The proof that ONNX Runtime computes in INT8 what the graph says in INT8.
+"""Checks that ONNX Runtime computes the quantized operators of a graph with INT8 kernels.
 
-A quantised operator is a float operator between DequantizeLinear and QuantizeLinear, or a chain of five operators. It
-computes in INT8 only where ONNX Runtime knows the group and replaces it by one kernel. One tensor without scales, or a
-version that knows another pattern, and the graph runs in float with conversions: right, and slower than FP32.
+A quantized operator is a float operator between DequantizeLinear and QuantizeLinear, or a MatMulInteger with its
+scales. The first kind computes in INT8 only where ONNX Runtime matches the group and fuses it to one kernel. If a
+tensor has no scale, or another version matches other patterns, the group runs in float with conversions: correct, but
+slower than FP32.
 """
 
 from __future__ import annotations
@@ -16,39 +17,39 @@ import onnxruntime
 
 from align_runtime.errors import BuildError
 
-# The kernels that take the place of a group.
+# Operator → the INT8 kernels that it is fused to.
 KERNELS = {
     "Conv": ("QLinearConv",),
     "Sigmoid": ("QLinearSigmoid",),
     "Mul": ("QLinearMul",),
     "Add": ("QLinearAdd",),
     "GlobalAveragePool": ("QLinearGlobalAveragePool",),
-    "MatMul": ("MatMulInteger",),  # the group is left as it is: ONNX Runtime knows one scale a tensor, not one a row
+    "MatMul": ("MatMulInteger",),  # not fused further: ONNX Runtime supports one scale per tensor, not per row
 }
 
 
 def check_fused(file: Path, quantized: Mapping[str, int]) -> None:
-    """Has ONNX Runtime load the graph in `file` and counts its INT8 kernels.
+    """Optimizes the graph in `file` with ONNX Runtime and counts its INT8 kernels.
 
     Args:
-        file: a new file beside it is written and removed.
-        quantized: how many operators were quantised, by operator, as `KERNELS` names them.
+        file: the graph; a temporary file is written beside it.
+        quantized: number of quantized operators, by operator, with the keys of `KERNELS`.
 
     Raises:
-        BuildError: there are not as many kernels as quantised operators.
+        BuildError: the number of kernels differs.
     """
-    found = kernels(file)
+    found = count_kernels(file)
     for operator, count in quantized.items():
         fused = sum(found[kernel] for kernel in KERNELS[operator])
         if fused != count:
             raise BuildError(
-                f"{file.name}: ONNX Runtime {onnxruntime.__version__} computes {fused} of {count} quantised {operator} "
-                "in INT8; the installed version knows other patterns than the pinned one (see constraints.txt)"
+                f"{file.name}: ONNX Runtime {onnxruntime.__version__} computes {fused} of {count} quantized {operator} "
+                "in INT8; install the tested version (constraints.txt)"
             )
 
 
-def kernels(file: Path) -> Counter[str]:
-    """Operators of the graph that ONNX Runtime makes of the one in `file`, without those for one machine's layout."""
+def count_kernels(file: Path) -> Counter[str]:
+    """Counts the operators of the graph in `file` after ONNX Runtime's optimizations, except those of memory layout."""
     optimized = file.with_name(f".{file.stem}.optimized.onnx")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

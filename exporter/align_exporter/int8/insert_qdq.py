@@ -1,14 +1,14 @@
-"""A float32 graph → the same graph with explicit signed quantisation as TensorRT wants it (S8, symmetric).
+"""Inserts Q/DQ into a float32 graph for TensorRT (S8, symmetric, static).
 
 before: Conv(x, w, b), MatMul(x, w)      after: Conv(DQ(Q(x)), DQ(w int8), b), MatMul(DQ(Q(x)), DQ(w int8))
 
-Activations have one step per tensor, weights one per output channel: axis 0 of a convolution and of a Gemm with
-transB, axis 1 of the weights (k, n) of a MatMul. All zero points are 0 and biases stay float. One QuantizeLinear serves
-all quantised readers of a tensor; where such a pair belongs is in placement.py.
+Activations have one scale per tensor. Weights have one per output channel: axis 0 for a convolution and a Gemm with
+transB, axis 1 for the weights (k, n) of a MatMul. All zero points are 0, biases stay float. One QuantizeLinear serves
+all quantized readers of a tensor. Which tensors and readers these are is decided in qdq_placement.py.
 
-The graph becomes FP16 afterwards, and there a step has the type of the floats beside it. Steps are therefore numbers
-that FP16 holds exactly: what is calibrated in float32 is what the FP16 graph computes. A step that FP16 cannot hold
-belongs to a tensor that FP16 cannot hold either, which stays in an FP32 island.
+The graph is converted to FP16 afterwards, where a scale has the type of the float tensor beside it. Scales are
+therefore rounded to FP16 here, so that the FP16 graph computes with the scales that were calibrated. A scale that FP16
+cannot represent belongs to a tensor that FP16 cannot represent either, which stays in an FP32 island.
 """
 
 from __future__ import annotations
@@ -20,99 +20,84 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams
-from align_exporter.int8.constants import constant
-from align_exporter.int8.qdq_placement import place
-from align_exporter.int8.weights import channel_steps, in_steps
+from align_exporter.graph.ir_helpers import add_constant, constant_values, name_of, operand, reconnect
+from align_exporter.int8.qdq_placement import place_qdq
+from align_exporter.int8.quantize_weights import channel_scales, quantize_to_scales, replace_with_dequantized
 
-LEAST_HALF = np.float32(2.0**-24)  # the smallest positive FP16 number
+MIN_FP16_SCALE = np.float32(2.0**-24)  # the smallest positive FP16 value
 
 
-def quantize_signed(
+def insert_qdq(
     model: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str] = (), float32: Collection[ir.Node] = ()
 ) -> frozenset[ir.Node]:
-    """Quantises the float32 graph `model` in place.
+    """Quantizes the float32 graph `model` in place.
 
     Args:
-        scales: of all the tensors of its placement, signed.
-        kept: parts that stay float, see `align_exporter.int8.units`.
-        float32: its operators that will stay FP32 in FP16. QuantizeLinear goes with what computes its input,
-            DequantizeLinear with what reads its output, so that no cast comes between them and their operators.
+        scales: signed quantization parameters of all tensors of its placement, by name.
+        kept: units that stay float, see `align_exporter.int8.units`.
+        float32: operators of `model` that will stay FP32 in the FP16 graph. QuantizeLinear gets the type of the
+            producer of its input and DequantizeLinear that of its readers, so that no Cast separates them.
 
     Returns:
-        The new operators that have to stay FP32 then, too.
+        The new operators that also have to stay FP32.
     """
     graph = model.graph
-    placement = place(graph, kept)
+    placement = place_qdq(graph, kept)
     added: set[ir.Node] = set()
-    for node in placement.products:
+    for node in placement.weighted_nodes:
         dequantizer = _quantize_weights(graph, node)
         if node in float32:
             added.add(dequantizer)
     for value, readers in placement.readers.items():
-        scale = scales[value.name or ""]
-        added |= _quantize_activation(graph, value, readers, half_steps(np.float32(scale.scale)), float32)
+        scale = round_scales_to_fp16(np.float32(scales[name_of(value)].scale))
+        added |= _quantize_activation(graph, value, readers, scale, float32)
     return frozenset(added)
 
 
-def half_steps(steps: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
-    """`steps` rounded to FP16, as float32; those that FP16 has no number for stay as they are."""
+def round_scales_to_fp16(scales: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+    """`scales` rounded to FP16, as float32; scales that would become 0 or infinity are not rounded."""
     with np.errstate(over="ignore"):
-        rounded = np.asarray(steps).astype(np.float16).astype(np.float32)
-    return np.where(np.isfinite(rounded) & (rounded > 0), rounded, steps).astype(np.float32)
+        rounded = np.asarray(scales).astype(np.float16).astype(np.float32)
+    return np.where(np.isfinite(rounded) & (rounded > 0), rounded, scales).astype(np.float32)
 
 
 def output_axis(node: ir.Node) -> int:
-    """The axis of the output channels in the weights of the product `node`."""
+    """The axis of the output channels in the weights of the convolution or dense layer `node`."""
     return 1 if node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)) else 0
 
 
 def _quantize_weights(graph: ir.Graph, node: ir.Node) -> ir.Node:
-    """Returns the DequantizeLinear that takes the place of the weights of `node`."""
-    old, axis = node.inputs[1], output_axis(node)
-    assert old is not None
-    assert old.const_value is not None
-    weights = np.moveaxis(old.const_value.numpy(), axis, 0)  # (channels, …)
-    steps = half_steps(np.maximum(channel_steps(weights), LEAST_HALF))
-    numbers = np.ascontiguousarray(np.moveaxis(in_steps(weights, steps), 0, axis))
-    # By the node, because two may share weights.
-    name = f"{node.name}/weight"
-    operands = [
-        constant(graph, f"{name}/quantized", numbers),
-        constant(graph, f"{name}/scale", steps),
-        constant(graph, f"{name}/zero_point", np.zeros(len(steps), dtype=np.int8)),
-    ]
-    output = ir.val(f"{name}/dequantized", dtype=ir.DataType.FLOAT, shape=old.shape)
-    dequantizer = ir.node("DequantizeLinear", operands, {"axis": axis}, outputs=[output], name=output.name)
-    graph.insert_before(node, dequantizer)
-    node.replace_input_with(1, output)
-    return dequantizer
+    """Quantizes the weights of `node`; returns the DequantizeLinear that replaces them."""
+    axis = output_axis(node)
+    weights = np.moveaxis(constant_values(operand(node, 1)), axis, 0)  # (channels, …)
+    scales = round_scales_to_fp16(np.maximum(channel_scales(weights), MIN_FP16_SCALE))
+    integers = np.ascontiguousarray(np.moveaxis(quantize_to_scales(weights, scales), 0, axis))
+    # Named after the node and not after the weights, because two nodes may share weights.
+    return replace_with_dequantized(graph, node, 1, f"{node.name}/weight", integers, scales, axis)
 
 
 def _quantize_activation(
     graph: ir.Graph,
     value: ir.Value,
     readers: Sequence[ir.Node],
-    step: NDArray[np.float32],
+    scale: NDArray[np.float32],
     float32: Collection[ir.Node],
 ) -> set[ir.Node]:
-    """Makes `readers` read `value` quantised; returns the new operators that stay FP32."""
-    name, producer = value.name or "", value.producer()
-    operands = [constant(graph, f"{name}/scale", step), constant(graph, f"{name}/zero_point", np.int8(0))]
-    numbers = ir.val(f"{name}/quantized", dtype=ir.DataType.INT8, shape=value.shape)
-    quantizer = ir.node("QuantizeLinear", [value, *operands], outputs=[numbers], name=numbers.name)
+    """Makes `readers` read `value` quantized; returns the new operators that stay FP32."""
+    name, producer = name_of(value), value.producer()
+    operands = [add_constant(graph, f"{name}/scale", scale), add_constant(graph, f"{name}/zero_point", np.int8(0))]
+    integers = ir.val(f"{name}/quantized", dtype=ir.DataType.INT8, shape=value.shape)
+    quantizer = ir.node("QuantizeLinear", [value, *operands], outputs=[integers], name=integers.name)
     new, added = [quantizer], {quantizer} if producer is None or producer in float32 else set()
     for suffix, stays in (("dequantized", False), ("dequantized/float32", True)):
         chosen = [node for node in readers if (node in float32) == stays]
         if not chosen:
             continue
         output = ir.val(f"{name}/{suffix}", dtype=ir.DataType.FLOAT, shape=value.shape)
-        new.append(ir.node("DequantizeLinear", [numbers, *operands], outputs=[output], name=output.name))
+        new.append(ir.node("DequantizeLinear", [integers, *operands], outputs=[output], name=output.name))
         if stays:
             added.add(new[-1])
-        for node in chosen:
-            for index, operand in enumerate(node.inputs):
-                if operand is value:
-                    node.replace_input_with(index, output)
+        reconnect(value, output, chosen)
     if producer is None:
         graph.insert_before(readers[0], new)
     else:

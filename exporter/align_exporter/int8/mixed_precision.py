@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from align_calibration.quant_params import QuantParams
 from align_exporter.graph.content import content_of
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
-from align_exporter.int8.fidelity import Fidelity, FidelityTarget, accuracy, embedding_error
+from align_exporter.int8.fidelity import Fidelity, FidelityTarget, embedding_error, measure_fidelity
 from align_exporter.int8.units import unit_macs
 from align_runtime.errors import BuildError
 from align_runtime.precision import MIN_SHARE, percentage
@@ -82,7 +82,7 @@ class _Search:
     def candidate(self, kept: tuple[str, ...], exact: NDArray[np.float64]) -> Candidate:
         title = f"held-out samples, {len(kept)} parts in float"
         actual = self.goal.held_out.embeddings(self.emulated(self.scales, kept), title)
-        return Candidate(kept, self.share(kept), accuracy(actual, exact, self.goal.others))
+        return Candidate(kept, self.share(kept), measure_fidelity(actual, exact, self.goal.others))
 
 
 def meet_target(
@@ -107,7 +107,7 @@ def meet_target(
     search = _Search(model, method, emulated, scales, goal)
     exact = goal.held_out.embeddings(model, "held-out samples, float")
     candidates = {0: search.candidate((), exact)}
-    if goal.target.met_by(candidates[0].fidelity):
+    if goal.target.is_met_by(candidates[0].fidelity):
         return (candidates[0],)
     order = _ranking(search, calibration)
     most = bisect_right(range(len(order) + 1), -MIN_SHARE, key=lambda count: -search.share(order[:count])) - 1
@@ -115,7 +115,7 @@ def meet_target(
     def met(count: int) -> bool:
         if count not in candidates:
             candidates[count] = search.candidate(order[:count], exact)
-        return goal.target.met_by(candidates[count].fidelity)
+        return goal.target.is_met_by(candidates[count].fidelity)
 
     if most < 0 or not met(most):
         raise _missed(goal, candidates)

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 
 import align_runtime
 from align_exporter.command import main
-from align_exporter.fp16.convert import convert
-from align_exporter.fp16.rules import rules
+from align_exporter.fp16.convert import convert_to_fp16
+from align_exporter.fp16.rules import float32_by_rule
 from align_exporter.variants import variant_of
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime import Bundle, golden
 from align_runtime.graph_entry import Graph
 from align_runtime.parity import Parity, compare
-from support.half_graphs import run_rounded
+from support.fp16_emulation import run_emulated
 from support.overflowing import overflowing
 
 FP32_LIMITS, FP16_LIMITS = (variant_of(name, "any").limits["vision"] for name in ("fp32", "fp16"))
@@ -61,8 +61,8 @@ def rounded_parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) ->
     expected = golden.read(bundle)
     if tower == "text":
         inputs = {"input_ids": expected.input_ids, "attention_mask": expected.attention_mask}
-        return compare(run_rounded(model, inputs, folder, batch=64), expected.text_embeds, expected.texts)
-    actual = run_rounded(model, {"pixels": expected.pixels}, folder, batch=64)
+        return compare(run_emulated(model, inputs, folder, batch=64), expected.text_embeds, expected.texts)
+    actual = run_emulated(model, {"pixels": expected.pixels}, folder, batch=64)
     return compare(actual, expected.image_embeds, [image.name for image in expected.images])
 
 
@@ -167,7 +167,7 @@ def test_without_islands_it_would_be_nan(
 ) -> None:
     for subject, fails in ((overflowing_bundle, True), (bundle, False)):
         model = ir.load(subject.folder / "onnx" / f"{tower}_model.onnx")
-        convert(model, rules(model.graph))
+        convert_to_fp16(model, float32_by_rule(model.graph))
         parity = rounded_parity(subject, tower, model, tmp_path)
         if fails:
             with pytest.raises(align_runtime.ParityError, match="max_abs is nan"):

@@ -1,4 +1,4 @@
-"""The text tower without padding: any mask gives what the padded tower gives, and padding costs nothing."""
+"""The packed text tower: equal to the padded tower for any mask, without computing padding."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from align_exporter.export_options import ExportOptions
-from align_exporter.freshness import provenance
 from align_exporter.graph.checks import check_operators
 from align_exporter.graph.contract import text_contract
 from align_exporter.graph.packed_text import PackedTextTower, pack
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import text_steps
+from align_exporter.graph.passes.order import run_steps, text_steps
+from align_exporter.graph.towers import TextTower
 from align_exporter.graph.trace import trace
-from align_exporter.pipeline import build_bundle
+from align_exporter.pipeline import write_graph
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
-from align_reference.source import resolve
 from align_runtime import BuildError
-from align_runtime.console import Progress
 
-# Both graphs do the same float32 arithmetic and differ in the order of sums; measured 2.1e-7 over these masks.
+# Both graphs do the same float32 arithmetic in another order; measured 2.1e-7 over these masks.
 TOLERANCE = 1e-6
 
 SEQUENCE = 9
@@ -46,48 +43,52 @@ MASKS: dict[str, list[list[int]]] = {
 
 
 @pytest.fixture(scope="module")
-def bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packed") / "bundle"
-    source, options = resolve(str(small_checkpoint)), ExportOptions()
-    build_bundle(source, provenance(source, options), folder, options, Progress(quiet=True))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def model(small_checkpoint: Path) -> AlignModel:
     return load_model(small_checkpoint).eval()
 
 
-def session(bundle: Path, name: str) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(bundle / "onnx" / name, providers=["CPUExecutionProvider"])
+@pytest.fixture(scope="module")
+def graphs(model: AlignModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The plain and the packed text graph, traced and rewritten as an export does."""
+    folder, contract = tmp_path_factory.mktemp("graphs"), text_contract(model.config)
+    files = {}
+    for target, tower in (("any", TextTower(model)), ("cpu", PackedTextTower(model))):
+        graph = trace(tower.eval(), contract, model.config.text.max_position_embeddings, 20)
+        run_steps(graph, text_steps(model.config, target))
+        check_operators(graph, contract, model.config, target)
+        files[target] = folder / f"{target}.onnx"
+        write_graph(graph, "text", files[target])
+    return files
 
 
 @pytest.fixture(scope="module")
-def plain(bundle: Path) -> onnxruntime.InferenceSession:
-    return session(bundle, "text_model.onnx")
+def plain(graphs: dict[str, Path]) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graphs["any"], providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="module")
-def packed(bundle: Path) -> onnxruntime.InferenceSession:
-    return session(bundle, "text_model_cpu.onnx")
+def packed(graphs: dict[str, Path]) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graphs["cpu"], providers=["CPUExecutionProvider"])
 
 
 def inputs(mask: Any, seed: int = 0) -> dict[str, NDArray[np.int64]]:
-    """Random tokens in every place, also where the mask is 0: whatever stands there must not matter unless attended."""
+    """Random tokens at every position, also where the mask is 0: they must not change the result."""
     attention_mask = np.array(mask, dtype=np.int64)
     ids = np.random.default_rng(seed).integers(1, 100, attention_mask.shape)
     return {"input_ids": ids, "attention_mask": attention_mask}
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_any_mask_gives_what_the_padded_graph_gives(
+def test_any_mask_gives_the_results_of_the_padded_graph(
     name: str, plain: onnxruntime.InferenceSession, packed: onnxruntime.InferenceSession
 ) -> None:
     feed = inputs(MASKS[name])
     np.testing.assert_allclose(packed.run(None, feed)[0], plain.run(None, feed)[0], rtol=0, atol=TOLERANCE)
 
 
-def test_random_masks_give_what_the_reference_gives(model: AlignModel, packed: onnxruntime.InferenceSession) -> None:
+def test_random_masks_give_the_results_of_the_reference(
+    model: AlignModel, packed: onnxruntime.InferenceSession
+) -> None:
     generator = np.random.default_rng(1)
     for seed in range(40):
         shape = (int(generator.integers(1, 7)), int(generator.integers(1, 40)))
@@ -98,8 +99,8 @@ def test_random_masks_give_what_the_reference_gives(model: AlignModel, packed: o
         np.testing.assert_allclose(packed.run(None, feed)[0], expected, rtol=0, atol=TOLERANCE)
 
 
-def test_a_masked_token_changes_nothing_and_a_token_does(packed: onnxruntime.InferenceSession) -> None:
-    """The comparisons above would pass for a graph that read no token at all if the reference did not either."""
+def test_a_token_changes_the_result_unless_it_is_masked(packed: onnxruntime.InferenceSession) -> None:
+    """The comparisons above would also pass if neither the graph nor the reference read the tokens."""
     feed = inputs(MASKS["zeros in the middle"])
     before = packed.run(None, feed)[0]
     masked = {**feed, "input_ids": np.where(feed["attention_mask"] == 1, feed["input_ids"], 7)}
@@ -108,8 +109,8 @@ def test_a_masked_token_changes_nothing_and_a_token_does(packed: onnxruntime.Inf
     assert np.abs(packed.run(None, real)[0] - before).max() > 1e-3
 
 
-def test_padding_of_the_caller_changes_no_bit(packed: onnxruntime.InferenceSession) -> None:
-    """What the caller pads is gone before the first layer, so the arithmetic is the same."""
+def test_padding_of_the_caller_gives_bit_identical_results(packed: onnxruntime.InferenceSession) -> None:
+    """Padding is removed before the first layer, so the arithmetic is the same."""
     feed = inputs(MASKS["padding on the right"])
     longer = {name: np.pad(value, ((0, 0), (0, 58))) for name, value in feed.items()}
     np.testing.assert_array_equal(packed.run(None, longer)[0], packed.run(None, feed)[0])
@@ -126,17 +127,17 @@ def test_packing_keeps_the_tokens_and_the_first_position() -> None:
     assert attended.tolist() == [[True, True, False, False], [False] * 4, [False, True, False, False]]
 
 
-def test_packing_there_and_back_is_the_identity() -> None:
+def test_padding_and_packing_again_is_the_identity() -> None:
     mask = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0]])
     packing = pack(mask, num_heads=3)
     heads = torch.arange(len(packing.places) * 3)
     assert torch.equal(heads[packing.padded].flatten()[packing.packed].flatten(), heads)
 
 
-def test_a_packing_that_forgets_a_token_is_noticed(
+def test_a_packing_that_drops_a_token_is_noticed(
     model: AlignModel, plain: onnxruntime.InferenceSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison above fails for a tower that takes the first token of each row for padding."""
+    """The comparison above fails for a tower that treats the second token of each row as padding."""
     tower = PackedTextTower(model).eval()
     feed = inputs(MASKS["padding on the right"])
 
@@ -147,21 +148,21 @@ def test_a_packing_that_forgets_a_token_is_noticed(
 
     assert difference() < TOLERANCE
 
-    def forgetful(attention_mask: torch.Tensor, num_heads: int) -> Any:
+    def dropping(attention_mask: torch.Tensor, num_heads: int) -> Any:
         shortened = attention_mask.clone()
         shortened[:, 1] = 0
         return pack(shortened, num_heads)
 
-    monkeypatch.setattr("align_exporter.graph.packed_text.pack", forgetful)
+    monkeypatch.setattr("align_exporter.graph.packed_text.pack", dropping)
     assert difference() > 1000 * TOLERANCE
 
 
 # ── the graph ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_dense_layers_see_tokens_only(packed: onnxruntime.InferenceSession, bundle: Path, tmp_path: Path) -> None:
-    """Rows of every projection and layer norm: the number of tokens, in the last layer the number of texts."""
-    graph = onnx.load(bundle / "onnx" / "text_model_cpu.onnx")
+def test_dense_layers_compute_tokens_only(graphs: dict[str, Path], tmp_path: Path) -> None:
+    """Rows of every layer norm and activation: the number of tokens, in the last layer the number of texts."""
+    graph = onnx.load(graphs["cpu"])
     names = [node.output[0] for node in graph.graph.node if node.op_type in ("LayerNormalization", "Gelu")]
     graph.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
     onnx.save(graph, tmp_path / "all.onnx")
@@ -176,33 +177,29 @@ def test_dense_layers_see_tokens_only(packed: onnxruntime.InferenceSession, bund
     assert {rows[name] for name in last} == {(1, 2)}
 
 
-def test_standard_operators_only(bundle: Path) -> None:
-    for name in ("text_model.onnx", "text_model_cpu.onnx"):
-        assert {node.domain for node in onnx.load(bundle / "onnx" / name).graph.node} == {""}
+def test_both_graphs_have_standard_operators_only(graphs: dict[str, Path]) -> None:
+    for file in graphs.values():
+        assert {node.domain for node in onnx.load(file).graph.node} == {""}
 
 
-def test_the_graph_for_any_target_has_no_shape_that_depends_on_values(bundle: Path) -> None:
-    plain, packed = (
-        {node.op_type for node in onnx.load(bundle / "onnx" / name).graph.node}
-        for name in ("text_model.onnx", "text_model_cpu.onnx")
-    )
+def test_the_graph_for_any_target_has_no_data_dependent_shape(graphs: dict[str, Path]) -> None:
+    plain, packed = ({node.op_type for node in onnx.load(graphs[target]).graph.node} for target in ("any", "cpu"))
     dynamic = {"NonZero", "Compress", "Unique", "If", "Loop"}
     assert not plain & dynamic
     assert packed & dynamic == {"NonZero"}
 
 
-def test_a_packed_graph_is_refused_for_any_target(model: AlignModel) -> None:
-    contract = text_contract(model.config)
-    graph = trace(PackedTextTower(model).eval(), contract, model.config.text.max_position_embeddings, 20)
-    run_steps(graph, text_steps(model.config, "cpu"))
+def test_a_packed_graph_is_refused_for_any_target(model: AlignModel, graphs: dict[str, Path]) -> None:
+    graph, contract = ir.load(graphs["cpu"]), text_contract(model.config)
     check_operators(graph, contract, model.config, "cpu")
-    with pytest.raises(BuildError, match="the text graph holds 2 NonZero where 0 were expected"):
+    with pytest.raises(BuildError, match="2 NonZero nodes, expected 0"):
         check_operators(graph, contract, model.config)
 
 
-def test_the_passes_of_the_plain_tower_are_not_those_of_the_packed_one(model: AlignModel) -> None:
-    """Its sizes come from values, so no target of a Reshape can be made constant, and the declared number says so."""
-    contract = text_contract(model.config)
-    graph = trace(PackedTextTower(model).eval(), contract, model.config.text.max_position_embeddings, 20)
-    with pytest.raises(BuildError, match="ConstantReshape made 0 rewrites where this model needs 6"):
-        run_steps(graph, text_steps(model.config))
+def test_the_passes_of_the_plain_tower_are_reported_for_the_packed_one(
+    model: AlignModel, graphs: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its shapes are data-dependent, so no target of a Reshape can become constant; the expected number shows that."""
+    counts = run_steps(ir.load(graphs["cpu"]), text_steps(model.config))
+    assert counts["ConstantReshape"] == 0
+    assert any("ConstantReshape made 0 rewrites, expected 6" in record.getMessage() for record in caplog.records)

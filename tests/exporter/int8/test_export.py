@@ -16,8 +16,8 @@ import align_runtime
 from align_calibration.observers import OBSERVERS
 from align_calibration.statistics import statistics_key
 from align_exporter.command import main
-from align_exporter.int8.cpu_text import quantize_per_token
-from align_exporter.int8.fusion import check_fused, kernels
+from align_exporter.int8.cpu_text import quantize_text_for_cpu
+from align_exporter.int8.fusion import check_fused, count_kernels
 from align_exporter.int8.speed import ROUNDS, SpeedComparison
 from align_exporter.variants import variant_of
 from align_runtime import BuildError, Bundle, ParityError, golden
@@ -77,7 +77,7 @@ def test_shares_of_int8(bundle: Bundle) -> None:
 
 
 def test_onnx_runtime_computes_them_in_int8(bundle: Bundle) -> None:
-    found = kernels(bundle.path(FILES["vision"]))
+    found = count_kernels(bundle.path(FILES["vision"]))
     nodes = Counter(node.op_type for node in onnx.load(bundle.folder / "onnx" / "vision_model.onnx").graph.node)
     assert found["QLinearConv"] == nodes["Conv"]
     assert found["QLinearSigmoid"] == nodes["Sigmoid"]
@@ -275,7 +275,7 @@ def test_a_graph_that_does_not_fuse_is_refused(bundle: Bundle, tmp_path: Path) -
 
 
 def test_dense_layers_that_do_not_fuse_are_refused(bundle: Bundle) -> None:
-    count = quantize_per_token(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
+    count = quantize_text_for_cpu(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
     check_fused(bundle.path(FILES["text"]), {"MatMul": count})
     with pytest.raises(BuildError, match=rf"computes 0 of {count} quantised MatMul in INT8"):
         check_fused(bundle.folder / "onnx" / "text_model_cpu.onnx", {"MatMul": count})

@@ -1,13 +1,19 @@
-"""How close INT8 embeddings are, and what is asked of them."""
+"""Fidelity of INT8 embeddings and its targets."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from align_exporter.int8.fidelity import LARGEST_ERROR, Fidelity, FidelityTarget, accuracy, embedding_error
+from align_exporter.int8.fidelity import (
+    MAX_SQUARED_DISTANCE,
+    Fidelity,
+    FidelityTarget,
+    embedding_error,
+    measure_fidelity,
+)
 
-ROWS = np.tile(np.eye(4)[[0, 1, 2]], (17, 1))  # 51, one of which is left out of averages
+ROWS = np.tile(np.eye(4)[[0, 1, 2]], (17, 1))  # 51, one of which the trimmed mean leaves out
 OTHERS = np.eye(4)
 
 
@@ -18,17 +24,17 @@ def rotated(rows: np.ndarray, index: int, angle: float) -> np.ndarray:
     return turned
 
 
-def test_the_same_embeddings_are_perfect() -> None:
-    assert accuracy(ROWS, ROWS, OTHERS) == Fidelity(cosine=pytest.approx(1.0), agreement=1.0)
+def test_equal_embeddings_have_perfect_fidelity() -> None:
+    assert measure_fidelity(ROWS, ROWS, OTHERS) == Fidelity(cosine=pytest.approx(1.0), agreement=1.0)
     assert embedding_error(ROWS, ROWS) == 0
 
 
-def test_decisions_count_every_sample_and_cosines_leave_the_worst_out() -> None:
+def test_agreement_counts_every_sample_and_cosine_leaves_out_the_worst() -> None:
     spoiled = rotated(ROWS, 2, 1.5)
-    found = accuracy(spoiled, ROWS, OTHERS)
+    found = measure_fidelity(spoiled, ROWS, OTHERS)
     assert found.agreement == pytest.approx(50 / 51)
     assert found.cosine == pytest.approx(1.0)
-    twice = accuracy(rotated(spoiled, 4, 0.5), ROWS, OTHERS)
+    twice = measure_fidelity(rotated(spoiled, 4, 0.5), ROWS, OTHERS)
     assert twice.cosine < 0.998
     assert twice.agreement == pytest.approx(50 / 51)  # 0.5 is less than half of a right angle
     assert embedding_error(spoiled, ROWS) == 0
@@ -36,26 +42,26 @@ def test_decisions_count_every_sample_and_cosines_leave_the_worst_out() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 8, 25])
-def test_of_few_samples_none_is_left_out(count: int) -> None:
+def test_no_sample_is_left_out_of_up_to_25(count: int) -> None:
     rows = ROWS[:count]
     assert embedding_error(rotated(rows, 0, 0.5), rows) == pytest.approx((2 - 2 * np.cos(0.5)) / count)
 
 
-def test_a_common_part_does_not_make_a_cosine_good() -> None:
+def test_a_common_component_does_not_hide_a_wrong_cosine() -> None:
     exact = ROWS + 10
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     wrong = np.roll(exact, 1, axis=0)
-    assert accuracy(wrong, exact, OTHERS).cosine < 0
+    assert measure_fidelity(wrong, exact, OTHERS).cosine < 0
 
 
-def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
+def test_nan_embeddings_have_the_largest_distance() -> None:
     lost = ROWS.copy()
     lost[:2] = np.nan
-    assert embedding_error(lost, ROWS) == pytest.approx(LARGEST_ERROR / 50)
-    found = accuracy(lost, ROWS, OTHERS)
+    assert embedding_error(lost, ROWS) == pytest.approx(MAX_SQUARED_DISTANCE / 50)
+    found = measure_fidelity(lost, ROWS, OTHERS)
     assert np.isnan(found.cosine)
-    assert not FidelityTarget(cosine=0.0).met_by(found)
-    assert found.agreement == pytest.approx(49 / 51)  # argmax of the first is 0, where it should be
+    assert not FidelityTarget(cosine=0.0).is_met_by(found)
+    assert found.agreement == pytest.approx(49 / 51)  # NaN never agrees, although its argmax, 0, is right for the first row
     assert FidelityTarget(cosine=0.0).shortfall(found) == np.inf
 
 
@@ -72,10 +78,10 @@ def test_embeddings_that_are_no_numbers_are_as_far_as_can_be() -> None:
     ],
 )
 def test_targets(target: FidelityTarget, met: bool) -> None:
-    assert target.met_by(Fidelity(cosine=0.95, agreement=0.85)) == met
+    assert target.is_met_by(Fidelity(cosine=0.95, agreement=0.85)) == met
 
 
-def test_the_shortfall_is_that_of_what_is_asked() -> None:
+def test_the_shortfall_is_the_largest_distance_below_a_bound() -> None:
     found = Fidelity(cosine=0.95, agreement=0.85)
     assert FidelityTarget(cosine=0.96).shortfall(found) == pytest.approx(0.01)
     assert FidelityTarget(agreement=0.9).shortfall(found) == pytest.approx(0.05)
@@ -83,6 +89,6 @@ def test_the_shortfall_is_that_of_what_is_asked() -> None:
     assert FidelityTarget(0.9, 0.85).shortfall(found) <= 0
 
 
-def test_a_target_says_what_it_asks() -> None:
+def test_a_target_is_printed_with_its_bounds() -> None:
     assert str(FidelityTarget(cosine=0.99)) == "cosine 0.99"
     assert str(FidelityTarget(0.99, 0.9)) == "cosine 0.99 and agreement 0.9"

@@ -12,9 +12,8 @@ import pytest
 
 import align_runtime
 from align_calibration.quant_params import QuantParams
-from align_exporter.fp16.emulate import rounded
-from align_exporter.graph.passes import run_steps
-from align_exporter.graph.passes.order import CLEAN_UP
+from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.int8.build import FOR_TENSORRT
 from align_exporter.int8.units import unit_macs, unit_of
 from align_exporter.trt_lint import check_tensorrt, findings
@@ -137,7 +136,7 @@ def test_the_report_says_so_too(bundle: Bundle) -> None:
 
 def parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) -> Parity:
     """As the gate runs it: with every FP16 value rounded."""
-    ir.save(rounded(model), folder / "rounded.onnx")
+    ir.save(emulate_fp16(model), folder / "rounded.onnx")
     runner, answers = open_runner(folder / "rounded.onnx", "cpu", None), golden.read(bundle)
     if tower == "text":
         inputs = {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}

@@ -15,7 +15,7 @@ from align_calibration.quant_params import QuantParams
 from align_calibration.run_instrumented import Batch
 from align_exporter.int8.build import FOR_CPU
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
-from align_exporter.int8.cpu_text import dense_nodes, quantize_per_token
+from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate, Emulated, MixedPrecisionGoal, meet_target
 from align_exporter.int8.units import unit_macs, unit_of
@@ -54,7 +54,7 @@ def spoiling(damage: Mapping[str, float]) -> QuantizationMethod:
     """INT8 that disturbs the weights of some parts, by `damage` relative to their size."""
 
     def apply(graph: ir.Model, _: Mapping[str, QuantParams], kept: Collection[str]) -> None:
-        quantize_per_token(graph, kept)
+        quantize_text_for_cpu(graph, kept)
         for part, size in damage.items():
             if part not in kept:
                 scale = graph.graph.initializers[f"{part}/weight_scale"]

@@ -1,10 +1,10 @@
-"""Where a graph for TensorRT is quantised."""
+"""Placement of Q/DQ in a graph for TensorRT."""
 
 from __future__ import annotations
 
 import pytest
 
-from align_exporter.int8.qdq_placement import place, shortcut_of
+from align_exporter.int8.qdq_placement import place_qdq, shortcut_of
 from support.graphs import typed
 
 # A convolution with its swish, squeeze-excite, a depthwise convolution, and a residual.
@@ -34,39 +34,39 @@ BLOCK = BLOCK.replace("{B8}", "{" + ", ".join(["0.5"] * 8) + "}")
 def readers(text: str) -> dict[str, list[str]]:
     return {
         value.name or "": [node.name or "" for node in nodes]
-        for value, nodes in place(typed(text).graph).readers.items()
+        for value, nodes in place_qdq(typed(text).graph).readers.items()
     }
 
 
-def products(text: str) -> list[str]:
-    return [node.name or "" for node in place(typed(text).graph).products]
+def weighted(text: str) -> list[str]:
+    return [node.name or "" for node in place_qdq(typed(text).graph).weighted_nodes]
 
 
 def test_a_block_with_a_residual() -> None:
-    assert products(BLOCK) == ["expand", "depthwise", "project"]
+    assert weighted(BLOCK) == ["expand", "depthwise", "project"]
     assert readers(BLOCK) == {
-        "i": ["expand", "end"],  # one pair serves the convolution and the residual; the branch "o" is bare
-        "h": ["depthwise"],  # behind the swish; "a" and "s" inside it are bare
+        "i": ["expand", "end"],  # one pair for the convolution and the residual; the branch "o" has none
+        "h": ["depthwise"],  # behind the swish; "a" and "s" inside it have none
         "c": ["pool", "excite"],
         "e": ["project"],
     }
 
 
 @pytest.mark.parametrize("order", ["(o, i)", "(i, o)"])
-def test_the_shortcut_is_the_operand_that_is_no_convolution_s_alone(order: str) -> None:
+def test_the_shortcut_is_the_summand_that_is_not_the_end_of_the_branch(order: str) -> None:
     graph = typed(BLOCK.replace("(o, i)", order)).graph
     shortcut = shortcut_of(graph.node("end"))
     assert shortcut is not None
     assert shortcut.name == "i"
 
 
-def test_of_two_convolutions_the_one_that_is_read_elsewhere_is_the_shortcut() -> None:
-    """The first block of a stage ends in a convolution, the second one adds to it."""
+def test_of_two_convolutions_the_one_with_another_reader_is_the_shortcut() -> None:
+    """The first block of a stage ends with a convolution that the second block adds to."""
     text = BLOCK.replace("[input] i = Tanh (x)", "[input] i = Conv (x, w, b)")
     assert readers(text)["i"] == ["expand", "end"]
 
 
-def test_a_block_without_a_residual_keeps_its_gates_as_they_are() -> None:
+def test_a_block_without_a_residual_has_no_qdq_in_squeeze_excite() -> None:
     text = BLOCK.replace("Add (o, i)", "Tanh (o)")
     assert readers(text) == {"i": ["expand"], "h": ["depthwise"], "e": ["project"]}
 
@@ -87,11 +87,11 @@ g (float[n, {channels}, 8, 8] x) => (float[n, {channels}, 8, 8] y)
   [depthwise] y = Conv <group = {channels}, pads = [{pads}, {pads}, {pads}, {pads}]> (x, d)
 }}
 """
-    assert products(text) == (["depthwise"] if wanted else [])
+    assert weighted(text) == (["depthwise"] if wanted else [])
     assert readers(text) == ({"x": ["depthwise"]} if wanted else {})
 
 
-def test_dense_layers_are_and_attention_is_not() -> None:
+def test_dense_layers_are_quantized_and_products_in_attention_are_not() -> None:
     text = """
 <ir_version: 10, opset_import: ["" : 20]>
 g (float[n, 4] x) => (float[n, 4] y)
@@ -106,7 +106,7 @@ g (float[n, 4] x) => (float[n, 4] y)
   [projection] y = Gemm <transB = 1> (h, w)
 }
 """
-    assert products(text) == ["query", "key", "projection"]
+    assert weighted(text) == ["query", "key", "projection"]
     assert readers(text) == {"x": ["query", "key"], "h": ["projection"]}
 
 
@@ -115,4 +115,4 @@ def test_a_sum_with_a_constant_has_no_shortcut() -> None:
     text = text.replace("float[8] b", "float[1] one = {1}, float[8] b")
     graph = typed(text).graph
     assert shortcut_of(graph.node("sum")) is None
-    assert shortcut_of(graph.node("end")) is None  # no convolution's result is added either
+    assert shortcut_of(graph.node("end")) is None  # neither summand is the output of a convolution

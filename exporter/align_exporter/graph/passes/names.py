@@ -1,9 +1,10 @@
-"""Readable, reproducible names, and nothing else of the tracer's notes.
+"""Readable, reproducible names, and no metadata of the tracer.
 
-before: node_Conv_861, val_29, and metadata with source paths and stack traces of the machine that exported
-after:  vision_model.encoder.blocks.3.expansion/Conv, …/Conv.1 for a constant, no metadata
-algebra: names only. Inputs, outputs and parameters that have a path in the model keep theirs. A convolution is named
-after its weight, because the tracer calls it by the batch norm that was folded into it.
+before: node_Conv_861, val_29, and metadata with source paths and stack traces of the exporting machine
+after:  vision_model.encoder.blocks.3.expansion/Conv, …/Conv.1 for its constant input 1, no metadata
+algebra: only names change. Inputs, outputs, and parameters that have a path in the model keep their names. A
+convolution is named after its weight, because the tracer names it after the batch norm that was folded into it.
+does not apply: nodes without the tracer's metadata.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from align_exporter.graph.ir_helpers import name_of, operand
+
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
-FOLDED_BIAS_SUFFIX = ".weight_bias"  # onnxscript's name for what the batch norm leaves beside the weight
+FOLDED_BIAS_SUFFIX = ".weight_bias"  # onnxscript's name for the bias of a folded batch norm
 TRACER_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
 
 
 class ReadableNames:
-    """Counts the nodes, initializers and notes that it changed."""
+    """Counts the nodes that it renamed and the objects whose metadata it removed."""
 
     def __call__(self, model: ir.Model) -> int:
         changed = self._rename(model.graph)
@@ -32,7 +35,7 @@ class ReadableNames:
         changed = 0
         for node in graph:
             scope = _scope(node)
-            if scope is None:  # named before: keep, so that a second run changes nothing
+            if scope is None:  # already named: a second run changes nothing
                 continue
             base = f"{scope}/{node.op_type}" if scope else node.op_type
             taken[base] += 1
@@ -47,7 +50,7 @@ class ReadableNames:
         return changed
 
     def _strip(self, model: ir.Model) -> int:
-        """Removes metadata and doc strings: they hold paths and stack traces of the exporting machine."""
+        """Removes metadata and doc strings, which contain paths and stack traces of the exporting machine."""
         changed = 0
         graph = model.graph
         for owner in [model, graph, *graph, *graph.inputs, *graph.outputs, *graph.initializers.values()]:
@@ -62,19 +65,17 @@ class ReadableNames:
 
 
 def _is_parameter(constant: ir.Value) -> bool:
-    """Whether the constant has the name of a parameter of the model, or was named by this pass before."""
-    return "." in (constant.name or "") and not (constant.name or "").endswith(FOLDED_BIAS_SUFFIX)
+    """Whether the constant has the name of a parameter of the model, or one that this pass gave it."""
+    return "." in name_of(constant) and not name_of(constant).endswith(FOLDED_BIAS_SUFFIX)
 
 
 def _scope(node: ir.Node) -> str | None:
-    """Path of the module that `node` was traced in, "" for the tower itself, None without the tracer's note."""
-    note = node.metadata_props.get(SCOPES_KEY)
-    if note is None:
+    """Path of the module that `node` was traced in: "" for the tower itself, None without the tracer's metadata."""
+    scopes = node.metadata_props.get(SCOPES_KEY)
+    if scopes is None:
         return None
     if node.op_type == "Conv":
-        weight = node.inputs[1]
-        assert weight is not None
-        return (weight.name or "").removesuffix(".weight")
-    *modules, _operation = ast.literal_eval(note)
+        return name_of(operand(node, 1)).removesuffix(".weight")
+    *modules, _operation = ast.literal_eval(scopes)
     path = modules[-1] if modules else ""
     return "" if path == TRACER_SCOPE else path

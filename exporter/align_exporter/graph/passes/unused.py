@@ -1,8 +1,8 @@
-"""Nodes and initializers that nothing reads → removed (onnx-ir's own pass, counted).
+"""Nodes and initializers that no node reads → removed, by the pass of onnx-ir.
 
 before: an initializer left behind by a pass, e.g. the axes of a reduction that became a pool     after: gone
-algebra: nothing that reaches an output changes. ONNX Runtime warns about such initializers at every load.
-does not apply: graph inputs and outputs, which are the contract, are always kept.
+algebra: no output changes. ONNX Runtime warns about such initializers whenever it loads the graph.
+does not apply: graph inputs and outputs, which are the contract, are kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 
 class RemoveUnused:
+    """Counts the nodes and initializers that it removed."""
+
     def __call__(self, model: ir.Model) -> int:
         before = _size(model)
         RemoveUnusedNodesPass()(model)

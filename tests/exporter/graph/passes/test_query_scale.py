@@ -1,14 +1,13 @@
-"""The pass FoldQueryScale: match, refuse, numerics, checker, idempotence."""
+"""The pass FoldQueryScale: match, refusal, numerics, ONNX checker, second run."""
 
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
 from align_exporter.graph.passes.query_scale import FoldQueryScale, refusal
+from support.graphs import constants, run_graph
 
 SCALE = 0.25
 GRAPH = """
@@ -28,19 +27,16 @@ g (float[n, s, 6] h, float[n, 2, 3, s] k) => (float[n, 2, s, s] y)
 
 
 def evaluate(model: ir.Model) -> np.ndarray:
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     feed = {"h": generator.standard_normal((2, 5, 6)), "k": generator.standard_normal((2, 2, 3, 5))}
-    return session.run(["y"], {name: value.astype(np.float32) for name, value in feed.items()})[0]
+    return run_graph(model, {name: value.astype(np.float32) for name, value in feed.items()})[0]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         GRAPH,
-        # As in the packed tower: the heads are gathered instead of transposed.
+        # The packed tower gathers the heads instead of transposing them.
         GRAPH.replace("Transpose <perm = [0, 2, 1, 3]> (r)", "Gather <axis = 2> (r, order)")
         .replace("int64[4] heads", "int64[2] order = {1, 0}, int64[4] heads")
         .replace("{0, 0, 2, 3}", "{0, 2, -1, 3}"),
@@ -49,17 +45,13 @@ def evaluate(model: ir.Model) -> np.ndarray:
 def test_matches_and_computes_the_same(text: str) -> None:
     model = ir.from_onnx_text(text)
     before = evaluate(model)
-    weight = model.graph.initializers["w"].const_value
-    assert weight is not None
-    kept = weight.numpy().copy()
+    weight = constants(model)["w"]
+    kept = weight.copy()
     assert FoldQueryScale()(model) == 1
     assert "Mul" not in [node.op_type for node in model.graph]
-    np.testing.assert_array_equal(evaluate(model), before)  # a power of two: the same bits
-    np.testing.assert_array_equal(weight.numpy(), kept)  # the tracer's tensor is the reference's own parameter
-    for name in ("w", "b"):
-        value = model.graph.initializers[name].const_value
-        assert value is not None
-        assert value.dtype == ir.DataType.FLOAT
+    np.testing.assert_array_equal(evaluate(model), before)  # a power of two: bit-identical
+    np.testing.assert_array_equal(weight, kept)  # the traced tensor is a parameter of the reference
+    assert constants(model)["w"].dtype == constants(model)["b"].dtype == np.float32
 
 
 def test_another_head_size_rounds_the_weights_once() -> None:
@@ -91,7 +83,7 @@ PROJECTION_READ = "the left factor is not a projection that only this product re
             GRAPH.replace("Mul (scores, scale)", "Mul (t_, scale)").replace("scores = ", "t_ = Sqrt (k)\n scores = "),
             "the other input is not a product",
         ),
-        # The operands are in the order that the tracer writes; another one is another graph than the pass knows.
+        # The operands are in the order of the tracer; the pass does not match another order.
         (GRAPH.replace("Mul (scores, scale)", "Mul (scale, scores)"), "the factor is not a constant scalar"),
         (GRAPH.replace("Add (p, b)", "Add (b, p)"), "the left factor is a sum, but not of a product and a bias"),
         (GRAPH.replace("Identity (y_)", "Add (y_, scores)"), "the unscaled product is read as well"),

@@ -1,4 +1,4 @@
-"""Checkpoint folders in every form, against transformers' own reading of them."""
+"""Tokenizer and preprocessing files in every supported format, compared with transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, BertTokenizer
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
-from align_exporter.checkpoint.assets import TokenizerAssets, check_vocabulary, read_preprocessing, read_tokenizer
+from align_exporter.checkpoint.read_checkpoint import (
+    TokenizerAssets,
+    check_vocabulary,
+    read_preprocessing,
+    read_tokenizer,
+)
 from align_runtime.errors import AlignError, CheckpointError, ConfigurationError
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.tokenizer import Tokenizer
@@ -33,7 +38,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def assert_like_transformers(folder: Folder) -> TokenizerAssets:
-    """The same ids from BertTokenizer, from AutoTokenizer, and from the written tokenizer.json in the runtime."""
+    """Compares the ids of the runtime for the written tokenizer.json with BertTokenizer and AutoTokenizer."""
     assets = read_tokenizer(folder.path)
     folder.text("bundled.json", assets.json)
     ours = Tokenizer.from_file(folder.path / "bundled.json", 64, assets.pad_token_id)
@@ -52,7 +57,7 @@ def assert_like_transformers(folder: Folder) -> TokenizerAssets:
 
 
 def old_tokenizer(content: dict[str, Any]) -> None:
-    """As converters of transformers 3 wrote it."""
+    """The format that converters of transformers 3 wrote."""
     del content["model"]["type"]
     content["post_processor"] = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
 
@@ -152,7 +157,7 @@ FORMS: dict[str, Callable[[Folder], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_ids_of_transformers(form: str, folder: Folder) -> None:
+def test_every_format_gives_the_ids_of_transformers(form: str, folder: Folder) -> None:
     FORMS[form](folder)
     assert_like_transformers(folder)
 
@@ -167,7 +172,7 @@ def test_a_large_vocabulary_from_a_saved_tokenizer(folder: Folder) -> None:
     assert_like_transformers(folder)
 
 
-def test_the_written_tokenizer_is_plain(folder: Folder) -> None:
+def test_the_written_tokenizer_has_every_setting_explicit(folder: Folder) -> None:
     written = json.loads(read_tokenizer(folder.vocabulary().config(model_max_length=64).path).json)
     assert written["truncation"] is None
     assert written["padding"] is None
@@ -185,8 +190,7 @@ def test_check_vocabulary(folder: Folder) -> None:
     assets = read_tokenizer(folder.vocabulary().config(extra_special_tokens=["<new>"]).path)
     check_vocabulary(assets, NEW + 1)
     check_vocabulary(assets, NEW + 100)
-    message = rf"the tokenizer has ids up to {NEW}, the word embedding has {NEW} rows; tokenizer and weights are not"
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=f"{NEW} rows"):
         check_vocabulary(assets, NEW)
 
 
@@ -203,7 +207,7 @@ ALIGN = {
     "rescale_offset": True,
     "size": {"height": 346, "width": 346},
 }
-OLD, TODAY = "preprocessor_config.json", "processor_config.json"
+OLD, NEW_NAME = "preprocessor_config.json", "processor_config.json"
 NESTED = {"processor_class": "AlignProcessor", "image_processor": ALIGN}
 
 
@@ -211,47 +215,47 @@ NESTED = {"processor_class": "AlignProcessor", "image_processor": ALIGN}
     "make",
     [
         lambda f: f.json(OLD, ALIGN),
-        lambda f: f.json(TODAY, NESTED),
-        lambda f: f.json(TODAY, {}).json(OLD, ALIGN),
-        lambda f: f.json(TODAY, NESTED).json(OLD, {**ALIGN, "image_mean": 9}),
+        lambda f: f.json(NEW_NAME, NESTED),
+        lambda f: f.json(NEW_NAME, {}).json(OLD, ALIGN),
+        lambda f: f.json(NEW_NAME, NESTED).json(OLD, {**ALIGN, "image_mean": 9}),
         lambda f: EfficientNetImageProcessorPil(**ALIGN).save_pretrained(f.path),
     ],
     ids=["old", "today", "today, not nested", "both agree", "saved by transformers"],
 )
-def test_preprocessing_is_read_from_every_form(make: Callable[[Folder], Any], folder: Folder) -> None:
+def test_preprocessing_is_read_from_every_format(make: Callable[[Folder], Any], folder: Folder) -> None:
     make(folder)
     assert read_preprocessing(folder.path) == ImagePreprocessing.from_hub(ALIGN, "test")
 
 
-NOTHING = r"has no image preprocessing; looked for preprocessor_config\.json and for image_processor in processor_conf"
+MISSING = "no image preprocessing"
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda f: f, CheckpointError, NOTHING),
-        (lambda f: f.json(TODAY, {"processor_class": "X"}), CheckpointError, NOTHING),
+        (lambda f: f, CheckpointError, MISSING),
+        (lambda f: f.json(NEW_NAME, {"processor_class": "X"}), CheckpointError, MISSING),
         (
-            lambda f: f.json(TODAY, NESTED).json(OLD, {**ALIGN, "resample": 3}),
+            lambda f: f.json(NEW_NAME, NESTED).json(OLD, {**ALIGN, "resample": 3}),
             CheckpointError,
-            r"processor_config\.json and preprocessor_config\.json contradict each other \(resample: 2 / 3\); transf",
+            r"processor_config\.json and preprocessor_config\.json contradict each other \(resample: 2 / 3\)",
         ),
         (lambda f: f.text(OLD, '{"size": NaN}'), CheckpointError, r"is not valid JSON: NaN is not a JSON number"),
         (lambda f: f.text(OLD, '{"size": 3'), CheckpointError, r"preprocessor_config\.json is not valid JSON"),
         (
             lambda f: f.text(OLD, '{"rescale_factor": 1e999}'),
             ConfigurationError,
-            r"rescale_factor is inf; a finite num",
+            r"rescale_factor is inf",
         ),
         (
-            lambda f: f.json(TODAY, {"image_processor": {**ALIGN, "blur": 1}}),
+            lambda f: f.json(NEW_NAME, {"image_processor": {**ALIGN, "blur": 1}}),
             ConfigurationError,
-            r"processor_config\.json: image_processor: the key 'blur' \(value 1\) is not understood",
+            r"processor_config\.json: image_processor: the key 'blur'",
         ),
         (
-            lambda f: f.json(TODAY, {"image_processor": 3}),
+            lambda f: f.json(NEW_NAME, {"image_processor": 3}),
             ConfigurationError,
-            r"processor_config\.json: image_processor is 3 \(int\); dict was expected",
+            r"processor_config\.json: image_processor is 3",
         ),
     ],
     ids=["nothing", "not nested", "contradiction", "NaN", "no JSON", "infinity", "unknown key", "no object"],

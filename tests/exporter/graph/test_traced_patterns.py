@@ -1,4 +1,4 @@
-"""Forms that the traced graphs have without any pass, and that engines fuse or demand: here they are held fast."""
+"""Patterns that engines fuse or require and that the traced graphs have without a pass: they must not get lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from align_exporter.graph.ir_helpers import constant_values, operand
 from align_reference.checkpoint import load_model
 
 TEXT_GRAPHS = ("text_model", "text_model_cpu")
@@ -23,29 +24,25 @@ def nodes(graph: ir.Graph, operator: str) -> list[ir.Node]:
 
 
 def producer(node: ir.Node, index: int = 0) -> ir.Node | None:
-    value = node.inputs[index]
-    return None if value is None else value.producer()
+    return operand(node, index).producer()
 
 
 def constant(node: ir.Node, index: int) -> np.ndarray:
-    value = node.inputs[index]
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy()
+    return constant_values(operand(node, index))
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def mask_addends(graph: ir.Graph) -> list[str | None]:
-    """What is added to the scores of each layer."""
+    """Names of the tensors that are added to the attention scores, one per layer."""
     sums = [producer(softmax) for softmax in nodes(graph, "Softmax")]
     assert all(addition is not None and addition.op_type == "Add" for addition in sums)
-    return [addition.inputs[1].name for addition in sums if addition is not None and addition.inputs[1] is not None]
+    return [operand(addition, 1).name for addition in sums if addition is not None]
 
 
 @pytest.mark.parametrize("name", TEXT_GRAPHS)
-def test_the_mask_is_brought_to_its_form_once(tiny_bundle: Path, tiny_checkpoint: Path, name: str) -> None:
+def test_the_attention_mask_is_computed_once(tiny_bundle: Path, tiny_checkpoint: Path, name: str) -> None:
     text = graph(tiny_bundle, name)
     addends = mask_addends(text)
     assert len(addends) == load_model(tiny_checkpoint).config.text.num_hidden_layers
@@ -63,7 +60,7 @@ def test_a_second_mask_is_noticed(tiny_bundle: Path) -> None:
 
 
 def test_the_plain_text_graph_computes_one_size(tiny_bundle: Path) -> None:
-    """How many positions to look up; every Reshape's target is constant."""
+    """It is the number of positions to look up; the target of every Reshape is constant."""
     text = graph(tiny_bundle, "text_model")
     assert len(nodes(text, "Shape")) == 1
     assert nodes(text, "Concat") == []
@@ -78,18 +75,18 @@ SQUEEZE_EXCITE = ["Sigmoid", "Conv", "Mul", "Conv", "GlobalAveragePool"]  # upst
 
 
 def squeeze_excites(graph: ir.Graph) -> int:
-    """How many feature maps are gated in the form that engines know: pool, 1×1, swish, 1×1, sigmoid, product."""
+    """The number of squeeze-excites in the pattern that engines fuse: pool, 1×1, swish, 1×1, sigmoid, product."""
     return sum(is_squeeze_excite(node) for node in nodes(graph, "Mul"))
 
 
 def is_squeeze_excite(product: ir.Node) -> bool:
-    way, node = [], producer(product, 1)
-    while node is not None and len(way) < len(SQUEEZE_EXCITE):
-        way.append(node)
+    path, node = [], producer(product, 1)
+    while node is not None and len(path) < len(SQUEEZE_EXCITE):
+        path.append(node)
         node = producer(node)
-    if [node.op_type for node in way] != SQUEEZE_EXCITE:
+    if [node.op_type for node in path] != SQUEEZE_EXCITE:
         return False
-    _gate, expand, swish, reduce, pool = way
+    _gate, expand, swish, reduce, pool = path
     sigmoid = producer(swish, 1)
     assert sigmoid is not None
     return (
@@ -108,11 +105,11 @@ def test_another_squeeze_excite_is_noticed(tiny_bundle: Path) -> None:
     vision = graph(tiny_bundle, "vision_model")
     before = squeeze_excites(vision)
     pool = nodes(vision, "GlobalAveragePool")[0]
-    pool.replace_input_with(0, vision.inputs[0])  # pools something else than it gates
+    pool.replace_input_with(0, vision.inputs[0])  # pools another tensor than the one that is gated
     assert squeeze_excites(vision) == before - 1
 
 
-def test_the_end_is_a_global_pool_and_a_flattening(tiny_bundle: Path) -> None:
+def test_the_tower_ends_with_a_global_pool_and_a_reshape(tiny_bundle: Path) -> None:
     vision = graph(tiny_bundle, "vision_model")
     *_, pool, flatten, norm, division = vision
     assert [pool.op_type, flatten.op_type, norm.op_type, division.op_type] == [
@@ -122,8 +119,8 @@ def test_the_end_is_a_global_pool_and_a_flattening(tiny_bundle: Path) -> None:
     assert constant(flatten, 1).tolist() == [-1, dim]
 
 
-def test_pixels_are_cast_before_anything_else(tiny_bundle: Path) -> None:
-    """TensorRT takes bytes as an input of the network only where a Cast follows at once."""
+def test_pixels_are_read_by_a_cast_alone(tiny_bundle: Path) -> None:
+    """TensorRT accepts a uint8 input of a network only if a Cast reads it."""
     (pixels,) = graph(tiny_bundle, "vision_model").inputs
     assert pixels.dtype == ir.DataType.UINT8
     assert [use.node.op_type for use in pixels.uses()] == ["Cast"]
@@ -133,8 +130,8 @@ def test_pixels_are_cast_before_anything_else(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["vision_model", *TEXT_GRAPHS])
-def test_no_initializer_is_there_twice(tiny_bundle: Path, name: str) -> None:
-    """The tracer shares equal constants; a pass that shares them finds nothing, here and in the published sizes."""
+def test_no_two_initializers_are_equal(tiny_bundle: Path, name: str) -> None:
+    """The tracer merges equal constants; a pass for it would find nothing, here and in the published size."""
     constants = [value.const_value for value in graph(tiny_bundle, name).initializers.values()]
     contents = {(tensor.dtype, tuple(tensor.shape), tensor.tobytes()) for tensor in constants if tensor is not None}
     assert len(contents) == len(constants) > 50

@@ -1,4 +1,4 @@
-"""FP16 graphs as hardware runs them: with every value rounded to FP16."""
+"""Runs FP16 graphs on a CPU with every activation rounded to FP16."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_exporter.fp16.emulate import rounded
+from align_exporter.fp16.emulate import emulate_fp16
 
 
-def run_rounded(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:
-    """What the FP16 graph `model` gives for `inputs`, `batch` rows at a time; `folder` takes a temporary file."""
-    file = folder / "rounded.onnx"
-    ir.save(rounded(model), file)
+def run_emulated(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:
+    """The output of the FP16 graph `model` for `inputs`, `batch` rows at a time; `folder` is for a temporary file."""
+    file = folder / "emulated.onnx"
+    ir.save(emulate_fp16(model), file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     file.unlink()
     rows = len(next(iter(inputs.values())))
