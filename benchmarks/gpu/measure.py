@@ -44,7 +44,7 @@ class HalfVisionTower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         values = pixels.permute(0, 3, 1, 2).to(HALF) * self.scale + self.offset
-        return unit_length(self.vision_model(values).float())
+        return unit_length(self.vision_model(values).pooler_output.float())
 
 
 class HalfTextTower(nn.Module):
