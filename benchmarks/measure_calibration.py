@@ -3,7 +3,7 @@
     python -m benchmarks.measure_calibration [--images 16 500] [--with-trials 16]
 
 Every number of images is measured in a process of its own, on the vision graph alone: histograms of all its tensors,
-with a cache, and for the numbers of ``--with-trials`` the whole INT8 quantization, including the trial of every
+with a cache, and for the numbers of ``--with-trials`` the whole calibration, including the trial of every
 observer. Peak memory is that of the process (VmHWM). Images are random crops of two photographs; the weights are
 random and conditioned (see tests/support/checkpoints.py): suited to memory and the number of runs. Histograms take
 eight runs of the graph for each image: one for the extremes, and one for each of seven slices of its tensors. 500
@@ -27,9 +27,8 @@ import onnxruntime
 from align_calibration.histograms import measure_histograms
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.command import main as export
-from align_exporter.int8.calibration import Calibration
-from align_exporter.int8.cpu_vision import quantized_tensors
-from align_exporter.int8.quantize import quantize_for_cpu
+from align_exporter.int8.build import FOR_CPU
+from align_exporter.int8.calibrate import Calibration, choose_scales
 from align_runtime.console import Progress
 from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import crops, full_size_checkpoint
@@ -39,7 +38,7 @@ def calibrate(file: Path, count: int, trials: bool) -> dict[str, Any]:
     """Peak memory and number of runs of calibrating the graph in `file` on `count` images, of this whole process.
 
     Args:
-        trials: quantize the graph with every observer, instead of measuring histograms only.
+        trials: try every observer too, instead of measuring histograms only.
     """
     runs = 0
 
@@ -52,12 +51,13 @@ def calibrate(file: Path, count: int, trials: bool) -> dict[str, Any]:
     onnxruntime.InferenceSession = CountingSession
     model = ir.load(file)
     images = [{"pixels": np.asarray(image)[None]} for image in crops(count, model.graph.inputs[0].shape[1])]
-    tensors = quantized_tensors(model.graph)
+    method = FOR_CPU["vision"]
+    tensors = method.tensors(model.graph)
     with tempfile.TemporaryDirectory() as name:
         folder, progress = Path(name), Progress()
         cache = StatisticsCache(folder / "cache", sys.exit)
         if trials:
-            quantize_for_cpu(model, "vision", Calibration(images, folder, cache, progress), None)
+            choose_scales(model, method, Calibration(images, folder, cache, progress))
         else:
             measure_histograms(model, tensors, images, folder, cache, progress)
         (entry,) = (folder / "cache").iterdir()

@@ -24,7 +24,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.tokenizer import Tokenizer
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.result_files import conditions, write_result
-from benchmarks.timing import run_batches, time_case
+from benchmarks.timing import Runner, run_batches, time_case
 from support.openvino_runner import OpenVinoRunner
 from support.tokenizers import VOCABULARY
 
@@ -64,7 +64,7 @@ def equal_length_cases(bundle: Bundle, plain: Path, rounds: int) -> list[dict[st
     The differences are small, so these cases measure the CPU time of one thread, which a busy machine does not disturb.
     """
     every_device, cpu = (bundle.path(bundle.graph("text", "fp32", target).file) for target in ("any", "cpu"))
-    runners = {
+    runners: dict[str, Runner] = {
         "plain": open_runner(plain, "cpu", 1),
         "openvino": OpenVinoRunner(every_device, 1),
         "padded": open_runner(every_device, "cpu", 1),

@@ -21,7 +21,7 @@ import numpy as np
 from align_runtime.backends import open_runner
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.result_files import conditions, write_result
-from benchmarks.timing import run_batches, time_case
+from benchmarks.timing import Runner, run_batches, time_case
 from support.checkpoints import crops
 from support.openvino_runner import OpenVinoRunner
 
@@ -31,7 +31,7 @@ CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 
 def measure(graph: Path, plain: Path, size: int, rounds: int, threads: int, clock: str) -> list[dict[str, Any]]:
     """The cases of one clock, one for each batch size, on images of `size` × `size`."""
-    runners = {
+    runners: dict[str, Runner] = {
         "plain": open_runner(plain, "cpu", threads),
         "openvino": OpenVinoRunner(graph, threads),
         "graph": open_runner(graph, "cpu", threads),
