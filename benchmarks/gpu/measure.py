@@ -1,10 +1,9 @@
-"""Times a bundle on a GPU against torch; writes the cases as JSON.
+"""Measures a bundle on a GPU against PyTorch; writes the cases as JSON.
 
-    python benchmarks/measure_gpu.py CHECKPOINT BUNDLE -o CASES.json [--rounds 40] [--devices cuda tensorrt]
+    python -m benchmarks.gpu.measure CHECKPOINT BUNDLE -o CASES.json [--rounds 40] [--devices cuda tensorrt]
 
-From bytes or tokens in the host's memory to embeddings there, for every contestant: torch eager and torch.compile
-(max-autotune) in FP16 with channels_last, and the bundle's variants on each device. All take turns (see race.py). Raw
-seconds are kept.
+From pixels or tokens in host memory to embeddings in host memory, for every candidate: PyTorch eager and torch.compile
+(max-autotune) in FP16 with channels_last, and the bundle's variants on each device. Timing is interleaved.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from align_reference.model import AlignModel, unit_length
 from align_reference.text import attention_bias
 from align_runtime.backends import open_graph
 from align_runtime.bundle import Bundle
-from benchmarks.race import race
+from benchmarks.timing import Candidate, time_case
 
 BATCHES = (1, 8, 32)
 LENGTH = 16
@@ -45,7 +44,7 @@ class HalfVisionTower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         values = pixels.permute(0, 3, 1, 2).to(HALF) * self.scale + self.offset
-        return unit_length(self.vision_model(values).float())
+        return unit_length(self.vision_model(values).pooler_output.float())
 
 
 class HalfTextTower(nn.Module):
@@ -66,7 +65,7 @@ class HalfTextTower(nn.Module):
         return unit_length(self.text_projection(first[:, 0]).float())
 
 
-def torch_contestants(tower: nn.Module, inputs: Inputs, device: str) -> dict[str, Callable[[], NDArray[np.float32]]]:
+def torch_candidates(tower: nn.Module, inputs: Inputs, device: str) -> dict[str, Candidate]:
     """`tower` eager and compiled; inputs are copied through pinned memory, as ours are."""
     module = tower.eval().to(device)
     compiled = torch.compile(module, mode="max-autotune")
@@ -74,25 +73,25 @@ def torch_contestants(tower: nn.Module, inputs: Inputs, device: str) -> dict[str
     if device == "cuda":
         pinned = [tensor.pin_memory() for tensor in pinned]
 
-    def runs(call: Callable[..., Tensor]) -> Callable[[], NDArray[np.float32]]:
+    def candidate(call: Callable[..., Tensor]) -> Candidate:
         def run() -> NDArray[np.float32]:
             with torch.inference_mode():
                 return call(*(tensor.to(device, non_blocking=True) for tensor in pinned)).cpu().numpy()
 
         return run
 
-    return {"torch eager": runs(module), "torch.compile": runs(compiled)}
+    return {"torch eager": candidate(module), "torch.compile": candidate(compiled)}
 
 
 def text_inputs(bundle: Bundle, batch: int) -> Inputs:
-    """Random tokens, none of them padding."""
+    """Random tokens without padding, int64 (batch, `LENGTH`)."""
     vocabulary = bundle.manifest.model.vocab_size
     ids = np.random.default_rng(batch).integers(1, vocabulary, size=(batch, LENGTH), dtype=np.int64)
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
 def vision_inputs(bundle: Bundle, batch: int) -> Inputs:
-    """Random images: time does not depend on what they show."""
+    """Random images, uint8 (batch, height, width, 3); time does not depend on their content."""
     height, width = bundle.manifest.preprocessing.output_size
     return {"pixels": np.random.default_rng(batch).integers(0, 256, size=(batch, height, width, 3), dtype=np.uint8)}
 
@@ -114,11 +113,11 @@ def measure(checkpoint: Path, bundle: Bundle, devices: list[str], rounds: int) -
                     opened.prepare()
             for batch in BATCHES:
                 inputs = make(bundle, batch)
-                contestants = torch_contestants(half, inputs, torch_device)
-                contestants |= {
+                candidates = torch_candidates(half, inputs, torch_device)
+                candidates |= {
                     name: lambda runner=runner, inputs=inputs: runner.run(inputs) for name, runner in runners.items()
                 }
-                cases.append({"tower": tower, "batch": batch, **race(f"{tower} {batch}", contestants, rounds)})
+                cases.append({"tower": tower, "batch": batch, **time_case(f"{tower} {batch}", candidates, rounds)})
     return cases
 
 
@@ -126,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--rounds", type=int, default=40, help="an even number (default: 40)")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds, an even number (default: 40)")
     parser.add_argument("--devices", nargs="+", default=["cuda", "tensorrt"])
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""All that is to be known of a GPU host, in one file; see "On a GPU" in the README.
+"""Checks a GPU host and writes one file, ``benchmarks/results/gpu-<name of the GPU>.json``.
 
     make gpu-check
 
-Exports align-tiny and a model of the published sizes with engines of all their graphs, compares them with the
-reference on both devices, runs the tests that need a GPU, measures. A step that fails is recorded, and the others go
-on; the exit code is 1 then. Writes ``benchmarks/results/gpu-<name of the GPU>.json``.
+Exports align-tiny and a model of the published sizes with engines of all their graphs, compares them with the reference
+on CUDA and on TensorRT, runs the tests that need a GPU, and measures. A failed step is recorded and the others still
+run; the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
+from benchmarks.result_files import RESULTS, ROOT, describe_machine
 from support.checkpoints import full_size_checkpoint
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 BIN = Path(sys.executable).parent
 PACKAGES = re.compile(r"torch|triton|tensorrt.*|cuda-.*|nvidia-.*|onnxruntime.*")
 GPU_FACTS = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.mem,persistence_mode"
-KEPT = 4000  # characters of what a step that fails says
+KEPT_CHARACTERS = 4000  # of a step's output
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command to run. `output` is the file of JSON that it writes, None where it prints JSON or nothing."""
+    """A command to run.
+
+    Attributes:
+        output: the JSON file that it writes; None if it prints JSON, or has no result.
+    """
 
     name: str
     command: Sequence[str]
@@ -43,17 +45,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step: `result` is its JSON, `told` the end of what it said otherwise."""
+    """The result of a step.
+
+    Attributes:
+        result: its JSON; None without any.
+        output: the end of its other output.
+    """
 
     name: str
     exit_code: int
     seconds: float
     result: Any = None
-    told: str = field(default="")
+    output: str = ""
 
 
 def steps(work: Path, checkpoint: Path) -> list[Step]:
-    """All steps; `checkpoint` is the one of the published sizes."""
+    """All steps, in `work`; `checkpoint` is the one of the published sizes."""
     models = {"align-tiny": ROOT / "reference" / "align-tiny", "full-size": checkpoint}
     found = []
     for name, source in models.items():
@@ -65,49 +72,49 @@ def steps(work: Path, checkpoint: Path) -> list[Step]:
     found.append(Step("tests", ["pytest", "-q", "-m", "gpu", "tests/gpu"]))
     full = str(work / "full-size")
     cases, record = work / "cases.json", work / "bench.json"
-    measure = ["python", "benchmarks/measure_gpu.py", str(checkpoint), full, "-o", str(cases)]
+    measure = ["python", "-m", "benchmarks.gpu.measure", str(checkpoint), full, "-o", str(cases)]
     found.append(Step("against torch", measure, cases))
-    found.append(Step("bench", ["align-bench", full, "--device", "cuda", "tensorrt", "-o", str(record)], record))
+    found.append(Step("bench", ["align-bench", "run", full, "--device", "cuda", "tensorrt", "-o", str(record)], record))
     return found
 
 
 def run_step(step: Step) -> Outcome:
-    """Runs a step to its end, whatever that is."""
+    """Runs a step and records its result, also if it fails."""
     print(f"── {step.name}", flush=True)
     start = time.monotonic()
     try:
         command = [str(BIN / step.command[0]), *step.command[1:]]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        code, out, told = done.returncode, done.stdout, done.stderr
+        code, out, output = done.returncode, done.stdout, done.stderr
     except OSError as error:
-        code, out, told = 127, "", str(error)
+        code, out, output = 127, "", str(error)
     if step.output is not None and step.output.is_file():
         out = step.output.read_text(encoding="utf-8")
     try:
         result = json.loads(out)
     except ValueError:
-        result, told = None, out + told
+        result, output = None, out + output
     seconds = round(time.monotonic() - start, 1)
     print(f"   {'done' if code == 0 else f'FAILED ({code})'} in {seconds} s", flush=True)
-    return Outcome(step.name, code, seconds, result, told[-KEPT:])
+    return Outcome(step.name, code, seconds, result, output[-KEPT_CHARACTERS:])
 
 
 def gpu_facts() -> dict[str, str]:
-    """What nvidia-smi tells of the first GPU; nothing where it is not there."""
+    """The first GPU, as nvidia-smi describes it; empty without one."""
     command = ["nvidia-smi", f"--query-gpu={GPU_FACTS}", "--format=csv,noheader", "--id=0"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        line = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return dict(zip(GPU_FACTS.split(","), (value.strip() for value in told.split(",")), strict=False))
+    return dict(zip(GPU_FACTS.split(","), (value.strip() for value in line.split(",")), strict=False))
 
 
 def write_result(outcomes: Sequence[Outcome], folder: Path) -> Path:
-    """The one file to send."""
+    """Writes the one file to send, into `folder`; returns its path."""
     facts = gpu_facts()
     packages = {entry.name: entry.version for entry in distributions() if PACKAGES.fullmatch(entry.name)}
     result = {
-        "machine": describe(),
+        "machine": describe_machine(),
         "gpu": facts,
         "packages": dict(sorted(packages.items())),
         "steps": [asdict(outcome) for outcome in outcomes],

@@ -1,4 +1,4 @@
-"""The building blocks of the page: sections, tables that scroll in their own box, lists of facts."""
+"""The components of a page: sections, scrolling tables, lists of facts, figures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Row = Sequence[str | Markup]
 
 
 def section(anchor: str, title: str, *children: str) -> Markup:
-    """A part of the page with a heading of the second rank, which `anchor` links to."""
+    """A section with a second-level heading, which ``#anchor`` links to."""
     return element("section", element("h2", title, id=anchor), *children, aria_labelledby=anchor)
 
 
 def table(caption: str, headings: Sequence[str], rows: Iterable[Row], numbers: Sequence[int] = ()) -> Markup:
-    """A table whose first column names its rows.
+    """A table that scrolls in its own box; the first column names the rows.
 
     Args:
-        caption: says what the table shows.
-        headings: of the columns.
+        caption: what the table shows.
+        headings: one per column.
         rows: one text or `Markup` per column.
-        numbers: indices of the columns that are aligned to the right.
+        numbers: indices of the right-aligned columns.
     """
     head = [
         element("th", heading, scope="col", class_="number" if index in numbers else None)
@@ -43,23 +43,23 @@ def _cell(index: int, cell: str, is_number: bool) -> Markup:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
-    """Names and values, one under the other."""
+    """A description list of names and values."""
     return element("dl", *(element(tag, text) for pair in pairs for tag, text in zip(("dt", "dd"), pair, strict=True)))
 
 
 def figure(drawing: Markup, *caption: str) -> Markup:
-    """A chart and what it shows."""
+    """A chart with its caption."""
     return element("figure", drawing, element("figcaption", *caption))
 
 
 def code(text: str) -> Markup:
-    """`text` as a name or a command, which may be broken behind its dots and slashes."""
+    """`text` as code; a line may break after a dot or a slash."""
     pieces = re.split(r"(?<=[./])", text)
     return element("code", *(part for piece in pieces for part in (piece, element("wbr")) if piece))
 
 
 def more(shown: Sequence[Markup], rest: Sequence[Markup]) -> Markup:
-    """A list of which `rest` is folded away."""
+    """A list; `rest` is folded away."""
     first = element("ul", *(element("li", item) for item in shown), class_="names")
     if not rest:
         return first
@@ -68,7 +68,7 @@ def more(shown: Sequence[Markup], rest: Sequence[Markup]) -> Markup:
 
 
 def title_of(graph: Graph) -> str:
-    """How the page calls a graph: ``Vision · fp16``, ``Text · fp32 · for cpu``."""
+    """The title of a graph: ``Vision · fp16``, ``Text · fp32 · for cpu``."""
     target = [] if graph.target == ANY_TARGET else [f"for {graph.target}"]
     return " · ".join([graph.tower.capitalize(), graph.variant, *target])
 
