@@ -1,4 +1,4 @@
-"""FP16 graphs as hardware runs them: with every value rounded to FP16."""
+"""FP16 graphs as on hardware: with every value rounded to FP16."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from align_exporter.fp16.emulate import rounded
 
 
 def run_rounded(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:
-    """What the FP16 graph `model` gives for `inputs`, `batch` rows at a time; `folder` takes a temporary file."""
+    """The output of the FP16 graph `model` for `inputs`, `batch` rows at a time, with a temporary file in `folder`."""
     file = folder / "rounded.onnx"
     ir.save(rounded(model), file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
