@@ -63,9 +63,7 @@ def calibration_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_int8_bundle(
-    tiny_checkpoint: Path, calibration_images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_int8_bundle(tiny_checkpoint: Path, calibration_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported with INT8 graphs for CPUs and TensorRT. Read only."""
     dataset = select_dataset(calibration_images, None, limit=512, seed=0)
     options = ExportOptions(precisions=("int8",), dataset=dataset)
