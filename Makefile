@@ -1,13 +1,15 @@
-# Four commands: install, demo, test, lint. `figures` measures (two hours) and renews the README's tables, `peers` those of
-# other tools' INT8 (an hour, gigabytes of their packages; of align-tiny, or of the folders in CHECKPOINTS); `gpu-check` is
-# for a host with an NVIDIA GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# Four commands: install, demo, test, lint. `benchmarks` measures (about two hours), `peers` measures INT8 of other tools
+# (about an hour, gigabytes of packages; align-tiny, or the checkpoints in CHECKPOINTS), `figures` writes
+# docs/benchmarks.md and the README's headline figures from the committed results (seconds), `gpu-check` needs an NVIDIA
+# GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test lint format figures peers gpu-check clean
+.PHONY: install demo test lint format benchmarks peers figures gpu-check clean
 
 install: $(STAMP)
 
@@ -40,22 +42,31 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-figures: install
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_full_size.py
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_fp16.py
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_int8.py
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_calibration.py
-	PYTHONPATH=.:tests:reference $(BIN)/python benchmarks/measure_recovery.py
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_text.py
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_vision.py
-	rm -rf build/bench/bundle # what an older export wrote
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_bench.py --folder build/bench
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/measure_profile.py
-	$(BIN)/align-bench build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
-	$(BIN)/align-bench scaling build/bench/bundle --json > benchmarks/results/scaling.json
+# Support modules of the tests build the models that are measured. A bundle of an older export is not measured again.
+benchmarks: install
+	rm -rf build/bench
+	$(MEASURE)full_size
+	$(MEASURE)fp16
+	$(MEASURE)int8
+	$(MEASURE)calibration
+	$(MEASURE)ablation
+	$(MEASURE)text
+	$(MEASURE)vision
+	$(MEASURE)bench
+	$(MEASURE)profile
+	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
+	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
-	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 --json > benchmarks/results/memory.json
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/readme.py
+	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
+	$(MAKE) figures
+
+# Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.
+peers: install
+	$(MEASURE)int8_peers $(CHECKPOINTS)
+	$(MAKE) figures
+
+figures: install
+	$(BIN)/python -m benchmarks.figures
 
 # onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
 gpu-check:
@@ -64,12 +75,7 @@ gpu-check:
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gpu,tensorrt]'
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
-	PYTHONPATH=.:tests $(GPU_BIN)/python benchmarks/gpu_check.py
-
-# Each tool in a virtual environment of its own under build/peers: they exclude each other's versions and ours.
-peers: install
-	PYTHONPATH=.:tests:reference $(BIN)/python benchmarks/measure_int8_peers.py $(CHECKPOINTS)
-	PYTHONPATH=.:tests $(BIN)/python benchmarks/readme.py
+	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check
 
 clean:
 	rm -rf build dist $(VENV) .venv-gpu

@@ -1,1 +1,1 @@
-"""Measurements as commands, their committed results under `results/`, and what is generated of them."""
+"""Benchmarks: measurements as commands, their committed results under ``results/``, and the pages made of them."""

@@ -1,10 +1,10 @@
-"""The share of products that a quantised graph computes in INT8, counted alike in ONNX files and in OpenVINO's.
+"""The share of MACs that a quantized graph computes in INT8, counted by the same rules in ONNX and in OpenVINO files.
 
-`content_of` (align_exporter.graph) counts what this project writes and refuses the rest; here are the forms of other
-tools too. A product is in INT8 where an integer operator computes it, or where both of its operands are dequantised
-8-bit integers (DequantizeLinear; in OpenVINO FakeQuantize of 256 levels at most, or a constant of 8 bits that is
-scaled), however often they are reshaped in between. Shapes are those of one run, for a text graph's depend on its text.
-Like `content_of` this says what the file demands; what an engine fuses is not in the file.
+The exporter counts only the forms that it writes; here the forms of other tools are counted too. A multiplication is in
+INT8 if an integer operator computes it, or if both operands are dequantized 8-bit integers (DequantizeLinear; in
+OpenVINO a FakeQuantize with at most 256 levels, or a scaled 8-bit constant), also with changes of shape in between.
+Shapes come from one run, because those of a text graph depend on the text. This counts what the file asks for; what an
+engine fuses is not in the file.
 """
 
 from __future__ import annotations
@@ -23,22 +23,28 @@ import openvino
 from numpy.typing import NDArray
 
 Inputs = Mapping[str, NDArray[Any]]
-FLOAT_PRODUCTS = ("Conv", "MatMul", "Gemm")
-# The place of the second operand among the inputs.
-INTEGER_PRODUCTS = {"MatMulInteger": 1, "ConvInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
-OTHER_PRODUCTS = {"Attention", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"}
+FLOAT_OPERATORS = ("Conv", "MatMul", "Gemm")
+# Integer operators, with the index of the second operand among the inputs.
+INTEGER_OPERATORS = {"MatMulInteger": 1, "ConvInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
+UNCOUNTED_OPERATORS = {"Attention", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"}
 LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Slice", "Identity", "Expand"}
 BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-OPENVINO_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
-OPENVINO_OTHERS = {"ConvolutionBackpropData", "GroupConvolutionBackpropData", "Einsum", "LSTMSequence", "GRUSequence"}
+OPENVINO_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
+OPENVINO_UNCOUNTED = {
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "Einsum",
+    "LSTMSequence",
+    "GRUSequence",
+}
 OPENVINO_LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gather", "Slice", "Broadcast", "VariadicSplit"}
 
 
 def int8_share(file: Path, inputs: Inputs) -> float:
-    """The share of multiplications in INT8, from 0 to 1, that the graph in `file` (.onnx or .xml) needs on `inputs`.
+    """The share of MACs in INT8, from 0 to 1, of the graph in `file` (.onnx or .xml) on `inputs`.
 
     Raises:
-        ValueError: an operator that multiplies in a way that is not counted, or no product at all.
+        ValueError: the graph has an operator whose MACs are not counted, or no MACs at all.
     """
     macs = _openvino_macs(file, inputs) if file.suffix == ".xml" else _onnx_macs(file, inputs)
     return macs["int8"] / macs.total()
@@ -46,19 +52,19 @@ def int8_share(file: Path, inputs: Inputs) -> float:
 
 def _onnx_macs(file: Path, inputs: Inputs) -> Counter[str]:
     model = onnx.load(file)
-    nodes = [node for node in model.graph.node if node.op_type in (*FLOAT_PRODUCTS, *INTEGER_PRODUCTS)]
-    others = sorted({node.op_type for node in model.graph.node} & OTHER_PRODUCTS)
+    nodes = [node for node in model.graph.node if node.op_type in (*FLOAT_OPERATORS, *INTEGER_OPERATORS)]
+    others = sorted({node.op_type for node in model.graph.node} & UNCOUNTED_OPERATORS)
     if others:
-        raise ValueError(f"{file.name} holds {', '.join(others)}, whose products are not counted")
+        raise ValueError(f"{file.name} has {', '.join(others)}, whose MACs are not counted")
     if not nodes:
-        raise ValueError(f"{file.name} holds no product")
+        raise ValueError(f"{file.name} has no MACs")
     producers = {name: node for node in model.graph.node for name in node.output}
     integers = _integer_values(model.graph)
-    seconds = [node.input[INTEGER_PRODUCTS.get(node.op_type, 1)] for node in nodes]
+    seconds = [node.input[INTEGER_OPERATORS.get(node.op_type, 1)] for node in nodes]
     shapes = _run_onnx(model, [*(node.output[0] for node in nodes), *seconds], inputs)
     macs: Counter[str] = Counter()
     for node, second in zip(nodes, seconds, strict=True):
-        integer = node.op_type in INTEGER_PRODUCTS or all(
+        integer = node.op_type in INTEGER_OPERATORS or all(
             _is_dequantized(name, producers, integers) for name in node.input[:2]
         )
         macs["int8" if integer else "float"] += prod(shapes[node.output[0]]) * _terms(node, shapes[second])
@@ -66,13 +72,13 @@ def _onnx_macs(file: Path, inputs: Inputs) -> Counter[str]:
 
 
 def _integer_values(graph: onnx.GraphProto) -> set[str]:
-    """Names of the values that are known to be 8-bit integers."""
+    """Names of the values that are 8-bit integers."""
     names = {tensor.name for tensor in graph.initializer if tensor.data_type in BYTES}
     names |= {value.name for value in graph.input if value.type.tensor_type.elem_type in BYTES}  # pixels
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
-            # Without a zero point, the numbers are uint8 unless an attribute says otherwise.
+            # Without a zero point, values are uint8 unless an attribute says otherwise.
             zero_point = node.input[2] if len(node.input) > 2 else ""
             chosen = next((entry.i for entry in node.attribute if entry.name == "output_dtype"), 0)
             dtype = chosen or (types.get(zero_point) if zero_point else onnx.TensorProto.UINT8)
@@ -91,7 +97,7 @@ def _is_dequantized(name: str, producers: Mapping[str, onnx.NodeProto], integers
 
 
 def _terms(node: onnx.NodeProto, second: Sequence[int]) -> int:
-    """How many products are added up in an element of the output."""
+    """The number of MACs for one element of the output."""
     if "Conv" in node.op_type:
         return prod(second[1:])  # (out, in / group, height, width)
     if any(entry.name == "transB" and entry.i for entry in node.attribute):
@@ -119,11 +125,11 @@ def _run_onnx(model: onnx.ModelProto, names: Sequence[str], inputs: Inputs) -> d
 def _openvino_macs(file: Path, inputs: Inputs) -> Counter[str]:
     model = openvino.Core().read_model(str(file))
     types = {node.get_type_name() for node in model.get_ops()}
-    if types & OPENVINO_OTHERS:
-        raise ValueError(f"{file.name} holds {', '.join(sorted(types & OPENVINO_OTHERS))}, which are not counted")
-    nodes = [node for node in model.get_ops() if node.get_type_name() in OPENVINO_PRODUCTS]
+    if types & OPENVINO_UNCOUNTED:
+        raise ValueError(f"{file.name} has {', '.join(sorted(types & OPENVINO_UNCOUNTED))}, whose MACs are not counted")
+    nodes = [node for node in model.get_ops() if node.get_type_name() in OPENVINO_OPERATORS]
     if not nodes:
-        raise ValueError(f"{file.name} holds no product")
+        raise ValueError(f"{file.name} has no MACs")
     integer = [all(_openvino_is_dequantized(node.input_value(index)) for index in (0, 1)) for node in nodes]
     shapes = _run_openvino(model, [value for node in nodes for value in (node.output(0), node.input_value(1))], inputs)
     macs: Counter[str] = Counter()
@@ -165,7 +171,7 @@ def _openvino_is_dequantized(value: openvino.Output) -> bool:
         node = node.input_value(0).get_node()
     if node.get_type_name() == "FakeQuantize":
         return node.get_attributes()["levels"] <= 256
-    # A constant is widened, moved by its zero point where it has one, and scaled.
+    # A constant is converted, shifted by its zero point if it has one, and scaled.
     for operator in ("Multiply", "Subtract", "Convert"):
         if node.get_type_name() == operator:
             node = node.input_value(0).get_node()

@@ -1,17 +1,16 @@
-"""What each means of FP16 does for the vision tower in the published sizes; writes ``benchmarks/results/fp16.json``.
+"""Measures FP16 recipes on the vision tower in the published sizes; writes ``benchmarks/results/fp16.json``.
 
-    python benchmarks/measure_fp16.py
+    python -m benchmarks.measure_fp16
 
-Cosines with the reference, every value rounded to FP16 (see align_exporter/fp16/emulate.py), on the samples of the
-export and on parts of photographs that nothing was measured on. Random conditioned weights, which amplify a disturbance
-more than trained ones do.
+Cosines with the FP32 reference, with every value rounded to FP16 (see align_exporter/fp16/emulate.py): on the built-in
+samples of the export, and on crops of photographs that the export did not measure. The weights are random and
+conditioned; they amplify a disturbance more than trained ones do.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,21 @@ from align_reference.model import unit_length
 from align_reference.source import resolve
 from align_runtime.images import preprocess
 from align_runtime.parity import compare
-from benchmarks.machine import describe
+from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import crops, full_size_checkpoint
 from support.fp16_emulation import run_emulated
 
-ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "fp16.json"
+# Name → whether weights are rounded so that channels keep their means, whether undiluted gates stay in FP32.
+RECIPES = {"nearest": (False, False), "means": (True, False), "gates": (False, True), "both": (True, True)}
 
 
-def halved(model: ir.Model, means: dict[str, Any] | None, gates: bool) -> ir.Model:
-    """`model` in FP16: with channels that keep their means where `means` are given, with FP32 `gates` or without."""
+def fp16_copy(model: ir.Model, means: dict[str, Any] | None, gates: bool) -> ir.Model:
+    """A copy of `model` in FP16.
+
+    Args:
+        means: of every channel's inputs, to round weights so that channels keep their means; None to round to nearest.
+        gates: whether squeeze-excite stays in FP32 where no residual follows.
+    """
     half = model.clone()
     float32 = (
         float32_by_rule(half.graph)
@@ -58,6 +62,7 @@ def halved(model: ir.Model, means: dict[str, Any] | None, gates: bool) -> ir.Mod
 def cosines(
     half: ir.Model, sets: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.float32]]], folder: Path
 ) -> dict[str, Any]:
+    """Parity of the emulated graph on every set: a name, pixels, and the reference's embeddings."""
     result = {}
     for name, pixels, expected in sets:
         actual = run_emulated(half, {"pixels": pixels}, folder, batch=1)
@@ -70,9 +75,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = read_checkpoint(resolve(str(full_size_checkpoint(folder / "checkpoint"))), allow_pickle=False)
-        plan = graph_specs(checkpoint, "uint8", folder)[0]
-        model = trace(plan.tower, plan.contract, checkpoint.model.config.text.max_position_embeddings, 20)
-        run_steps(model, plan.steps)
+        spec = graph_specs(checkpoint, "uint8", folder)[0]
+        model = trace(spec.tower, spec.contract, checkpoint.model.config.text.max_position_embeddings, 20)
+        run_steps(model, spec.steps)
         samples = preprocess(images(), checkpoint.preprocessing)
         others = np.stack([np.asarray(image) for image in crops(8, samples.shape[1], seed=5)])
         sets = []
@@ -82,19 +87,12 @@ def main() -> None:
                 embeds = unit_length(torch.cat([checkpoint.model.get_image_features(row[None]) for row in values]))
             sets.append((kind, pixels, embeds.numpy()))
         means = dict(measure_channel_means(model, [{"pixels": batch} for batch in one_by_one(samples)], folder))
-        ways: Collection[tuple[str, dict[str, Any] | None, bool]] = (
-            ("nearest", None, False),
-            ("means", means, False),
-            ("gates", None, True),
-            ("both", means, True),
-        )
-        ways_measured = []
-        for way, known, gates in ways:
-            ways_measured.append({"way": way, **cosines(halved(model, known, gates), sets, folder)})
-            print(ways_measured[-1], flush=True)
-    result = {"machine": describe(), "ways": ways_measured}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {RESULT.relative_to(ROOT)}")
+        recipes = []
+        for recipe, (keep_means, gates) in RECIPES.items():
+            half = fp16_copy(model, means if keep_means else None, gates)
+            recipes.append({"recipe": recipe, **cosines(half, sets, folder)})
+            print(recipes[-1], flush=True)
+    write_result("fp16", {"machine": describe_machine(), "recipes": recipes})
 
 
 if __name__ == "__main__":

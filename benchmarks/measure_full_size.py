@@ -1,29 +1,26 @@
 """Measures exports and loads in the published sizes; writes ``benchmarks/results/full_size.json``.
 
-    python benchmarks/measure_full_size.py [--rounds 7]
+    python -m benchmarks.measure_full_size [--rounds 7]
 
-Random conditioned weights (see tests/support/checkpoints.py): good for time, memory and parity.
+The weights are random and conditioned (see tests/support/checkpoints.py): suited to time, memory and parity.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from align_bench.measure import measure_start
 from align_runtime import Bundle
-from benchmarks.machine import describe
+from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import full_size_checkpoint
 
-ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
-ROOMS = [str(ROOT / room) for room in ("reference", "calibration", "exporter", "runtime")]
-
+# In a process of its own, which imports nothing else: this one has PyTorch loaded, which takes memory.
 EXPORT = """
 import json, sys, time
 start = time.perf_counter()
@@ -37,36 +34,25 @@ print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
 sys.exit(code)
 """
 
-LOAD = """
-import json, sys, time
-start = time.perf_counter()
-import align_runtime
-imported = time.perf_counter()
-model = align_runtime.load(sys.argv[1])
-loaded = time.perf_counter()
-print(json.dumps({"import_seconds": imported - start, "load_seconds": loaded - imported}))
-"""
 
-
-def run(program: str, *arguments: str) -> dict[str, Any]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)}
-    command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+def export(*arguments: str) -> dict[str, Any]:
+    """Seconds and peak memory of ``align-export`` with `arguments`."""
+    command = [sys.executable, "-c", EXPORT, *arguments]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="loads measured, after one that is not (default: 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="measured loads, after one to warm up (default: 7)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, bundle = full_size_checkpoint(Path(folder) / "checkpoint"), Path(folder) / "bundle"
         arguments = (str(checkpoint), "-o", str(bundle))
-        export = run(EXPORT, *arguments)
-        export_fp16 = run(EXPORT, *arguments, "--fp16")
-        again = run(EXPORT, *arguments, "--fp16")
+        plain = export(*arguments)
+        fp16 = export(*arguments, "--fp16")
+        unchanged = export(*arguments, "--fp16")
         manifest = Bundle.open(bundle).manifest
-        loads = [run(LOAD, str(bundle)) for _ in range(options.rounds + 1)][1:]
+        starts = [measure_start(bundle, "fp32", "cpu", None, None) for _ in range(options.rounds + 1)][1:]
     graphs = [
         {
             "file": graph.file,
@@ -80,15 +66,14 @@ def main() -> None:
         for graph in manifest.graphs
     ]
     result = {
-        "machine": describe(),
-        "export": export,
-        "export_fp16": export_fp16,
-        "again": again,
+        "machine": describe_machine(),
+        "export": plain,
+        "export_fp16": fp16,
+        "again": unchanged,
         "graphs": graphs,
-        "loads": loads,
+        "loads": [{"import_seconds": start.import_seconds, "load_seconds": start.load_seconds} for start in starts],
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {RESULT.relative_to(ROOT)}")
+    write_result("full_size", result)
 
 
 if __name__ == "__main__":

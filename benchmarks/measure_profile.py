@@ -1,10 +1,10 @@
-"""Measures where the time of one image goes, operator by operator; writes ``benchmarks/results/profile.json``.
+"""Measures the time of one image by kernel; writes ``benchmarks/results/profile.json``.
 
-    python benchmarks/measure_profile.py [--runs 9] [--folder build/bench]
+    python -m benchmarks.measure_profile [--runs 9] [--folder build/bench]
 
-ONNX Runtime's own profiler on the vision graphs for CPUs in the published sizes, one thread and one image, as in a
-stream. An operator is named as ONNX Runtime names it after fusion; convolutions are told apart by what they are in the
-network. Medians over the runs, per group. Random conditioned weights: good for time.
+ONNX Runtime's profiler on the vision graphs for CPUs in the published sizes, with one thread and one image, as in a
+stream. A kernel has the name that ONNX Runtime gives it after fusion; convolutions are grouped by their role in the
+network.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ import numpy as np
 import onnxruntime
 
 from align_runtime.console import table
-from benchmarks.machine import describe
-from benchmarks.measure_bench import prepare
+from benchmarks.full_size_bundle import FOLDER, prepare
+from benchmarks.result_files import conditions, write_result
 from support.checkpoints import crops
 
-ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "profile.json"
 WARM_UP = 3
-GATED = "squeeze_excite/Mul_2"
+GATED = "squeeze_excite/Mul_2"  # the multiplication of the feature map by the squeeze-excite gate
 
 
 def group_of(node: str, operator: str) -> str:
-    """What a kernel is counted as. The product with a gate, `GATED`, is as large as the image: not squeeze-excite."""
+    """The group of a kernel.
+
+    `GATED` is not counted as squeeze-excite: it works on the whole feature map, as the multiplication of a SiLU does.
+    """
     if ".squeeze_excite" in node and GATED not in node:
         return "squeeze-excite"
     if operator.endswith("Conv"):
@@ -43,7 +44,7 @@ def group_of(node: str, operator: str) -> str:
 
 
 def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str, str, float]]:
-    """Number of the run, node, operator and milliseconds of every kernel of the last `runs` runs."""
+    """Index of the run, node, operator and milliseconds of every kernel in the last `runs` runs."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -61,7 +62,7 @@ def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str
 
 
 def profile(file: Path, pixels: np.ndarray, runs: int) -> dict[str, Any]:
-    """Milliseconds of every run by group, and how many kernels each has."""
+    """By group: the number of kernels, and the milliseconds of every run."""
     milliseconds: dict[str, list[float]] = defaultdict(lambda: [0.0] * runs)
     kernels: dict[str, set[str]] = defaultdict(set)
     for run, node, operator, duration in events(file, pixels, runs):
@@ -77,11 +78,11 @@ def profile(file: Path, pixels: np.ndarray, runs: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=9, help="of each graph (default: 9)")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench", help="as measure_bench")
+    parser.add_argument("--runs", type=int, default=9, help="runs of each graph (default: 9)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="checkpoint and bundle, made if missing")
     options = parser.parse_args()
-    before = os.getloadavg()
-    _, bundle = prepare(options.folder)
+    load_before = os.getloadavg()
+    bundle = prepare(options.folder).bundle
     size = bundle.manifest.preprocessing.output_size[0]
     pixels = np.stack([np.asarray(image) for image in crops(1, size)])
     graphs = {}
@@ -90,8 +91,7 @@ def main() -> None:
         graphs[precision] = found = profile(file, pixels, options.runs)
         rows = [[group, str(row["kernels"]), f"{median(row['milliseconds']):.2f}"] for group, row in found.items()]
         print(table([precision, "kernels", "ms"], rows, right=(1, 2)), flush=True)
-    result = {"machine": describe(), "load": {"before": before, "after": os.getloadavg()}, "graphs": graphs}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_result("profile", {**conditions(load_before), "graphs": graphs})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all tools are measured on: a checkpoint with its held-out set, and samples with a bundle made on them."""
+"""What all tools are measured on: a checkpoint with its held-out set, and calibration samples with their bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from align_calibration.dataset.calibration_dataset import choose_samples
+from align_calibration.dataset.calibration_dataset import select_dataset
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
@@ -39,7 +39,7 @@ TOWERS = ("vision", "text")
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint, the held-out set in its image size, and the reference's embeddings of it."""
+    """A checkpoint, the held-out set in its image size, and the embeddings of the PyTorch reference."""
 
     folder: Path
     held_out: HeldOut
@@ -47,6 +47,7 @@ class Subject:
 
     @classmethod
     def read(cls, folder: Path, per_class: int = PER_CLASS, renderings: int = RENDERINGS) -> Subject:
+        """Reads the checkpoint in `folder` and embeds the held-out set."""
         model, tokenizer, size = read_folder(folder)
         held_out = HeldOut.draw(size, per_class, renderings)
         images = {kind: embed_images(model, pool).numpy() for kind, pool in held_out.pools.items()}
@@ -54,13 +55,13 @@ class Subject:
         return cls(folder, held_out, {"vision": images, "text": words})
 
     def decide(self, embeds: Mapping[str, Embeds]) -> dict[str, float]:
-        """Decisions of the ``"vision"`` embeddings with the ``"text"`` ones."""
+        """Zero-shot top-1 and recall in per cent, from ``"vision"`` and ``"text"`` embeddings."""
         return self.held_out.decide(embeds["vision"], embeds["text"])
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Samples of one seed, and the bundle that is made with them, in `folder`."""
+    """The calibration samples of one seed, and the bundle that is calibrated with them, in `folder`."""
 
     subject: Subject
     seed: int
@@ -68,11 +69,11 @@ class Draw:
     folder: Path
 
     def export(self) -> None:
-        """Draws the images, builds the bundle, and writes what peers read: samples, FP32 graphs with weights."""
+        """Draws the samples, builds the bundle, and writes what the tools read: samples, FP32 graphs with weights."""
         shutil.rmtree(self.folder, ignore_errors=True)
         images = draw_images(self.folder / "images", self.samples, self.seed)
-        own = choose_samples(images, None, limit=self.samples, seed=0)
-        # Whether INT8 is close enough is what is measured here, so the gate lets everything pass that is a number.
+        own = select_dataset(images, None, limit=self.samples, seed=0)
+        # Fidelity is what is measured here, so the parity gate accepts every finite result.
         options = ExportOptions(
             precisions=("int8",), dataset=own, parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}
         )
@@ -102,7 +103,7 @@ class Draw:
         return self.bundle.path(self.bundle.graph(tower, variant, device).file)
 
     def embeds(self, tower: str, file: Path) -> Embeds:
-        """What the graph in `file` makes of the held-out set."""
+        """The embeddings that the graph in `file` computes of the held-out set."""
         held_out, preprocessing = self.subject.held_out, self.bundle.manifest.preprocessing
         with closing(runner_of(file)) as runner, closing(Workers(1)) as workers:
             opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), runner, None, streams=1)
@@ -112,7 +113,7 @@ class Draw:
             return held_out.words(lambda words: texts.embed_rows(self.tokenizer.encode(words)))
 
     def one_item(self, tower: str) -> dict[str, NDArray[Any]]:
-        """A image, or the longest of the held-out texts: what shares of products are counted on."""
+        """One image, or a text as long as the longest held-out one: the input on which MACs are counted."""
         if tower == "vision":
             return {"pixels": np.zeros((1, *self.bundle.manifest.preprocessing.output_size, 3), dtype=np.uint8)}
         ones = np.ones((1, self.longest_text), dtype=np.int64)
@@ -120,9 +121,10 @@ class Draw:
 
     @property
     def longest_text(self) -> int:
-        """Tokens of the longest held-out text; products of attention grow with their square."""
+        """Tokens of the longest held-out text; the MACs of attention grow with their square."""
         return max(len(ids) for texts in self.subject.held_out.texts.values() for ids in self.tokenizer.encode(texts))
 
 
 def runner_of(file: Path) -> Runner | OpenVinoRunner:
+    """Opens the graph in `file` (.onnx or .xml) on all cores."""
     return OpenVinoRunner(file) if file.suffix == ".xml" else open_runner(file, "cpu", None)

@@ -1,4 +1,4 @@
-"""The virtual environment of each peer: their packages exclude each other's versions and ours."""
+"""The virtual environment of each quantization tool: their requirements conflict with each other and with ours."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ PEERS = (OWN, "nncf", "modelopt", "quark", "aimet", "neural_compressor")
 
 
 class MissingPeerError(Exception):
-    """The environment of a peer could not be made."""
+    """The environment of a tool could not be created."""
 
 
 def interpreter(peer: str, folder: Path) -> Path:
-    """The interpreter that has `peer`; its environment is made under `folder` from ``PEER.txt`` where it is not there
-    or that has changed.
+    """The Python interpreter that has `peer` installed.
+
+    Its environment under `folder` is created from ``PEER.txt`` if it is missing or that file has changed.
 
     Raises:
-        MissingPeerError: with the last line of pip's complaint.
+        MissingPeerError: with the last line of pip's error.
     """
     if peer == OWN:
         return Path(sys.executable)
@@ -37,6 +38,6 @@ def interpreter(peer: str, folder: Path) -> Path:
             check=False,
         )
         if done.returncode:
-            raise MissingPeerError((done.stderr.strip().splitlines() or ["pip says nothing"])[-1])
+            raise MissingPeerError((done.stderr.strip().splitlines() or ["pip gave no reason"])[-1])
         installed.write_text(requirements.read_text())
     return python

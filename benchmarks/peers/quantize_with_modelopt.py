@@ -1,4 +1,4 @@
-"""NVIDIA ModelOpt's post-training quantisation of ONNX graphs, calibrated on the CPU; what it leaves stays FP32."""
+"""NVIDIA ModelOpt's post-training quantization of ONNX graphs, calibrated on the CPU; everything else stays FP32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from modelopt.onnx.quantization import quantize
 from onnxruntime.quantization import CalibrationDataReader
-from worker import Feeds, Job, work
+from worker import Feeds, Job, run_recipes
 
 
 class Reader(Feeds, CalibrationDataReader):
@@ -27,10 +27,14 @@ def quantized(job: Job, name: str, **options: Any) -> Path:
     return file
 
 
-WAYS = {
+RECIPES = {
     "max": lambda job: quantized(job, "max", calibration_method="max"),
     "entropy, the default": lambda job: quantized(job, "entropy", calibration_method="entropy"),
 }
 
 if __name__ == "__main__":
-    work({"vision": WAYS, "text": WAYS}, ["nvidia-modelopt", "onnxruntime-gpu", "onnx"], slow=["entropy, the default"])
+    run_recipes(
+        {"vision": RECIPES, "text": RECIPES},
+        ["nvidia-modelopt", "onnxruntime-gpu", "onnx"],
+        slow=["entropy, the default"],
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx_neural_compressor import data_reader
 from onnx_neural_compressor.quantization import QuantFormat, config, quantize
-from worker import Feeds, Job, work
+from worker import Feeds, Job, run_recipes
 
 
 class Reader(Feeds, data_reader.CalibrationDataReader):
@@ -34,4 +34,4 @@ DYNAMIC = {
 }
 
 if __name__ == "__main__":
-    work({"vision": STATIC, "text": DYNAMIC | STATIC}, ["onnx-neural-compressor", "onnxruntime", "onnx"])
+    run_recipes({"vision": STATIC, "text": DYNAMIC | STATIC}, ["onnx-neural-compressor", "onnxruntime", "onnx"])

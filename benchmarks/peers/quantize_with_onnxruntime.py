@@ -1,4 +1,4 @@
-"""onnxruntime.quantization: after its recommended pre-processing, static for images, static and dynamic for texts."""
+"""onnxruntime.quantization after its recommended pre-processing: static for images, static and dynamic for texts."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 import onnxruntime.quantization as peer
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from worker import Feeds, Job, work
+from worker import Feeds, Job, run_recipes
 
 
 class Reader(Feeds, peer.CalibrationDataReader):
     """The samples for its calibration."""
 
 
-# As its documentation recommends for x86 with VNNI; the defaults are signed activations and weights per tensor.
+# Recommended by its documentation for x86 with VNNI; the defaults are signed activations and weights per tensor.
 U8S8 = {"activation_type": peer.QuantType.QUInt8, "weight_type": peer.QuantType.QInt8, "per_channel": True}
 
 
 def prepared(job: Job) -> Path:
-    """The graph after shape inference and the optimisation that go before every static quantisation."""
+    """The graph after shape inference and optimization, the recommended steps before quantization."""
     file = job.folder / "prepared.onnx"
     if not file.exists():
         quant_pre_process(str(job.graph), str(file), skip_symbolic_shape=True)
@@ -55,4 +55,4 @@ DYNAMIC = {
 }
 
 if __name__ == "__main__":
-    work({"vision": STATIC, "text": DYNAMIC | STATIC}, ["onnxruntime", "onnx"])
+    run_recipes({"vision": STATIC, "text": DYNAMIC | STATIC}, ["onnxruntime", "onnx"])

@@ -1,6 +1,6 @@
-"""AMD Quark's post-training quantisation of ONNX graphs: its named configurations for the kind of network.
+"""AMD Quark's post-training quantization of ONNX graphs: its named configurations for this kind of network.
 
-The accurate ones train how weights are rounded, layer by layer (AdaRound).
+The accurate ones learn the rounding of weights layer by layer (AdaRound).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from onnxruntime.quantization import CalibrationDataReader
 from quark.onnx import ModelQuantizer
 from quark.onnx.quantization.config.config import QConfig
-from worker import Feeds, Job, work
+from worker import Feeds, Job, run_recipes
 
 
 class Reader(Feeds, CalibrationDataReader):
@@ -28,10 +28,10 @@ def named(*configurations: str) -> dict[str, object]:
     return {name: lambda job, name=name: quantized(job, name) for name in configurations}
 
 
-WAYS = {
+RECIPES = {
     "vision": named("INT8_CNN_DEFAULT", "INT8_CNN_ACCURATE"),
     "text": named("INT8_TRANSFORMER_DEFAULT", "INT8_TRANSFORMER_ACCURATE"),
 }
 
 if __name__ == "__main__":
-    work(WAYS, ["amd-quark", "onnxruntime", "onnx"], slow=["INT8_CNN_ACCURATE", "INT8_TRANSFORMER_ACCURATE"])
+    run_recipes(RECIPES, ["amd-quark", "onnxruntime", "onnx"], slow=["INT8_CNN_ACCURATE", "INT8_TRANSFORMER_ACCURATE"])

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align_bench.peers import Contestant, PeerRequest
+from align_bench.peers import EmbedCall, PeerRequest, needs_checkpoint
 from align_exporter.graph.towers import NormalizedVisionTower
 from align_exporter.graph.trace import quiet
 from align_reference.checkpoint import load_model
@@ -38,17 +38,20 @@ class PlainTextTower(nn.Module):
         return unit_length(self.model.get_text_features(input_ids, attention_mask))
 
 
-def open_torch(request: PeerRequest) -> Contestant:
+@needs_checkpoint
+def open_torch(request: PeerRequest) -> EmbedCall:
     """The reference in eager mode."""
     return _torch_call(request, lambda tower: tower)
 
 
-def open_torch_compile(request: PeerRequest) -> Contestant:
+@needs_checkpoint
+def open_torch_compile(request: PeerRequest) -> EmbedCall:
     """The reference through `torch.compile`, compiled before the measurement."""
     return _torch_call(request, torch.compile)
 
 
-def open_onnx_plain(request: PeerRequest) -> Contestant:
+@needs_checkpoint
+def open_onnx_plain(request: PeerRequest) -> EmbedCall:
     """The reference through a plain `torch.onnx.export`, on ONNX Runtime with the threads of the case."""
     size = request.bundle.manifest.preprocessing.output_size
     runner = _plain_runner(_checkpoint(request), request.case.tower, size, request.case.threads)
@@ -81,7 +84,7 @@ def export_plainly(model: AlignModel, tower: str, size: tuple[int, int], file: P
         program.save(file)
 
 
-def _torch_call(request: PeerRequest, prepared: Callable[[nn.Module], Any]) -> Contestant:
+def _torch_call(request: PeerRequest, prepared: Callable[[nn.Module], Any]) -> EmbedCall:
     if request.case.threads is not None:
         torch.set_num_threads(request.case.threads)
     tower = prepared(_tower(_model(_checkpoint(request)), request.case.tower))

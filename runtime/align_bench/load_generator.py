@@ -1,8 +1,8 @@
-"""Latency under load: clients that wait for their answer, and inputs that arrive whether or not anybody waits.
+"""Latency under load: closed loops (clients that wait for their answers) and open loops (arrivals that do not wait).
 
-A closed loop shows what a number of clients get. It hides what a service suffers whose inputs do not wait: while one
-answer is late, the next inputs are not sent, and their waiting is never counted (Tene's "coordinated omission"). The
-open loop counts from the moment at which an input was due.
+A closed loop shows what a number of clients get. It hides the latency of a service whose inputs do not wait: while one
+answer is late, the next inputs are not sent, and their waiting is never counted (Gil Tene's "coordinated omission").
+An open loop counts from the moment at which an input was due.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-MAX_WAITING = 256  # inputs under way in an open loop; beyond that they wait in a queue, and that counts too
+MAX_CONCURRENT = 256  # calls of an open loop; further arrivals wait in a queue, and their waiting counts
 
 
 def closed_loop(work: Callable[[], object], clients: int, seconds: float) -> tuple[list[float], float]:
-    """`clients` threads that call `work` again and again.
+    """Calls `work` from `clients` threads, each without a pause, for `seconds`.
 
     Returns:
-        latencies in the order of their ends, and the seconds until the last client was done.
+        latencies in seconds, in the order in which the calls ended; and the seconds until the last call ended.
+
+    Raises:
+        Exception: the first error of `work`.
     """
     latencies: list[float] = []
     failures: list[BaseException] = []
@@ -51,10 +54,14 @@ def closed_loop(work: Callable[[], object], clients: int, seconds: float) -> tup
 
 
 def open_loop(work: Callable[[], object], rate: float, seconds: float, seed: int = 0) -> tuple[list[float], float]:
-    """Calls of `work` that arrive at random, `rate` per second on average (a Poisson process), for `seconds`.
+    """Calls `work` at random moments, `rate` per second on average (a Poisson process), for `seconds`.
 
     Returns:
-        latencies in the order of arrival, each from when the call was due, and the seconds until the last was done.
+        latencies in seconds, in the order of arrival, each from the moment at which the call was due; and the seconds
+        until the last call ended.
+
+    Raises:
+        Exception: the first error of `work`.
     """
     arrivals = poisson_arrivals(rate, seconds, seed)
     origin = time.perf_counter() + 0.01
@@ -63,7 +70,7 @@ def open_loop(work: Callable[[], object], rate: float, seconds: float, seed: int
         work()
         return time.perf_counter() - origin - due
 
-    with ThreadPoolExecutor(MAX_WAITING, thread_name_prefix="load") as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="load") as pool:
         jobs = []
         for due in arrivals:
             time.sleep(max(origin + due - time.perf_counter(), 0))
@@ -73,7 +80,7 @@ def open_loop(work: Callable[[], object], rate: float, seconds: float, seed: int
 
 
 def poisson_arrivals(rate: float, seconds: float, seed: int) -> list[float]:
-    """Moments within `seconds`, at least one, whose distances are exponential with the mean 1 / `rate`."""
+    """Moments within `seconds`, at least one, with exponential distances of the mean 1 / `rate`."""
     random = np.random.default_rng(seed)
     arrivals = [float(random.exponential(1 / rate))]
     while arrivals[-1] < seconds:

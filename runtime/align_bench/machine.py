@@ -1,4 +1,4 @@
-"""What a measurement was made on: hardware, versions, and settings that decide about speed."""
+"""The machine of a measurement: hardware, versions, and settings that affect speed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ PACKAGES = (
     "torch",
 )
 VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "MALLOC_ARENA_MAX", "LD_PRELOAD")
-VECTORS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")  # they choose the kernels
+VECTORS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")  # kernels are chosen by these
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Everything that must be known to read a time, as JSON values; what cannot be found out is None."""
+    """The machine as JSON values; None for what the system does not report.
+
+    Args:
+        device: of the measurement; unless it is ``"cpu"``, the GPU is described, too.
+    """
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
         "device": device,
@@ -45,12 +49,12 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core during the last minute; None where the system does not count them."""
+    """Processes that wanted a core, on average over the last minute; None where the system does not count them."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:
-    """The model's name and the vector extensions that decide which kernels run."""
+    """The model name and the vector extensions."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return platform.processor() or platform.machine()
@@ -62,7 +66,7 @@ def _processor() -> str:
 
 
 def _gpu() -> str | None:
-    """Name, driver and clocks of the first GPU, as nvidia-smi tells them."""
+    """Name, driver version, maximum clock and persistence mode of the first GPU, from nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm,persistence_mode", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603

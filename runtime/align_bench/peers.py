@@ -1,40 +1,46 @@
-"""What else could run the same towers, to be compared with. Each peer is optional and imported when it is asked for.
+"""Other ways to run the same towers, and their comparison with the bundle by interleaved A/B timing.
 
-A peer is a function from `PeerRequest` to a call that gives the embeddings of the request's inputs. What it prepares
-before (an export, a compilation, the normalisation of pixels) is not measured. Packages add peers of their own as
-entry points of the group ``align_runtime.peers``; align-onnx itself has some that need torch and the checkpoint.
+A peer is a function from `PeerRequest` to a call that returns the embeddings of the request's inputs. What it prepares
+beforehand (an export, a compilation, the normalization of pixels) is not timed. Peers are optional and imported when
+they are asked for. Packages add their own as entry points of the group ``align_bench.peers``; align-onnx itself adds
+three that need torch and the checkpoint.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align_bench.record import Case
+from align_bench.interleaved import time_interleaved
+from align_bench.record import Case, PeerComparison
+from align_bench.statistics import MIN_PAIRS
+from align_bench.subject import Subject
 from align_runtime.bundle import Bundle
-from align_runtime.errors import BackendUnavailableError, ConfigurationError
-from align_runtime.graph_entry import ANY_TARGET
+from align_runtime.errors import BackendUnavailableError, ConfigurationError, InputError
+from align_runtime.graph_entry import ANY_TARGET, Graph
 from align_runtime.loading import Parts, open_parts
 
-GROUP = "align_runtime.peers"
-Contestant = Callable[[], NDArray[np.float32]]
+GROUP = "align_bench.peers"
+OURS = "align-onnx"
+EmbedCall = Callable[[], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class PeerRequest:
-    """What a peer shall run.
+    """What a peer is asked to run.
 
     Attributes:
         tensors: ``pixels`` uint8 (batch, height, width, 3), or ``input_ids`` and ``attention_mask`` int64 (batch,
             sequence).
-        checkpoint: what the bundle was made from, where the user named it.
+        checkpoint: what the bundle was exported from, if the user named it.
     """
 
     bundle: Bundle
@@ -44,25 +50,32 @@ class PeerRequest:
 
     @property
     def pixel_values(self) -> NDArray[np.float32]:
-        """The pixels normalised, float32 (batch, 3, height, width)."""
+        """The pixels normalized, float32 (batch, 3, height, width)."""
         return self.bundle.manifest.preprocessing.normalize(self.tensors["pixels"])
 
 
-OpenPeer = Callable[[PeerRequest], Contestant]
+OpenPeer = Callable[[PeerRequest], EmbedCall]
+P = TypeVar("P", bound=OpenPeer)
+
+
+def needs_checkpoint(peer: P) -> P:
+    """Marks a peer that runs the checkpoint itself, so that `check_peers` asks for one."""
+    peer.needs_checkpoint = True  # type: ignore[attr-defined]
+    return peer
 
 
 def find_peer(name: str) -> OpenPeer:
     """The peer called `name`.
 
     Raises:
-        ConfigurationError: there is none.
-        BackendUnavailableError: it is there and cannot be imported.
+        ConfigurationError: no such peer.
+        BackendUnavailableError: the peer cannot be imported.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
     installed = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     if name not in installed:
-        raise ConfigurationError(f"there is no peer {name!r}; known: {', '.join([*BUILT_IN, *installed])}")
+        raise ConfigurationError(f"unknown peer {name!r}; known: {', '.join([*BUILT_IN, *installed])}")
     try:
         peer: OpenPeer = installed[name].load()
     except ImportError as error:
@@ -72,8 +85,74 @@ def find_peer(name: str) -> OpenPeer:
     return peer
 
 
-def open_fp32(request: PeerRequest) -> Contestant:
-    """The bundle's own FP32 graphs, loaded as the contestant is: what another precision gains."""
+def check_peers(bundle: Bundle, peers: Sequence[str], checkpoint: Path | None, rounds: int) -> None:
+    """Checks, before anything is measured, that `peers` can run.
+
+    Raises:
+        ConfigurationError: an unknown peer, a checkpoint that is missing, or too few rounds.
+        BackendUnavailableError: a peer that cannot be imported.
+    """
+    exported_from = bundle.manifest.provenance.name
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise ConfigurationError(f"{checkpoint} is not a folder; expected the checkpoint {exported_from}")
+    for name in peers:
+        peer = find_peer(name)
+        if peer in (open_openvino, open_openvino_bf16):
+            _import_openvino()
+        if getattr(peer, "needs_checkpoint", False) and checkpoint is None:
+            raise ConfigurationError(f"the peer {name} runs the checkpoint; name {exported_from} with --checkpoint")
+    if peers:
+        _check_rounds(rounds)
+
+
+def _check_rounds(rounds: int) -> None:
+    if rounds < MIN_PAIRS:
+        raise ConfigurationError(f"expected at least {MIN_PAIRS} rounds for a speedup, got {rounds}")
+
+
+def compare_with_peers(
+    subject: Subject, case: Case, peers: Sequence[str], rounds: int, checkpoint: Path | None
+) -> PeerComparison:
+    """Times our embedding of preprocessed inputs, streams included, against `peers` on the same inputs.
+
+    Raises:
+        ConfigurationError, BackendUnavailableError: a peer that cannot run.
+        InputError: a peer that returns another shape, or values that are not finite.
+    """
+    inputs = subject.inputs(case)
+    if case.tower == "vision":
+        pixels = subject.pixels(inputs)
+        tensors: dict[str, NDArray[Any]] = {"pixels": pixels}
+        ours: EmbedCall = partial(subject.model.embed_pixels, pixels)
+    else:
+        texts = subject.parts.texts
+        rows = texts.tokenizer.encode(inputs)
+        tensors = dict(zip(("input_ids", "attention_mask"), texts.tokenizer.pad(rows), strict=True))
+        ours = partial(texts.embed_rows, rows)
+    request = PeerRequest(subject.bundle, case, tensors, checkpoint)
+    candidates = {OURS: ours} | {name: find_peer(name)(request) for name in peers}
+    return compare_calls(case, candidates, rounds)
+
+
+def compare_calls(case: Case, candidates: Mapping[str, EmbedCall], rounds: int) -> PeerComparison:
+    """Interleaved timing of `candidates` and the largest difference of their embeddings from those of the first one.
+
+    Raises:
+        ConfigurationError: fewer rounds than a speedup needs.
+        InputError: a candidate that returns another shape than the first one, or values that are not finite.
+    """
+    _check_rounds(rounds)
+    results = {name: call() for name, call in candidates.items()}
+    first = next(iter(results.values()))
+    for name, embeds in results.items():
+        if embeds.shape != first.shape or not np.isfinite(embeds).all():
+            raise InputError(f"{name}: expected finite embeddings of shape {first.shape}, got {embeds.shape}")
+    differences = {name: float(np.abs(embeds - first).max()) for name, embeds in results.items()}
+    return PeerComparison(case, time_interleaved(candidates, rounds, warmup=0), differences)
+
+
+def open_fp32(request: PeerRequest) -> EmbedCall:
+    """The bundle's own FP32 graphs, loaded like the bundle under test: the speedup of another precision."""
     case = request.case
     parts = _fp32_parts(request.bundle.folder, case.device, case.threads, case.streams)
     if case.tower == "vision":
@@ -85,26 +164,21 @@ def open_fp32(request: PeerRequest) -> Contestant:
 
 @cache
 def _fp32_parts(folder: Path, device: str, threads: int | None, streams: int) -> Parts:
-    return open_parts(folder, "fp32", device, threads, streams=streams)
+    return open_parts(folder, precision="fp32", device=device, threads=threads, streams=streams)
 
 
-def open_openvino(request: PeerRequest) -> Contestant:
-    """The bundle's FP32 graph for all targets on OpenVINO, strictly in float32."""
+def open_openvino(request: PeerRequest) -> EmbedCall:
+    """The bundle's portable FP32 graph on OpenVINO, computed in float32."""
     return _openvino(request, "f32")
 
 
-def open_openvino_bf16(request: PeerRequest) -> Contestant:
-    """The same in bfloat16, which OpenVINO takes by itself where the processor has it."""
+def open_openvino_bf16(request: PeerRequest) -> EmbedCall:
+    """The same in bfloat16, OpenVINO's default where the processor supports it."""
     return _openvino(request, "bf16")
 
 
-def _openvino(request: PeerRequest, precision: str) -> Contestant:
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"openvino cannot be imported ({error}); install it with: pip install openvino"
-        ) from None
+def _openvino(request: PeerRequest, precision: str) -> EmbedCall:
+    openvino: Any = _import_openvino()
     case, bundle = request.case, request.bundle
     graph = bundle.graph(case.tower, "fp32", ANY_TARGET)
     inputs = dict(request.tensors) if case.tower == "text" else {graph.inputs[0].name: _vision_input(request, graph)}
@@ -118,13 +192,13 @@ def _openvino(request: PeerRequest, precision: str) -> Contestant:
         properties["INFERENCE_NUM_THREADS"] = case.threads
     compiled = openvino.Core().compile_model(str(bundle.path(graph.file)), "CPU", properties)
     requests = [compiled.create_infer_request() for _ in range(streams)]
-    parts = [
+    slices = [
         {name: np.array_split(value, streams)[index] for name, value in inputs.items()} for index in range(streams)
     ]
 
     def run() -> NDArray[np.float32]:
-        for one, part in zip(requests, parts, strict=True):
-            one.start_async(part)
+        for one, batch in zip(requests, slices, strict=True):
+            one.start_async(batch)
         for one in requests:
             one.wait()
         return np.concatenate([np.array(one.get_output_tensor().data) for one in requests])
@@ -132,7 +206,18 @@ def _openvino(request: PeerRequest, precision: str) -> Contestant:
     return run
 
 
-def _vision_input(request: PeerRequest, graph: Any) -> NDArray[Any]:
+def _import_openvino() -> ModuleType:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"openvino cannot be imported ({error}); install it with: pip install openvino"
+        ) from None
+    module: ModuleType = openvino
+    return module
+
+
+def _vision_input(request: PeerRequest, graph: Graph) -> NDArray[Any]:
     return request.tensors["pixels"] if graph.inputs[0].name == "pixels" else request.pixel_values
 
 

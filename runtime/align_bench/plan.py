@@ -1,4 +1,4 @@
-"""Which cases a bench has: the options of the command, checked, and every combination of them."""
+"""What one ``align-bench run`` measures: its options, checked, and the cases that they make."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from itertools import product
 from typing import Any
 
 from align_bench.record import Case
+from align_bench.subject import check_length
 from align_bench.timing import Effort
 from align_runtime.bundle import Bundle
+from align_runtime.devices import DEVICES, targets_on
 from align_runtime.errors import ConfigurationError
-from align_runtime.graph_entry import ANY_TARGET, TOWERS
+from align_runtime.graph_entry import TOWERS
 from align_runtime.scheduling import stream_count
 
 IMAGE_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
@@ -20,16 +22,20 @@ IMAGE_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``align-bench`` is asked for.
+    """The options of ``align-bench run``.
 
     Attributes:
-        precisions: variants; all that the bundle has for a device when empty.
-        lengths: of texts in tokens.
+        precisions: variants; when empty, all that the bundle has for a device.
+        batches: inputs per call.
+        lengths: tokens of a text.
         image_sizes: width x height of the JPEG files.
+        threads: of one run of a graph; all cores when None.
+        streams: single-threaded runs side by side; one per thread when None.
         clients: threads of the closed loops, one loop each.
-        rates: of the open loops, as shares of the throughput of the busiest closed loop.
-        load_seconds: of each loop.
+        rates: of the open loops, as shares of the highest throughput of a closed loop.
+        load_seconds: duration of each loop.
         starts: fresh processes per variant and device.
+        max_latency_ms: bound on the p95 for the verdict; None: no bound.
     """
 
     towers: tuple[str, ...] = TOWERS
@@ -45,28 +51,49 @@ class Plan:
     rates: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
     load_seconds: float = 5
     starts: int = 3
+    max_latency_ms: float | None = None
 
     def __post_init__(self) -> None:
         for tower in self.towers:
             if tower not in TOWERS:
-                raise ConfigurationError(f"there is no tower {tower!r}; known: {', '.join(TOWERS)}")
+                raise ConfigurationError(f"unknown tower {tower!r}; known: {', '.join(TOWERS)}")
+        for device in self.devices:
+            if device not in DEVICES:
+                raise ConfigurationError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
         for name in ("batches", "lengths", "clients", "rates"):
             for value in getattr(self, name):
-                if not value > 0:
-                    raise ConfigurationError(f"{name} holds {value:g}; positive numbers are needed")
+                if not 0 < value < float("inf"):
+                    raise ConfigurationError(f"{name}: expected positive values, got {value:g}")
         for size in self.image_sizes:
             if not IMAGE_SIZE.fullmatch(size):
-                raise ConfigurationError(f"the image size is {size!r}; width x height is needed, as in 640x480")
-        if self.starts < 0 or not self.load_seconds > 0:
-            raise ConfigurationError("the number of fresh starts and the seconds of a loop must not be negative")
+                raise ConfigurationError(f"image size: expected WIDTHxHEIGHT as in 640x480, got {size!r}")
+        if self.rates and not self.clients:
+            raise ConfigurationError("open loops need closed ones: their rates are shares of what the clients achieve")
+        if self.starts < 0:
+            raise ConfigurationError(f"expected 0 fresh starts or more, got {self.starts}")
+        for title, seconds in {"load seconds": self.load_seconds, "maximum latency": self.max_latency_ms}.items():
+            if seconds is not None and not 0 < seconds < float("inf"):
+                raise ConfigurationError(f"{title}: expected a positive value, got {seconds:g}")
+
+    def check(self, bundle: Bundle) -> None:
+        """Checks, before anything is measured, that `bundle` has what the plan asks for.
+
+        Raises:
+            ConfigurationError: a variant that the bundle lacks, too many tokens, or streams that the device lacks.
+        """
+        for length in self.lengths if "text" in self.towers else ():
+            check_length(length, bundle.manifest.model.max_length)
+        for device in self.devices:
+            for precision in self.variants(bundle, device):
+                list(self.cases(precision, device))
 
     def variants(self, bundle: Bundle, device: str) -> tuple[str, ...]:
         """The precisions to measure on `device`, in the order of the manifest.
 
         Raises:
-            ConfigurationError: one that was asked for and is not in the bundle.
+            ConfigurationError: a precision that the bundle does not have for `device`.
         """
-        usable = [graph for graph in bundle.manifest.graphs if graph.target in (device, ANY_TARGET)]
+        usable = [graph for graph in bundle.manifest.graphs if graph.target in targets_on(device)]
         chosen = self.precisions or tuple(dict.fromkeys(graph.variant for graph in usable))
         for precision in chosen:
             for tower in TOWERS:
@@ -82,4 +109,8 @@ class Plan:
                 yield Case(tower, precision, device, batch, size, self.threads, streams)
 
     def to_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
         return asdict(self)
+
+
+QUICK = Plan(lengths=(12,), effort=Effort(samples=7, seconds=2), clients=(), rates=(), starts=1)

@@ -1,9 +1,12 @@
-"""What a bench measured, raw: the JSON that everything shown is derived from."""
+"""What a run of ``align-bench run`` measured: raw samples, written to JSON and read back.
+
+Percentiles and other derived values are written beside the samples, but never read: they are computed anew.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +14,20 @@ from typing import Any
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, read_object, require
 
-SCHEMA = 1
-END_TO_END = "end to end"
+SCHEMA = 2
+RUN, SCALING, MEMORY = KINDS = ("run", "scaling", "memory")
+DECODE, PREPROCESS, TOKENIZE, END_TO_END = "decode", "preprocess", "tokenize", "end to end"
+CLOSED, OPEN = "closed", "open"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is measured: `batch` inputs through a tower in one precision.
+    """What one measurement runs: `batch` inputs through a tower in one precision.
 
     Attributes:
         size: of an input: ``"640x480"`` pixels, or ``"12"`` tokens.
-        threads: of one run, all cores when None.
-        streams: single-threaded runs side by side, where the batch is large enough.
+        threads: of one run of the graph; all cores when None.
+        streams: single-threaded runs side by side, if the batch is large enough.
     """
 
     tower: str
@@ -34,18 +39,22 @@ class Case:
     streams: int
 
     def __str__(self) -> str:
-        unit = "" if self.tower == "vision" else " tokens"
-        return f"{self.tower} {self.precision} {self.device}, batch {self.batch} of {self.size}{unit}"
+        return f"{self.tower} {self.precision} {self.device}, batch {self.batch} of {self.size_text}"
+
+    @property
+    def size_text(self) -> str:
+        """``640x480``, ``12 tokens``."""
+        return self.size if self.tower == "vision" else f"{self.size} tokens"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of single runs.
+    """Seconds of single calls.
 
     Attributes:
-        stages: samples by stage in the order of the work; the last one, `END_TO_END`, is the call that a user makes,
-            in which stages may overlap. A device that copies nothing has no stages of copying.
-        warmup_runs, stable: runs of the whole call before the samples, and whether they had become steady.
+        stages: samples by stage, in the order of the work. The last stage, `END_TO_END`, is the call of a user, in
+            which the other stages may overlap. A device without memory of its own has no copy stages.
+        warmup_runs, stable: calls before the samples, and whether their times had settled.
     """
 
     case: Case
@@ -60,7 +69,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Start:
-    """A fresh process: import, load, first call, and the most memory it ever had."""
+    """A fresh process: seconds of import, load and the first call of each tower, and its peak resident memory."""
 
     precision: str
     device: str
@@ -72,14 +81,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Load:
-    """Latencies of single inputs while others are served.
+    """Latencies of single inputs under load.
 
     Attributes:
-        kind: ``"closed"``: `clients` threads, each of which sends its next input when the last one is answered;
-            ``"open"``: inputs arrive at `rate` per second whether or not the last one is answered, and their latency
-            counts from the moment at which they were due.
-        seconds: that it went on.
-        latencies: seconds, in the order of arrival.
+        kind: ``"closed"``: each of `clients` threads sends its next input when its last one is answered; ``"open"``:
+            inputs arrive at `rate` per second whether or not earlier ones are answered, and latency counts from the
+            moment at which an input was due.
+        seconds: duration of the loop.
+        latencies: seconds; in the order of the answers in a closed loop, of arrival in an open one.
     """
 
     tower: str
@@ -96,13 +105,24 @@ class Load:
         """Inputs answered per second."""
         return len(self.latencies) / self.seconds
 
+    def __str__(self) -> str:
+        return f"{self.tower} {self.precision} {self.device}, {self.load_text}"
+
+    @property
+    def load_text(self) -> str:
+        """``4 clients``, ``12.3/s arrive``."""
+        if self.rate is not None:
+            return f"{self.rate:.1f}/s arrive"
+        return "1 client" if self.clients == 1 else f"{self.clients} clients"
+
 
 @dataclass(frozen=True)
-class Contest:
-    """This bundle and others, in turns on the same inputs: seconds of every round by contestant, ours first.
+class PeerComparison:
+    """Interleaved timing of the bundle and its peers on the same inputs.
 
     Attributes:
-        max_abs: the largest difference of an embedding's component from ours, by contestant.
+        seconds: of every round, by candidate; the bundle is the first one.
+        max_abs: largest absolute difference of an embedding's component from the bundle's, by candidate.
     """
 
     case: Case
@@ -112,12 +132,12 @@ class Contest:
 
 @dataclass(frozen=True)
 class BenchRecord:
-    """One run of ``align-bench``.
+    """The result of one ``align-bench run``.
 
     Attributes:
-        machine: see `machine.describe`.
-        load_average: before and after; None where the system does not tell.
-        bundle: name, and sha256 of its manifest, which holds the sha256 of everything else.
+        machine: see `align_bench.machine.describe`.
+        load_average: before and after; None where the system does not count it.
+        bundle: its name, and the sha256 of its manifest, which holds the sha256 of every other file.
         settings: the options of the command.
     """
 
@@ -128,45 +148,72 @@ class BenchRecord:
     timings: tuple[Timing, ...]
     starts: tuple[Start, ...] = ()
     loads: tuple[Load, ...] = ()
-    contests: tuple[Contest, ...] = ()
+    peer_comparisons: tuple[PeerComparison, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA} | asdict(self)
-
-    def write(self, file: Path) -> None:
-        """Writes the record as JSON."""
-        file.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        """The raw samples as JSON values."""
+        return {"schema": SCHEMA, "kind": RUN} | asdict(self)
 
     @classmethod
     def read(cls, file: Path) -> BenchRecord:
-        """Reads what `write` wrote.
+        """Reads a result file.
 
         Raises:
-            ConfigurationError: no such file, or not a record of this schema.
+            ConfigurationError: no such file, or not a result of ``align-bench run`` in this schema.
         """
-        values, where = read_object(file), str(file)
-        if values.get("schema") != SCHEMA:
-            raise ConfigurationError(
-                f"{file} has schema {values.get('schema')!r}; {SCHEMA}, of align-bench, was expected"
-            )
-        before, after = (of_kind(where, value, (float, type(None))) for value in _pair(where, values))
+        return cls.from_json(str(file), read_result(file, (RUN,)))
+
+    @classmethod
+    def from_json(cls, where: str, values: Mapping[str, Any]) -> BenchRecord:
+        """The record in `values`; errors name `where` they came from.
+
+        Raises:
+            ConfigurationError: a key is missing, or a value has another type or is out of range.
+        """
+        load_average = require(where, values, "load_average", list)
+        if len(load_average) != 2:
+            raise ConfigurationError(f"{where}: load_average: expected two values, got {len(load_average)}")
+        before, after = (of_kind(f"{where}: load_average", value, (float, type(None))) for value in load_average)
+        machine = require(where, values, "machine", dict)
+        require(f"{where}: machine", machine, "versions", dict)
+        for key in ("date", "processor"):
+            require(f"{where}: machine", machine, key, str)
+        require(f"{where}: machine", machine, "cores", int)
+        bundle = require(where, values, "bundle", dict)
+        for key in ("name", "manifest_sha256"):
+            require(f"{where}: bundle", bundle, key, str)
         return cls(
-            machine=require(where, values, "machine", dict),
+            machine=machine,
             load_average=(before, after),
-            bundle=require(where, values, "bundle", dict),
+            bundle=bundle,
             settings=require(where, values, "settings", dict),
             timings=tuple(_timing(where, value) for value in require(where, values, "timings", list)),
             starts=tuple(_start(where, value) for value in require(where, values, "starts", list)),
             loads=tuple(_load(where, value) for value in require(where, values, "loads", list)),
-            contests=tuple(_contest(where, value) for value in require(where, values, "contests", list)),
+            peer_comparisons=tuple(
+                _peer_comparison(where, value) for value in require(where, values, "peer_comparisons", list)
+            ),
         )
 
 
-def _pair(where: str, values: Mapping[str, Any]) -> Sequence[Any]:
-    pair: list[Any] = require(where, values, "load_average", list)
-    if len(pair) != 2:
-        raise ConfigurationError(f"{where}: load_average has {len(pair)} values; before and after were expected")
-    return pair
+def write_json(values: Mapping[str, Any], file: Path) -> None:
+    """Writes a result as JSON."""
+    file.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_result(file: Path, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:
+    """The JSON object of a result file of one of `kinds`.
+
+    Raises:
+        ConfigurationError: no such file, another schema, or another kind of result.
+    """
+    values = read_object(file)
+    schema, kind = values.get("schema"), values.get("kind")
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise ConfigurationError(f"{file}: expected schema {SCHEMA} of align-bench, got {schema!r}; measure again")
+    if kind not in kinds:
+        raise ConfigurationError(f"{file}: expected a result of kind {' or '.join(kinds)}, got {kind!r}")
+    return values
 
 
 def _case(where: str, values: Any) -> Case:
@@ -177,7 +224,7 @@ def _case(where: str, values: Any) -> Case:
         threads=require(where, fields, "threads", (int, type(None))),
     )
     if case.batch < 1:
-        raise ConfigurationError(f"{where}: a case has a batch of {case.batch}")
+        raise ConfigurationError(f"{where}: expected a batch of 1 or more, got {case.batch}")
     return case
 
 
@@ -189,7 +236,7 @@ def _samples(where: str, values: Any) -> dict[str, tuple[float, ...]]:
     }
     for name, series in samples.items():
         if not series or min(series) <= 0:
-            raise ConfigurationError(f"{where}: {name!r} has no samples, or times that are not positive")
+            raise ConfigurationError(f"{where}: {name!r}: expected positive times, at least one")
     return samples
 
 
@@ -197,7 +244,7 @@ def _timing(where: str, value: Any) -> Timing:
     fields = of_kind(f"{where}: timings", value, dict)
     stages = _samples(f"{where}: stages", fields.get("stages"))
     if END_TO_END not in stages:
-        raise ConfigurationError(f"{where}: a timing lacks the stage {END_TO_END!r}")
+        raise ConfigurationError(f"{where}: a timing has no stage {END_TO_END!r}")
     return Timing(
         case=_case(where, fields.get("case")),
         stages=stages,
@@ -219,20 +266,28 @@ def _start(where: str, value: Any) -> Start:
 
 def _load(where: str, value: Any) -> Load:
     fields = of_kind(f"{where}: loads", value, dict)
-    return Load(
+    load = Load(
         **{key: require(where, fields, key, str) for key in ("tower", "precision", "device", "kind")},
         clients=require(where, fields, "clients", int),
         rate=require(where, fields, "rate", (float, type(None))),
         seconds=require(where, fields, "seconds", float),
         latencies=_samples(f"{where}: loads", {"latencies": fields.get("latencies")})["latencies"],
     )
+    if load.kind not in (CLOSED, OPEN) or (load.kind == OPEN) != (load.rate is not None):
+        raise ConfigurationError(f"{where}: loads: expected a closed loop, or an open loop with a rate")
+    if not load.seconds > 0 or (load.rate is not None and not load.rate > 0):
+        raise ConfigurationError(f"{where}: loads: expected a positive duration and rate")
+    return load
 
 
-def _contest(where: str, value: Any) -> Contest:
-    fields = of_kind(f"{where}: contests", value, dict)
+def _peer_comparison(where: str, value: Any) -> PeerComparison:
+    fields = of_kind(f"{where}: peer_comparisons", value, dict)
     differences = require(where, fields, "max_abs", dict)
-    return Contest(
+    seconds = _samples(f"{where}: seconds", fields.get("seconds"))
+    if not seconds or len({len(series) for series in seconds.values()}) != 1:
+        raise ConfigurationError(f"{where}: peer_comparisons: expected as many rounds of every candidate")
+    return PeerComparison(
         case=_case(where, fields.get("case")),
-        seconds=_samples(f"{where}: seconds", fields.get("seconds")),
-        max_abs={name: of_kind(f"{where}: max_abs", number, float) for name, number in differences.items()},
+        seconds=seconds,
+        max_abs={name: of_kind(f"{where}: max_abs", value, float) for name, value in differences.items()},
     )

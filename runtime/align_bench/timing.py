@@ -1,4 +1,4 @@
-"""Runs something until its time is stable, then often enough to know it."""
+"""Warm-up until times have settled, then samples until there are enough of them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+from align_bench.interleaved import Clock
 from align_runtime.errors import ConfigurationError
 
 WINDOW = 5  # runs whose median is compared with that of the runs before them
 STABLE_WITHIN = 0.05
 MAX_WARMUP_RUNS = 40
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long one figure is measured.
+    """How long one stage of one case is measured.
 
     Attributes:
         samples: runs wanted.
-        seconds: after which no further run is begun, once there are `least`.
-        least: runs that are made whatever they take.
+        seconds: time after which no further run begins, once there are `least`.
+        least: runs that are made however long they take.
     """
 
     samples: int = 30
@@ -31,21 +31,30 @@ class Effort:
 
     def __post_init__(self) -> None:
         if self.samples < self.least:
-            raise ConfigurationError(f"{self.samples} samples are too few; {self.least} or more are needed")
-        if not self.seconds > 0:
-            raise ConfigurationError(f"the time for one figure is {self.seconds:g} s; it must be positive")
+            raise ConfigurationError(f"expected at least {self.least} samples, got {self.samples}")
+        if not 0 < self.seconds < float("inf"):
+            raise ConfigurationError(f"expected a positive number of seconds, got {self.seconds:g}")
+
+    def runs_of(self, seconds: float) -> float:
+        """How many samples are taken of a run of `seconds`."""
+        return min(max(self.seconds / max(seconds, 1e-9), self.least), self.samples)
+
+    def expected_seconds(self, seconds: float) -> float:
+        """Time for warm-up and samples of a run of `seconds`."""
+        warmup = min(max(self.seconds, seconds), 2 * WINDOW * seconds)
+        return warmup + self.runs_of(seconds) * seconds
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """`runs` before anything counted; `stable` says whether they had stopped getting faster or slower."""
+    """`runs` before the samples; `stable` says whether their times had settled."""
 
     runs: int
     stable: bool
 
 
 def warm_up(work: Callable[[], object], seconds: float, clock: Clock = time.perf_counter) -> Warmup:
-    """Runs `work` until the medians of two windows of runs, one after the other, agree, or until `seconds` are over."""
+    """Runs `work` until the medians of two consecutive windows of runs agree, or until `seconds` are over."""
     times: list[float] = []
     end = clock() + seconds
     while len(times) < MAX_WARMUP_RUNS:

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from align_bench import command as bench
-from align_bench import scaling
-from align_bench.fresh_process import measure_start
-from align_bench.measure import time_case
-from align_bench.plan import Plan
-from align_bench.record import BenchRecord, Case
-from align_bench.scaling import FLAT_WITHIN, MemoryUse, measure_scaling
-from align_bench.subject import opened
-from align_bench.timing import Effort
-from align_bench.workload import TextMaker, make_images
-from align_runtime import Bundle, BundleError, ConfigurationError
-from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.console import Progress
-from align_runtime.errors import BackendUnavailableError
-from align_runtime.images import decode
+from align_bench import measure, metrics, scaling
+from align_bench.record import BenchRecord, write_json
+from align_runtime import Bundle
+from support.bench_records import record
 
-LITTLE = ["--samples", "7", "--seconds", "0.01", "--load-seconds", "0.1", "--clients", "2", "--rates", "0.5"]
+LITTLE = ["--samples", "7", "--seconds", "0.01", "--load-seconds", "0.1"]
+LOADS = ["--clients", "2", "--rates", "0.5"]
+NONE = ["--clients", "--starts", "0"]
 
 
-def test_a_bench_writes_tables_samples_and_a_page(
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A result file."""
+    write_json(metrics.to_json(record(), None), tmp_path / "stored.json")
+    return tmp_path / "stored.json"
+
+
+def test_a_run_writes_samples_tables_and_a_page(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, html = tmp_path / "a.json", tmp_path / "a.html"
-    files = ["-o", str(data), "--html", str(html)]
+    data, html, rows = tmp_path / "a.json", tmp_path / "a.html", tmp_path / "a.csv"
+    files = ["-o", str(data), "--html", str(html), "--csv", str(rows)]
     sizes = ["--batch", "1", "3", "--length", "8", "--image-size", "80x60", "--starts", "1", "--streams", "2"]
-    assert bench.main([str(tiny_bundle), *LITTLE, *files, *sizes, "--against", "openvino", "--rounds", "7"]) == 0
+    peers = ["--against", "openvino", "--rounds", "7"]
+    assert bench.main(["run", str(tiny_bundle), *LITTLE, *LOADS, *files, *sizes, *peers, "--max-latency", "1e6"]) == 0
     printed = capsys.readouterr()
     assert "vision fp32 cpu, batch 3 of 80x60" in printed.out
     assert "openvino" in printed.out
+    assert printed.out.splitlines()[-1].startswith("text 8 tokens: best throughput within 1e+06 ms: ")
+    assert len(printed.out.splitlines()) <= 40
+    assert "4 cases, 4 load loops, 1 fresh starts" in printed.err
     assert "under load" in printed.err
     found = BenchRecord.read(data)
     assert [str(timing.case) for timing in found.timings] == [
@@ -46,7 +50,7 @@ def test_a_bench_writes_tables_samples_and_a_page(
         "text fp32 cpu, batch 3 of 8 tokens",
     ]
     assert list(found.timings[0].stages) == ["decode", "preprocess", "compute", "end to end"]
-    assert list(found.timings[2].stages) == ["tokenise", "compute", "end to end"]
+    assert list(found.timings[2].stages) == ["tokenize", "compute", "end to end"]
     assert [len(timing.end_to_end) for timing in found.timings] == [7] * 4
     assert [(load.tower, load.kind) for load in found.loads] == [
         ("vision", "closed"),
@@ -56,116 +60,182 @@ def test_a_bench_writes_tables_samples_and_a_page(
     ]
     assert found.starts[0].peak_bytes > 2**24
     assert found.machine["versions"]["onnxruntime"]
-    assert len(found.contests) == 4
-    assert "Against others" in html.read_text()
+    assert len(found.peer_comparisons) == 4
+    assert ">Peers</h2>" in html.read_text()
+    with rows.open() as file:
+        assert (
+            len(list(csv.DictReader(file))) == 4 + 4 + 3 + 3 + 4 + 5
+        )  # stages, loads, steps of a start and its memory
+
+
+def test_a_quick_run_has_few_cases_one_start_and_no_load(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = tmp_path / "a.json"
+    assert bench.main(["run", str(tiny_bundle), "--quick", "--seconds", "0.01", "-o", str(data), "--quiet"]) == 0
+    found = BenchRecord.read(data)
+    assert [(timing.case.tower, timing.case.size, timing.case.batch) for timing in found.timings] == [
+        ("vision", "640x480", 1),
+        ("vision", "640x480", 8),
+        ("text", "12", 1),
+        ("text", "12", 8),
+    ]
+    assert [len(timing.end_to_end) for timing in found.timings] == [7] * 4
+    assert (len(found.starts), found.loads) == (1, ())
+    assert found.settings["effort"] == {"samples": 7, "seconds": 0.01, "least": 7}
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (["--precision", "int4"], "precision 'int4' is not in the bundle"),
-        (["--device", "tpu"], "tpu"),
-        (["--batch", "0"], "batches holds 0; positive numbers"),
-        (["--length", "9999"], "a text of 9999 tokens was asked for"),
-        (["--image-size", "640"], "the image size is '640'; width x height"),
-        (["--samples", "3"], "3 samples are too few"),
-        (["--against", "tflite"], "there is no peer 'tflite'"),
-        (["--streams", "0"], "streams is 0"),
+        (["--precision", "int4"], "'int4'"),
+        (["--device", "tpu"], "'tpu'"),
+        (["--batch", "0"], "--batch"),
+        (["--length", "9999"], "9999"),
+        (["--length", "1"], "got 1"),
+        (["--image-size", "640"], "'640'"),
+        (["--samples", "3"], "got 3"),
+        (["--seconds", "nan"], "nan"),
+        (["--load-seconds", "0"], "got 0"),
+        (["--max-latency", "-1"], "got -1"),
+        (["--rates", "-0.5", "--clients", "1"], "got -0.5"),
+        (["--against", "tflite"], "'tflite'"),
+        (["--against", "fp32", "--rounds", "3"], "got 3"),
+        (["--against", "torch"], "--checkpoint"),
+        (["--checkpoint", "nowhere"], "nowhere"),
+        (["--streams", "0"], "--streams"),
+        (["--starts", "-1"], "got -1"),
+        (["-o", "/"], "--output"),
+        (["--html", "nowhere/a.html"], "nowhere"),
+        (["--csv", "/proc/a.csv"], "/proc"),
+        (["--csv", "same", "--html", "same"], "different files"),
+        (["--precison", "fp32"], "--precison"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], options: list[str], match: str
+def test_a_wrong_argument_ends_before_anything_is_measured(
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    match: str,
 ) -> None:
-    little = [option for option in LITTLE if options[0] != "--samples" or option not in ("--samples", "7")]
-    assert bench.main([str(tiny_bundle), *little, "--starts", "0", "--tower", "text", "--quiet", *options]) == 2
-    assert match in capsys.readouterr().err
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(bench, "measure", measured)
+    monkeypatch.setattr(bench, "estimate_seconds", measured)
+    real_access = bench.os.access
+    monkeypatch.setattr(bench.os, "access", lambda path, mode: str(path) != "/proc" and real_access(path, mode))
+    assert bench.main(["run", str(tiny_bundle), *options]) == 2
+    printed = capsys.readouterr()
+    assert match in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert len(printed.err) <= 520
+    assert printed.out == ""
 
 
-def test_a_device_that_copies_has_stages_of_copying(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"host to device": 0.5, "compute": 2.0, "device to host": 0.25}
-    monkeypatch.setattr(
-        OnnxRuntimeRunner, "run_staged", lambda runner, inputs: (runner.run(inputs), times), raising=False
-    )
-    case = Case("text", "fp32", "cpu", 1, "8", None, 1)
-    with opened(Bundle.open(tiny_bundle), "fp32", "cpu", streams=1) as subject:
-        timing = time_case(subject, case, Effort(7, 0.01))
-    assert list(timing.stages) == ["tokenise", *times, "end to end"]
-    assert timing.stages["host to device"] == (0.5,) * 7
+def test_without_a_command_the_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main([]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_inputs_are_what_was_asked_for_and_the_same_every_time(tiny_bundle: Path) -> None:
+def test_a_bundle_called_like_a_command_can_be_measured(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle_copy.rename(bundle_copy.with_name("scaling"))
+    monkeypatch.chdir(bundle_copy.parent)
+    assert bench.main(["run", "scaling", *LITTLE, *NONE, "--tower", "text", "--batch", "1", "--length", "8"]) == 0
+    assert "text 8 tokens" in capsys.readouterr().out
+
+
+def test_json_is_one_object_with_samples_and_percentiles(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    little = [*LITTLE, *NONE, "--tower", "text", "--batch", "1", "--length", "8"]
+    assert bench.main(["run", str(tiny_bundle), *little, "--json", "--max-latency", "1e6"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert (found["schema"], found["kind"], len(found["timings"])) == (2, "run", 1)
+    assert found["summary"]["verdicts"][0]["max_latency_ms"] == 1e6
+    assert found["summary"]["timings"][0]["p50_ms"] > 0
+    assert printed.err == ""
+
+
+def test_an_error_is_json_too(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["run", str(tiny_bundle), "--json", "--length", "9999"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "ConfigurationError"
+
+
+def test_variants_for_gpus_are_measured_on_gpus(tiny_int8_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_int8_bundle)
+    targets = {(graph.variant, graph.target) for graph in bundle.manifest.graphs}
+    assert ("int8", "cpu") in targets
+    on_gpu = tuple(variant for variant, target in sorted(targets) if target in ("gpu", "any"))
+    for device in ("cuda", "tensorrt"):
+        assert sorted(bench.Plan().variants(bundle, device)) == sorted(dict.fromkeys(on_gpu))
+
+
+def test_the_estimate_grows_with_the_plan(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
-    with opened(bundle, "fp32", "cpu") as subject:
-        for tokens in (2, 3, 12):
-            texts = TextMaker(bundle).make(4, tokens)
-            assert texts == TextMaker(bundle).make(4, tokens)
-            assert {len(row) for row in subject.parts.texts.tokenizer.encode(texts)} == {tokens}
-    images = make_images(2, 70, 50)
-    assert images == make_images(2, 70, 50)
-    assert {decode(image).size for image in images} == {(70, 50)}
-    assert images[0] != images[1]
-    photograph_like = len(make_images(1, 640, 480)[0]) / (640 * 480)
-    assert 0.1 < photograph_like < 0.6  # bytes per pixel
-
-
-def test_a_fresh_process_that_fails_says_why(bundle_copy: Path) -> None:
-    with pytest.raises(BackendUnavailableError, match="could not load and run the bundle: .*'int4' is not in"):
-        measure_start(bundle_copy, "int4", "cpu", None, None)
-
-
-def test_a_bundle_without_words_is_refused(bundle_copy: Path) -> None:
-    bundle = Bundle.open(bundle_copy)
-    (bundle_copy / "tokenizer.json").write_text("{}")
-    with pytest.raises(BundleError, match="no word of small letters"):
-        TextMaker(bundle)
-
-
-def test_every_axis_of_scaling_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "BATCHES", (1, 2))
-    monkeypatch.setattr(scaling, "LENGTHS", (4, 8))
-    monkeypatch.setattr(scaling, "IMAGE_SIZES", ("40x30", "80x60"))
-    monkeypatch.setattr(scaling, "NUMBERS", {"vision": (1, 4), "text": (1, 40)})
-    points = measure_scaling(Bundle.open(tiny_bundle), "fp32", "cpu", Effort(7, 0.01), Progress(quiet=True))
-    axes = {(point.tower, point.axis) for point in points}
-    assert axes == {
-        ("vision", "image size"),
-        ("text", "length"),
-        *(
-            (tower, axis)
-            for tower in ("vision", "text")
-            for axis in ("batch of the graph", "number of inputs", "threads")
-        ),
-    }
-    assert all(point.milliseconds > 0 for point in points)
-
-
-def test_memory_that_grows_is_not_flat() -> None:
-    steps = np.arange(20)
-    assert MemoryUse(10**6, tuple((10**8 + 10**5 * (steps % 3)).tolist()), 1.0).flat
-    assert not MemoryUse(10**6, tuple((10**8 + steps * FLAT_WITHIN // 8).tolist()), 1.0).flat
-
-
-def test_streamed_texts_are_watched(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["scaling", str(tiny_bundle), "--texts", "400", "--json"]) in (0, 1)
-    found = json.loads(capsys.readouterr().out)
-    assert (found["texts"], len(found["resident_bytes"])) == (400, 20)
-    assert (found["machine"]["device"], found["precision"]) == ("cpu", "fp32")
-    assert len(found["bundle"]["manifest_sha256"]) == 64
+    short = bench.Plan(clients=(), rates=(), starts=0, lengths=(8,), image_sizes=("80x60",), towers=("text",))
+    loaded = bench.Plan(clients=(1,), rates=(0.5,), load_seconds=50, starts=0, lengths=(8,), towers=("text",))
+    quick, long = measure.estimate_seconds(bundle, short), measure.estimate_seconds(bundle, loaded)
+    assert 0 < quick < 60
+    assert quick + 90 < long < quick + 150
 
 
 def test_auto_is_resolved_before_anything_is_measured(
     tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = ["--starts", "0", "--clients", "--tower", "text", "--batch", "1", "--samples", "7", "--seconds", "0.01"]
-    assert bench.main([str(tiny_bundle), *few, "--device", "auto", "-o", str(tmp_path / "a.json"), "--quiet"]) == 0
+    few = [*NONE, "--tower", "text", "--batch", "1", "--samples", "7", "--seconds", "0.01"]
+    command = ["run", str(tiny_bundle), *few, "--device", "auto", "-o", str(tmp_path / "a.json"), "--quiet"]
+    assert bench.main(command) == 0
     found = BenchRecord.read(tmp_path / "a.json")
     assert {timing.case.device for timing in found.timings} == {"cpu"}
-    assert all(int(timing.case.size) in (12, 64) for timing in found.timings)  # the usual lengths that the model takes
-    assert "device 'auto' is cpu here" in caplog.text
+    assert all(
+        int(timing.case.size) in (12, 64) for timing in found.timings
+    )  # the default lengths that the model takes
+    assert "cpu" in caplog.text
 
 
-def test_plans_are_checked() -> None:
-    with pytest.raises(ConfigurationError, match="there is no tower 'sound'"):
-        Plan(towers=("sound",))
-    with pytest.raises(ConfigurationError, match="must not be negative"):
-        Plan(starts=-1)
+def test_show_renders_a_stored_result_again(stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    html, rows = tmp_path / "a.html", tmp_path / "a.csv"
+    assert bench.main(["show", str(stored), "--html", str(html), "--csv", str(rows), "--max-latency", "1"]) == 0
+    assert "nothing has its p95 within 1 ms" in capsys.readouterr().out
+    assert "nothing has its p95 within 1 ms" in html.read_text()
+    assert rows.read_text() == metrics.to_csv(record())
+    assert bench.main(["show", str(stored), "--full"]) == 0
+    assert "under load" in capsys.readouterr().out
+    assert bench.main(["show", str(stored), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(stored.read_text())
+
+
+@pytest.mark.parametrize("options", [["--html", "."], ["--csv", "nowhere/a"], ["--max-latency", "0"]])
+def test_show_checks_its_arguments(stored: Path, options: list[str]) -> None:
+    assert bench.main(["show", str(stored), *options]) == 2
+
+
+def test_scaling_writes_what_show_prints(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [scaling.Point("text", "length", "8", 0.5)]
+    monkeypatch.setattr(bench, "measure_scaling", lambda *_: points)
+    assert bench.main(["scaling", str(tiny_bundle), "-o", str(tmp_path / "s.json")]) == 0
+    printed = capsys.readouterr().out
+    assert bench.main(["show", str(tmp_path / "s.json")]) == 0
+    assert capsys.readouterr().out == printed
+    assert "0.500" in printed
+    assert bench.main(["show", str(tmp_path / "s.json"), "--html", str(tmp_path / "s.html")]) == 2
+
+
+def test_streamed_texts_are_recorded(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "m.json"
+    assert bench.main(["scaling", str(tiny_bundle), "--texts", "400", "--json", "-o", str(file)]) in (0, 1)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found == json.loads(file.read_text())
+    assert (found["kind"], found["texts"], len(found["resident_bytes"])) == ("memory", 400, 20)
+    assert (found["machine"]["device"], found["precision"]) == ("cpu", "fp32")
+    assert len(found["bundle"]["manifest_sha256"]) == 64
+    assert bench.main(["show", str(file)]) == 0
+    assert "400 texts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--precision", "int4"], ["--device", "tpu"], ["--texts", "0"], ["-o", "/"]])
+def test_scaling_checks_its_arguments(tiny_bundle: Path, options: list[str]) -> None:
+    assert bench.main(["scaling", str(tiny_bundle), *options]) == 2

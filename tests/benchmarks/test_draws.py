@@ -1,4 +1,4 @@
-"""What tools are measured on: graphs embed the held-out set as the reference does, and decide as it does."""
+"""What tools are measured on: embeddings and accuracy of graphs on the held-out set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.measure_int8_peers import measured
+from benchmarks.measure_int8_peers import add_accuracy
 from benchmarks.peers.draws import TOWERS, Draw, Subject
 
 
@@ -33,11 +33,11 @@ def test_float_graph_is_the_reference(draw: Draw, tower: str) -> None:
 def test_record_of_an_int8_graph(draw: Draw, tower: str, device: str, least: float) -> None:
     record = {"tower": tower}
     file = draw.graph(tower, "int8", device)
-    measured(draw, record, file, draw.embeds(tower, file), draw.subject.reference)
+    add_accuracy(draw, record, file, draw.embeds(tower, file), draw.subject.reference)
     assert least <= record["share"] <= 1
-    assert 0.98 < record["mean_cosine"] < 0.99999  # nearly the reference's, and INT8
+    assert 0.98 < record["mean_cosine"] < 0.99999  # close to the reference, and not FP32
     wrong = {kind: rows[::-1].copy() for kind, rows in draw.subject.reference[tower].items()}
     disturbed = {"tower": tower}
-    measured(draw, disturbed, file, wrong, draw.subject.reference)
+    add_accuracy(draw, disturbed, file, wrong, draw.subject.reference)
     assert disturbed["mean_cosine"] < 0.5
     assert disturbed["recall"] < record["recall"] / 2

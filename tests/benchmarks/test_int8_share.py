@@ -1,4 +1,4 @@
-"""The share of INT8 products, on graphs whose share is known: ours, and the forms that other tools write."""
+"""The share of MACs in INT8 on graphs whose share is known: ours, and the forms that other tools write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from openvino import opset13 as ov
 
-from align_exporter.graph.content import content_of
 from align_runtime.bundle import Bundle
 from benchmarks.int8_share import int8_share
 
@@ -23,7 +22,7 @@ QUANTIZED = [
     make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
 ]
 WEIGHTS = [make_node("DequantizeLinear", ["w8", "s"], ["w"])]
-FLOAT = make_node("MatMul", ["first", "f"], ["y"])  # 6 × 2 products after 4 × 6 others
+FLOAT = make_node("MatMul", ["first", "f"], ["y"])  # 6 × 2 MACs after 4 × 6 others
 
 
 def write(folder: Path, nodes: list[onnx.NodeProto], **constants: Any) -> Path:
@@ -77,7 +76,7 @@ LARGE = {"w32": np.ones((4, 6), dtype=np.float32)}
         (OPERATOR, {}),
         (QGEMM, {}),
     ],
-    ids=["Q/DQ", "weights quantised in the graph", "Gemm behind a transposition", "dynamic", "QOperator", "QGemm"],
+    ids=["Q/DQ", "weights quantized in the graph", "Gemm after a transposition", "dynamic", "QOperator", "QGemm"],
 )
 def test_forms_that_are_int8(nodes: list[onnx.NodeProto], constants: dict[str, Any], tmp_path: Path) -> None:
     assert int8_share(write(tmp_path, [*nodes, FLOAT], **constants), FEATURES) == 24 / (24 + 12)
@@ -91,19 +90,19 @@ def test_forms_that_are_int8(nodes: list[onnx.NodeProto], constants: dict[str, A
         ([*QUANTIZED, *WEIGHTS, PRODUCT], {"w8": np.ones((4, 6), dtype=np.int16)}),
         ([*QUANTIZED, *WEIGHTS, make_node("Sigmoid", ["d"], ["e"]), make_node("MatMul", ["e", "w"], ["first"])], {}),
     ],
-    ids=["weights only", "activations only", "16 bits", "an activation function after the dequantisation"],
+    ids=["weights only", "activations only", "16 bits", "an activation function after DequantizeLinear"],
 )
 def test_forms_that_are_not(nodes: list[onnx.NodeProto], constants: dict[str, Any], tmp_path: Path) -> None:
     assert int8_share(write(tmp_path, [*nodes, FLOAT], **constants), FEATURES) == 0
 
 
-def test_uncounted_products_and_none_are_errors(tmp_path: Path) -> None:
+def test_uncounted_operators_and_no_macs_are_errors(tmp_path: Path) -> None:
     einsum = make_node("Einsum", ["x", "w32"], ["first"], equation="ij,jk->ik")
     with pytest.raises(ValueError, match="Einsum"):
         int8_share(write(tmp_path, [einsum, FLOAT], **LARGE), FEATURES)
     reduced = make_node("Slice", ["x", "from", "to", "axis"], ["y"])
     bounds = {name: np.array([value]) for name, value in (("from", 0), ("to", 2), ("axis", 1))}
-    with pytest.raises(ValueError, match="no product"):
+    with pytest.raises(ValueError, match="no MACs"):
         int8_share(write(tmp_path, [reduced], **bounds), FEATURES)
 
 
@@ -119,7 +118,7 @@ def test_openvino(levels: int, share: float, tmp_path: Path) -> None:
     assert int8_share(file, FEATURES) == share
 
 
-def test_our_graphs_are_counted_as_in_the_manifest(tiny_int8_bundle: Path) -> None:
+def test_our_graphs_have_the_share_of_the_manifest(tiny_int8_bundle: Path) -> None:
     bundle = Bundle.open(tiny_int8_bundle)
     length, size = bundle.manifest.model.max_length, bundle.manifest.preprocessing.output_size
     ones = np.ones((1, length), dtype=np.int64)
@@ -129,6 +128,6 @@ def test_our_graphs_are_counted_as_in_the_manifest(tiny_int8_bundle: Path) -> No
     }
     for tower, feed in inputs.items():
         for variant in ("fp32", "int8"):
-            file = bundle.path(bundle.graph(tower, variant, "cpu").file)
-            macs = content_of(file, length).macs
-            assert int8_share(file, feed) == macs.get("int8", 0) / sum(macs.values())
+            graph = bundle.graph(tower, variant, "cpu")
+            macs = graph.content.macs
+            assert int8_share(bundle.path(graph.file), feed) == macs.get("int8", 0) / sum(macs.values())

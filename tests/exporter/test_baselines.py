@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from align_bench.contest import contest
-from align_bench.peers import BUILT_IN
+from align_bench.peers import BUILT_IN, compare_with_peers
 from align_bench.record import Case
 from align_bench.subject import opened
 from align_exporter import baselines as peers
@@ -23,15 +22,15 @@ def test_torch_and_the_plain_export_compute_the_same(
     known = {"torch": peers.open_torch, "onnx-plain": peers.open_onnx_plain}
     monkeypatch.setattr("align_bench.peers.BUILT_IN", BUILT_IN | known)
     with opened(Bundle.open(tiny_bundle), "fp32", "cpu", 1, 1) as subject:
-        found = contest(subject, case, list(known), 7, tiny_checkpoint)
+        found = compare_with_peers(subject, case, list(known), 7, tiny_checkpoint)
         assert all(found.max_abs[name] < 2e-5 for name in known)
         with pytest.raises(ConfigurationError, match="name it with --checkpoint .it was align-tiny"):
-            contest(subject, case, ["torch"], 7, None)
+            compare_with_peers(subject, case, ["torch"], 7, None)
 
 
 def test_the_peers_are_entry_points_that_exist() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    _, _, section = text.partition('entry-points."align_runtime.peers"]')
+    _, _, section = text.partition('entry-points."align_bench.peers"]')
     lines = [line.partition("=") for line in section.split("\n\n")[0].splitlines() if "=" in line]
     assert [name.strip() for name, _, _ in lines] == ["torch", "torch-compile", "onnx-plain"]
     for _, _, target in lines:

@@ -41,7 +41,7 @@ def test_decisions_are_those_of_fp32(
     texts, pixels = [LABEL_TEMPLATE.format(name) for name in LABELS[kind]], images[kind]
     with align_runtime.load(tiny_fp16_bundle) as model:
         exact = cosines(model, texts, pixels)
-        ids, mask = model._texts.tokenizer.pad(model._texts.tokenizer.encode(texts))
+        ids, mask = model._parts.texts.tokenizer.pad(model._parts.texts.tokenizer.encode(texts))
     with align_runtime.load(tiny_fp16_bundle, precision="fp16") as model:
         half = cosines(model, texts, pixels)
     graphs = {tower: ir.load(tiny_fp16_bundle / "onnx" / f"{tower}_model_fp16.onnx") for tower in ("vision", "text")}
@@ -58,4 +58,4 @@ def test_decisions_are_those_of_fp32(
 
 def cosines(model: align_runtime.Model, texts: list[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     parts = [model.embed_pixels(pixels[start : start + 64]) for start in range(0, len(pixels), 64)]
-    return np.concatenate(parts) @ model.embed_text(texts).T
+    return np.concatenate(parts) @ model.embed_texts(texts).T

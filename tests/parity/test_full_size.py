@@ -154,7 +154,7 @@ def test_the_bundle_verifies_itself(exported: tuple[Path, int]) -> None:
 def test_the_runtime_gives_the_reference_embeddings(exported: tuple[Path, int]) -> None:
     answers = golden.read(Bundle.open(exported[0]))
     with align_runtime.load(exported[0]) as model:
-        np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=MAX_PARITY)
+        np.testing.assert_allclose(model.embed_texts(answers.texts), answers.text_embeds, rtol=0, atol=MAX_PARITY)
         np.testing.assert_allclose(
             model.embed_images(answers.images[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
         )
@@ -168,5 +168,5 @@ def test_results_do_not_depend_on_what_else_is_in_a_batch(exported: tuple[Path, 
         for size in (1, 3):
             parts = [model.embed_pixels(images[start : start + size]) for start in range(0, len(images), size)]
             np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=BATCHING_TOLERANCE)
-        alone = np.concatenate([model.embed_text([text]) for text in texts])
-        np.testing.assert_allclose(model.embed_text(texts), alone, rtol=0, atol=BATCHING_TOLERANCE)
+        alone = np.concatenate([model.embed_texts([text]) for text in texts])
+        np.testing.assert_allclose(model.embed_texts(texts), alone, rtol=0, atol=BATCHING_TOLERANCE)

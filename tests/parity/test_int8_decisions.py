@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import align_runtime
 from align_exporter.fp16.emulate import emulate_fp16
 from align_runtime.bundle import inventory, write_manifest
-from support.decisions import HeldOut, agreement
+from support.decisions import HeldOut, cosine_statistics
 from training.folder import read_folder
 
 Answers = dict[str, float]
@@ -49,7 +49,7 @@ def for_gpus_on_the_cpu(source: Path, folder: Path) -> Path:
 
 def evaluate(model: align_runtime.Model, held_out: HeldOut) -> Answers:
     """Decisions with the graphs of a bundle, in per cent."""
-    return held_out.decide(held_out.images(model.embed_pixels), held_out.words(model.embed_text))
+    return held_out.decide(held_out.images(model.embed_pixels), held_out.words(model.embed_texts))
 
 
 def check(exact: Answers, quantized: Answers) -> None:
@@ -108,10 +108,10 @@ def test_recall_counts_the_captions_that_find_their_image(held_out: HeldOut) -> 
 
 def test_a_row_without_direction_agrees_with_nothing() -> None:
     reference = rows([1, 0], [0, 1], [1, 1], [1, 0])
-    assert agreement(rows([2, 0], [0, 1], [1, 1], [1, 0]), reference) == pytest.approx(
+    assert cosine_statistics(rows([2, 0], [0, 1], [1, 1], [1, 0]), reference) == pytest.approx(
         {"mean_cosine": 1, "p5_cosine": 1, "min_cosine": 1, "undefined_rows": 0}
     )
-    found = agreement(rows([0, 0], [np.nan, 1], [1, 1], [-1, 0]), reference)
+    found = cosine_statistics(rows([0, 0], [np.nan, 1], [1, 1], [-1, 0]), reference)
     assert found["undefined_rows"] == 2
     assert found["min_cosine"] == pytest.approx(-1)
     assert found["mean_cosine"] == pytest.approx(0)

@@ -18,7 +18,7 @@ SPECIAL["mask_token"] = "[MASK]"
 MAX_LENGTH = 64
 
 _WORDS = (
-    "a an the of in on at with and photo image image painting drawing cat dog bird horse car bus train plane boat "
+    "a an the of in on at with and photo image painting drawing cat dog bird horse car bus train plane boat "
     "house tree flower garden mountain river lake sea beach city street man woman child people red green blue white "
     "black small big old new two three ##s ##ing ##ed ##er ##ly"
 )

@@ -1,1 +1,1 @@
-"""Pages that need nothing but themselves: HTML and SVG in one house style, for the report of a build and of a bench."""
+"""Self-contained HTML and SVG pages in one style, for the results of align-bench and the report of an export."""

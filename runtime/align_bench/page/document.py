@@ -1,4 +1,4 @@
-"""The frame of a page: its policy, its one style sheet, its contents."""
+"""The frame of a page: content security policy, style sheet, table of contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STYLE = Path(__file__).with_name("style.css")
 
 
 def document(title: str, *body: str) -> str:
-    """The whole document. It loads nothing and runs nothing: its policy allows its one style sheet only."""
+    """A complete HTML document. Its policy forbids scripts and external files; only its own style sheet is allowed."""
     return f"<!DOCTYPE html>\n{element('html', _head(title), element('body', *body), lang='en')}\n"
 
 
@@ -34,7 +34,7 @@ def _head(title: str) -> Markup:
 
 
 def contents(main: str, titles: Iterable[tuple[str, str]]) -> Markup:
-    """Links to those parts of `main` that are there; `titles` are their anchors and names."""
+    """Links to the sections that `main` has; `titles` are pairs of anchor and name."""
     items = [
         element("li", element("a", title, href=f"#{anchor}")) for anchor, title in titles if f'id="{anchor}"' in main
     ]

@@ -1,4 +1,4 @@
-"""HTML and SVG as nested calls. Text is escaped where it enters; only `Markup` goes through as it is."""
+"""HTML and SVG as nested calls. Text is escaped when it enters; only `Markup` is taken as it is."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import html
 from collections.abc import Iterable
 
 VOID = ("meta", "wbr")
-# What no document may hold: control characters, and halves of pairs, as names of files that are no UTF-8 have.
+# Not allowed in a document: control characters, and lone surrogates, which stand for the bytes of non-UTF-8 file names.
 FORBIDDEN = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0xD800, 0xE000)), "\ufffd")
 
 
 class Markup(str):
-    """HTML that needs no escaping any more."""
+    """HTML that is escaped already."""
 
     __slots__ = ()
 
 
 def escape(text: str) -> Markup:
-    """`text` as HTML and as XML, in an element or between quotes."""
+    """`text` for HTML and XML, in an element or between quotes."""
     return text if isinstance(text, Markup) else Markup(html.escape(text.translate(FORBIDDEN)))
 
 
 def join(parts: Iterable[str]) -> Markup:
-    """`parts` one after the other."""
+    """`parts`, escaped and concatenated."""
     return Markup("".join(map(escape, parts)))
 
 
@@ -30,7 +30,7 @@ def element(tag: str, *children: str, **attributes: str | float | None) -> Marku
     """``<tag …>children</tag>``.
 
     Args:
-        attributes: ``class_`` stands for ``class``, ``aria_label`` for ``aria-label``; floats are rounded to two
+        attributes: ``class_`` becomes ``class``, ``aria_label`` becomes ``aria-label``; floats are rounded to two
             decimals, None is left out.
     """
     words = [tag, *(f'{_name(key)}="{_value(value)}"' for key, value in attributes.items() if value is not None)]

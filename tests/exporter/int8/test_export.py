@@ -14,7 +14,7 @@ import pytest
 
 import align_runtime
 from align_calibration.observers import OBSERVERS
-from align_calibration.statistics import statistics_key
+from align_calibration.statistics_cache import statistics_key
 from align_exporter.command import main
 from align_exporter.int8.cpu_text import quantize_text_for_cpu
 from align_exporter.int8.fusion import check_fused, count_kernels
@@ -99,11 +99,11 @@ def test_files_are_small(bundle: Bundle) -> None:
 def test_load_takes_the_variant_and_its_exact_name(bundle: Bundle) -> None:
     texts = golden.read(bundle).texts
     with align_runtime.load(bundle.folder, precision="int8") as model:
-        found = model.embed_text(texts)
+        found = model.embed_texts(texts)
     with align_runtime.load(bundle.folder, precision="int8_cpu") as model:
-        np.testing.assert_array_equal(model.embed_text(texts), found)
+        np.testing.assert_array_equal(model.embed_texts(texts), found)
     with align_runtime.load(bundle.folder) as model:
-        assert 1e-4 < np.abs(model.embed_text(texts) - found).max() < variant_of("int8", "cpu").limits["text"].max_abs
+        assert 1e-4 < np.abs(model.embed_texts(texts) - found).max() < variant_of("int8", "cpu").limits["text"].max_abs
     with pytest.raises(align_runtime.ConfigurationError, match="'int8_cuda' is not in the bundle .* fp32, int8"):
         align_runtime.load(bundle.folder, precision="int8_cuda")
 
@@ -118,20 +118,20 @@ def test_verify_and_inspect_tell(bundle: Bundle, capsys: pytest.CaptureFixture[s
     assert printed.count("on the build machine") == 2
 
 
-def test_the_report_holds_trials_and_races(bundle: Bundle) -> None:
+def test_the_report_holds_observers_and_speed(bundle: Bundle) -> None:
     records = {
         record["graph"]["file"]: record for record in json.loads((bundle.folder / "report.json").read_text())["graphs"]
     }
     vision = records[FILES["vision"]]
-    assert {trial["scheme"] for trial in vision["trials"]} == set(OBSERVERS)
-    errors = [trial["error"] for trial in vision["trials"]]
+    assert {trial["observer"] for trial in vision["observers"]} == set(OBSERVERS)
+    errors = [trial["error"] for trial in vision["observers"]]
     assert errors == sorted(errors)
-    assert [race["case"] for race in vision["races"]] == ["batch 1", "batch 8"]
-    assert all(len(values) == ROUNDS for race in vision["races"] for values in race["seconds"].values())
-    assert records["onnx/vision_model.onnx"]["races"] == []
+    assert [comparison["case"] for comparison in vision["speed"]] == ["batch 1", "batch 8"]
+    assert all(len(values) == ROUNDS for comparison in vision["speed"] for values in comparison["seconds"].values())
+    assert "speed" not in records["onnx/vision_model.onnx"]
     page = (bundle.folder / "report.html").read_text()
-    assert "Ways of calibrating on 128 images" in page
-    assert "faster" in page
+    assert "128 calibration images" in page
+    assert "as fast as" in page
 
 
 def test_two_builds_differ_in_report_and_measured_speed_alone(
@@ -284,6 +284,6 @@ def test_dense_layers_that_do_not_fuse_are_refused(bundle: Bundle) -> None:
 def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle: Path) -> None:
     texts = [text for text in golden.read(Bundle.open(tiny_int8_bundle)).texts if text]
     with align_runtime.load(tiny_int8_bundle, precision="int8") as model:
-        together = model.embed_text(texts)
-        alone = np.concatenate([model.embed_text([text]) for text in texts])
+        together = model.embed_texts(texts)
+        alone = np.concatenate([model.embed_texts([text]) for text in texts])
     assert np.abs(together - alone).max() < 2e-3
