@@ -28,7 +28,7 @@ from align_runtime.console import Progress
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
 from align_runtime.manifest import REPORT_NAMES
-from support.half_graphs import run_rounded
+from support.fp16_emulation import run_emulated
 from support.overflowing import overflowing
 from support.sample_folders import image, images, write_files, write_zip
 
@@ -190,7 +190,7 @@ def test_a_calibration_image_makes_an_fp16_island(tiny_checkpoint: Path, tmp_pat
     for name in ("with", "without"):
         for variant in ("", "_fp16"):
             model = ir.load(tmp_path / name / "onnx" / f"vision_model{variant}.onnx")
-            embeds[name + variant] = run_rounded(model, {"pixels": pixels}, tmp_path, batch=1)[0]
+            embeds[name + variant] = run_emulated(model, {"pixels": pixels}, tmp_path, batch=1)[0]
     assert embeds["with"] @ embeds["with_fp16"] > 0.999
     assert not np.isfinite(embeds["without_fp16"]).all()
 
