@@ -1,5 +1,11 @@
-"""Readable, reproducible names, and no metadata of the tracer.
+"""Cleans up a graph that is ready to be written: no unused nodes and initializers, readable names, no metadata.
 
+RemoveUnused
+before: an initializer that a pass left behind, e.g. the axes of a reduction that became a pool     after: removed
+algebra: no output changes. ONNX Runtime warns about such initializers whenever it loads the graph.
+does not apply: graph inputs and outputs, which are the contract, are kept.
+
+ReadableNames
 before: node_Conv_861, val_29, and metadata with source paths and stack traces of the exporting machine
 after:  vision_model.encoder.blocks.3.expansion/Conv, …/Conv.1 for its constant input 1, no metadata
 algebra: only names change. Inputs, outputs, and parameters that have a path in the model keep their names. A
@@ -13,12 +19,22 @@ import ast
 from collections import Counter
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from align_exporter.graph.ir_helpers import name_of, operand
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 FOLDED_BIAS_SUFFIX = ".weight_bias"  # onnxscript's name for the bias of a folded batch norm
 TRACER_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
+
+
+class RemoveUnused:
+    """Counts the nodes and initializers that it removed."""
+
+    def __call__(self, model: ir.Model) -> int:
+        before = _size(model)
+        RemoveUnusedNodesPass()(model)
+        return before - _size(model)
 
 
 class ReadableNames:
@@ -62,6 +78,10 @@ class ReadableNames:
                 changed += bool(value.metadata_props)
                 value.metadata_props.clear()
         return changed
+
+
+def _size(model: ir.Model) -> int:
+    return len(model.graph) + len(model.graph.initializers)
 
 
 def _is_parameter(constant: ir.Value) -> bool:

@@ -1,11 +1,11 @@
-"""The pass ReadableNames: what it renames and keeps, and that no trace of the exporting machine is left."""
+"""The passes ReadableNames and RemoveUnused: what they change and keep, numerics, ONNX checker, second run."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from align_exporter.graph.passes.names import SCOPES_KEY, ReadableNames
+from align_exporter.graph.passes.clean_up import SCOPES_KEY, ReadableNames, RemoveUnused
 from support.graphs import run_graph
 
 GRAPH = """
@@ -64,7 +64,7 @@ def test_computes_the_same_and_is_valid() -> None:
     np.testing.assert_array_equal(results[0], results[1])
 
 
-def test_second_run_changes_nothing() -> None:
+def test_a_second_renaming_changes_nothing() -> None:
     model = traced()
     ReadableNames()(model)
     text = str(model)
@@ -77,3 +77,32 @@ def test_ignores_nodes_without_the_metadata_of_the_tracer() -> None:
     names = [node.name for node in model.graph]
     assert ReadableNames()(model) == 0
     assert [node.name for node in model.graph] == names
+
+
+UNUSED = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n] x, float[n] spare) => (float[n] y)
+<float two = {2}, float left = {3}>
+{
+  dead = Mul (x, left)
+  y = Mul (x, two)
+}
+"""
+
+
+def test_removes_what_no_node_reads_and_keeps_inputs_and_outputs() -> None:
+    model = ir.from_onnx_text(UNUSED)
+    x = np.arange(3, dtype=np.float32)
+    assert RemoveUnused()(model) == 2
+    assert [node.outputs[0].name for node in model.graph] == ["y"]
+    assert set(model.graph.initializers) == {"two"}
+    assert [value.name for value in model.graph.inputs] == ["x", "spare"]
+    np.testing.assert_array_equal(run_graph(model, {"x": x, "spare": x})[0], 2 * x)
+
+
+def test_a_second_removal_changes_nothing() -> None:
+    model = ir.from_onnx_text(UNUSED)
+    RemoveUnused()(model)
+    text = str(model)
+    assert RemoveUnused()(model) == 0
+    assert str(model) == text
