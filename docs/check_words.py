@@ -31,7 +31,7 @@ INSTEAD = {
     r"proven": "verified, measured",
     r"is no (bundle|folder|image|number|version)": "is not a …",
     r"cannot be had": "not found",
-    r"was expected|were expected|is needed|are needed": "expected X, got Y",
+    r"was expected|were expected": "expected X, got Y",
     r"the whole story": "full report",
     r"\w*quantis\w*|\w*normalis\w*|\w*tokenis\w*|\w*optimis\w*": "-iz-",
     r"ways of calibrating": "observers",

@@ -36,7 +36,7 @@ class Bundle:
         """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
 
         Raises:
-            BundleError: there is no folder or manifest, the manifest is not valid or has another schema version, or a
+            BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or a
                 file is missing, has another size, or is a link that leaves the bundle.
         """
         path = Path(folder)

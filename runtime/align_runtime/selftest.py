@@ -1,8 +1,8 @@
 """The self-test of a bundle: its golden inputs through its own preprocessing, tokenizer and graphs, compared with the
 embeddings of the PyTorch reference; and the precision that each graph is labelled with.
 
-Proven is: every file is the one that the exporter wrote (sha256), its embeddings on this machine are within the limits
-of the manifest, and the MACs that the exporter counted in that file agree with the label. Not proven is who wrote the
+Verified: every file is the one that the exporter wrote (sha256), its embeddings on this machine are within the limits
+of the manifest, and the MACs that the exporter counted in that file agree with the label. Not verified: who wrote the
 manifest: it carries no signature, so someone who replaces a graph, its hash and its counts together is not noticed by
 the counts. Compare the sha256 of ``align.json`` with one from a source that you trust.
 """

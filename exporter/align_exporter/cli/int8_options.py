@@ -60,7 +60,7 @@ def read_int8_options(options: argparse.Namespace, export: ExportOptions) -> Exp
 
     Raises:
         ConfigurationError: a value out of range, an option without ``--int8``, a target without calibration images, a
-            cache that is no folder.
+            cache that is not a folder.
     """
     targets = {"--int8-min-cosine": options.int8_min_cosine, "--int8-min-agreement": options.int8_min_agreement}
     asked = {name: value for name, value in targets.items() if value is not None}
