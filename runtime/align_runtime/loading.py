@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -139,12 +139,14 @@ def _open_towers(
 
     If one fails, none is left open, and the error is that of the first in order.
     """
-    with ThreadPoolExecutor(len(graphs) if BACKENDS[device].on_cpu else 1) as pool:
-        jobs = [pool.submit(Tower.open, bundle, graph, device, threads, streams, check_hashes) for graph in graphs]
-    towers = [job.result() for job in jobs if job.exception() is None]
-    for job in jobs:
-        if error := job.exception():
-            for tower in towers:
-                tower.close()
-            raise error
-    return {tower.graph.tower: tower for tower in towers}
+    jobs: list[Future[Tower]] = []
+    try:
+        with ThreadPoolExecutor(len(graphs) if BACKENDS[device].on_cpu else 1) as pool:
+            for graph in graphs:
+                jobs.append(pool.submit(Tower.open, bundle, graph, device, threads, streams, check_hashes))
+        return {graph.tower: job.result() for graph, job in zip(graphs, jobs, strict=True)}
+    except BaseException:
+        for job in jobs:
+            if job.exception() is None:
+                job.result().close()
+        raise
