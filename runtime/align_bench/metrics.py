@@ -14,12 +14,16 @@ from align_bench.record import END_TO_END, BenchRecord, PeerComparison, Start, T
 from align_bench.statistics import Comparison, compare_paired, median_interval, percentile
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
-UNITS = {
-    "stages, latencies, seconds and keys that end in _seconds": "seconds",
-    "rate": "inputs per second",
-    "peak_bytes, memory_bytes": "bytes",
-    "keys that end in _ms": "milliseconds",
-    "items_per_second": "inputs per second",
+UNITS = {  # of the raw samples; the names of derived values end in their units
+    "timings[].stages": "seconds",
+    "starts[].import_seconds": "seconds",
+    "starts[].load_seconds": "seconds",
+    "starts[].first_seconds": "seconds",
+    "starts[].peak_bytes": "bytes",
+    "loads[].rate": "inputs/s",
+    "loads[].seconds": "seconds",
+    "loads[].latencies": "seconds",
+    "peer_comparisons[].seconds": "seconds",
 }
 CSV_COLUMNS = (
     "measurement", "tower", "precision", "device", "batch", "size", "what", "samples",

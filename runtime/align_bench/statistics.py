@@ -118,4 +118,4 @@ def _judged(ratio: float, low: float, high: float, noise: float, count: int) -> 
 
 
 def _too_few(count: int, minimum: int) -> str:
-    return f"{count} {'sample' if count == 1 else 'samples'}, {minimum} are needed"
+    return f"expected at least {minimum} samples, got {count}"

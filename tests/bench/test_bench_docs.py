@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from align_bench import command as bench
-from align_bench.metrics import CSV_COLUMNS
+from align_bench.metrics import CSV_COLUMNS, UNITS
 
 PAGE = Path(__file__).parents[2] / "docs" / "bench.md"
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
@@ -65,6 +65,11 @@ def test_every_key_has_a_type_and_a_known_unit() -> None:
             assert unit == "milliseconds" or not key.endswith("_ms"), key
             assert unit == "seconds" or not key.endswith("_seconds"), key
             assert unit == "bytes" or not key.endswith("_bytes"), key
+
+
+def test_the_units_in_the_file_are_the_documented_ones() -> None:
+    known = documented("run")
+    assert {key: known[key].rpartition(", ")[2].strip() for key in UNITS} == UNITS
 
 
 def test_the_columns_of_the_csv_are_documented() -> None:

@@ -78,7 +78,7 @@ def test_an_interval_that_holds_one_is_within_noise() -> None:
 
 def test_few_rounds_are_within_noise() -> None:
     found = compare_paired([2.0] * 6, [1.0] * 6)
-    assert found.within_noise == "6 samples, 7 are needed"
+    assert found.within_noise == "expected at least 7 samples, got 6"
     assert compare_paired([2.0] * 7, [1.0] * 7).within_noise is None
 
 
@@ -103,4 +103,4 @@ def test_ranges_that_overlap_or_hold_too_few_samples_are_within_noise() -> None:
     overlap = compare_ranges([10.0, 11.0, 12.0], [12.0, 13.0, 14.0], 3)
     assert overlap.within_noise is not None
     assert "overlap" in overlap.within_noise
-    assert compare_ranges([10.0], [20.0, 21.0, 22.0], 3).within_noise == "1 sample, 3 are needed"
+    assert compare_ranges([10.0], [20.0, 21.0, 22.0], 3).within_noise == "expected at least 3 samples, got 1"
