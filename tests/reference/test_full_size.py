@@ -1,4 +1,4 @@
-"""The published sizes: 172.1 M parameters, built here, loaded from a file, compared with the oracle."""
+"""The published size, 172.1 M parameters with random weights: loaded from a file and compared with the oracle."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_embeddings_are_those_of_the_oracle(full_size_checkpoint: Path, model: A
 
 @torch.inference_mode()
 def test_conditioning(model: AlignModel) -> None:
-    """What makes the checkpoint fit to judge a lossy variant: a disturbance stays small, and inputs stay apart."""
+    """The random checkpoint is fit to judge a lossy variant: small disturbances stay small, different images differ."""
     image = pixel_values(1, 289, seed=1)
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     images = torch.cat([image, image + 1e-3 * noise, pixel_values(2, 289, seed=2)])
@@ -63,8 +63,8 @@ def test_conditioning(model: AlignModel) -> None:
     assert to_first[1:].max() < 0.95
 
 
-# The kernel's own mark: getrusage in a child would start at the size of its parent. The small model comes first because
-# torch imports another 70 MB when it builds its first model without memory.
+# VmHWM, because getrusage in a child starts at the size of its parent. The small model is loaded first because torch
+# imports another 70 MB when it builds its first model on the meta device.
 MEASURE = """
 import json, sys
 from pathlib import Path
@@ -88,6 +88,6 @@ def test_loading_takes_the_memory_of_the_weights_once(full_size_checkpoint: Path
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout)
     size = (full_size_checkpoint / "model.safetensors").stat().st_size
-    # Every page is read once, to look for NaN, so all of the file may be resident; as the file's own, not as a copy.
+    # Every page is read once, to look for NaN, so the whole file may be resident, as mapped pages and not as a copy.
     assert measured["VmHWM"] < 1.05 * size  # measured 1.006
     assert measured["RssAnon"] < 0.02 * size  # measured 0.006

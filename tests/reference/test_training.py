@@ -103,6 +103,7 @@ def test_schedule_rises_and_falls_to_nothing() -> None:
     assert shares[6:] == sorted(shares[6:], reverse=True)
 
 
+@pytest.mark.slow
 def test_pool_does_not_depend_on_the_workers() -> None:
     alone, together = (training_pool(1, range(6), 0.5, TINY.image, workers) for workers in (1, 2))
     assert alone.scenes == together.scenes
