@@ -13,7 +13,6 @@ from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from openvino import opset13 as ov
 
-from align_exporter.graph.content import content_of
 from align_runtime.bundle import Bundle
 from benchmarks.int8_share import int8_share
 
