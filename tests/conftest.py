@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from align_calibration.dataset.calibration_dataset import choose_samples
+from align_calibration.dataset.calibration_dataset import select_dataset
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
@@ -63,11 +63,9 @@ def calibration_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_int8_bundle(
-    tiny_checkpoint: Path, calibration_images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_int8_bundle(tiny_checkpoint: Path, calibration_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported with INT8 graphs for CPUs and TensorRT. Read only."""
-    dataset = choose_samples(calibration_images, None, limit=512, seed=0)
+    dataset = select_dataset(calibration_images, None, limit=512, seed=0)
     options = ExportOptions(precisions=("int8",), dataset=dataset)
     return exported(tmp_path_factory, "align-tiny-int8", tiny_checkpoint, options)
 

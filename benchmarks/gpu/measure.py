@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
 from align_reference.text import attention_bias
+from align_runtime.backends import open_graph
 from align_runtime.bundle import Bundle
-from align_runtime.opening import open_graph
 from benchmarks.timing import Candidate, time_case
 
 BATCHES = (1, 8, 32)

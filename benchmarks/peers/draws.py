@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from align_calibration.dataset.calibration_dataset import choose_samples
+from align_calibration.dataset.calibration_dataset import select_dataset
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
@@ -72,7 +72,7 @@ class Draw:
         """Draws the samples, builds the bundle, and writes what the tools read: samples, FP32 graphs with weights."""
         shutil.rmtree(self.folder, ignore_errors=True)
         images = draw_images(self.folder / "images", self.samples, self.seed)
-        own = choose_samples(images, None, limit=self.samples, seed=0)
+        own = select_dataset(images, None, limit=self.samples, seed=0)
         # Fidelity is what is measured here, so the parity gate accepts every finite result.
         options = ExportOptions(
             precisions=("int8",), dataset=own, parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}

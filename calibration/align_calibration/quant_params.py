@@ -1,4 +1,4 @@
-"""Integers of 8 bits for floats: ``value = (number − zero_point) · scale``."""
+"""Affine quantization of floats to 8-bit integers: ``value = (integer − zero_point) · scale``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class QuantParams:
-    """How one tensor is stored: numbers of the NumPy type `dtype`, the float `scale` between them, the number of 0."""
+    """Quantization parameters of one tensor.
+
+    Attributes:
+        scale: difference between the values of two adjacent integers; a float32 value.
+        zero_point: the integer that stands for 0.
+        dtype: NumPy type of the integers, ``"uint8"`` or ``"int8"``.
+    """
 
     scale: float
     zero_point: int
@@ -18,30 +24,30 @@ class QuantParams:
 
 @dataclass(frozen=True)
 class QuantSpec:
-    """The numbers that activations may take on a target.
+    """Integer type and symmetry of the activations on one kind of device.
 
     Attributes:
-        dtype: their NumPy type.
-        lowest, highest: of them; what is quantised is clipped there.
-        symmetric: whether 0 has to be the number 0, as TensorRT demands, so that half of them may go unused.
+        dtype: NumPy type of the integers.
+        quant_min, quant_max: their range; quantized values are clipped to it.
+        symmetric: whether the zero point has to be 0, as TensorRT requires; half of the integers may then be unused.
     """
 
     dtype: str
-    lowest: int
-    highest: int
+    quant_min: int
+    quant_max: int
     symmetric: bool
 
-    def scale(self, low: float, high: float) -> QuantParams:
-        """The scale that spreads the numbers over `low` … `high`, extended to 0 where it is outside.
+    def fit(self, low: float, high: float) -> QuantParams:
+        """Quantization parameters that cover the range `low` … `high`, extended to include 0.
 
-        Zero padding and the gate of a closed channel need 0 exactly.
+        0 must be exact: zero padding and closed gates produce it.
         """
         low, high = min(low, 0.0), max(high, 0.0)
-        span = max(-low, high) / self.highest if self.symmetric else (high - low) / (self.highest - self.lowest)
-        # As float32, in which the graph holds it; a tensor that is always 0 gets any step.
-        step = float(np.float32(span)) or 1.0
-        number = 0 if self.symmetric else self.lowest + round(-low / step)
-        return QuantParams(step, int(np.clip(number, self.lowest, self.highest)), self.dtype)
+        span = max(-low, high) / self.quant_max if self.symmetric else (high - low) / (self.quant_max - self.quant_min)
+        # float32, the type that the graph stores; a tensor that is always 0 gets an arbitrary scale.
+        scale = float(np.float32(span)) or 1.0
+        zero_point = 0 if self.symmetric else self.quant_min + round(-low / scale)
+        return QuantParams(scale, int(np.clip(zero_point, self.quant_min, self.quant_max)), self.dtype)
 
 
 UINT8 = QuantSpec("uint8", 0, 255, symmetric=False)

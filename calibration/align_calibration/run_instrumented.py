@@ -1,4 +1,4 @@
-"""Statistics of a graph's tensors, computed inside the graph: memory stays that of an ordinary run."""
+"""Runs a graph whose output is statistics of its own tensors, so that memory stays that of an ordinary run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from align_runtime.backends import open_runner
 
 OUTPUT = "statistics"
+NO_SAMPLES = "there are no calibration samples"
 Batch = Mapping[str, NDArray[Any]]
 
 
 def float_values(graph: ir.Graph) -> tuple[ir.Value, ...]:
-    """The float32 tensors of `graph` that depend on its inputs, in order."""
+    """The float32 inputs and node outputs of `graph`, in order."""
     results = (output for node in graph for output in node.outputs)
     return tuple(value for value in [*graph.inputs, *results] if value.dtype == ir.DataType.FLOAT)
 
 
 def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int | str]) -> None:
-    """Makes the concatenation of `parts` along axis 0, float32 of `shape`, the one output of `graph`."""
+    """Replaces the outputs of `graph` with the concatenation of `parts` along axis 0, float32 of `shape`."""
     output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
     output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
     graph.outputs.clear()
@@ -31,13 +32,13 @@ def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], s
 
 
 def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float32]]:
-    """The one output of `model` for each of `batches`, which are taken one by one.
+    """Yields the only output of `model` for each of `batches`, which are consumed one by one.
 
     Args:
-        folder: where a temporary graph may be written; external data of `model` must lie in it.
+        folder: for a temporary copy of the graph; external data of `model` must be in it.
 
     Raises:
-        ValueError: no batches: a mistake of the caller.
+        ValueError: no batches.
     """
     file = folder / f".{OUTPUT}.onnx"
     try:
@@ -53,4 +54,4 @@ def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iter
     finally:
         runner.close()
     if empty:
-        raise ValueError("no samples to observe the graph on")
+        raise ValueError(NO_SAMPLES)

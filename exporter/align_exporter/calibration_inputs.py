@@ -128,7 +128,7 @@ class CalibrationInputs:
         """How many ``"images"`` or ``"captions"`` the dataset has."""
         if self.dataset is None or kind not in self.dataset.selections:
             return 0
-        return len(self.dataset.selections[kind].used)
+        return len(self.dataset.selections[kind].samples)
 
     def _images(self) -> Iterable[NDArray[np.uint8]]:
         """Those of the dataset, or the built-in ones where it has none."""

@@ -16,15 +16,14 @@ from align_exporter.cli.calibration_options import read_dataset
 from align_exporter.cli.engine_options import engine_request
 from align_exporter.cli.options import add_options, read_options
 from align_exporter.engine.builder import builder_machine
-from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_table
+from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
 from align_exporter.export_options import ExportOptions
-from align_exporter.variants import VARIANTS
+from align_exporter.variants import FP32, VARIANTS
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import CommandParser, Progress, run
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def _export(options: argparse.Namespace) -> int:
     check_destination(options.output)
     _check_writable(options.output)
     export = read_options(options)
-    engines = engine_request(options)
+    engines = engine_request(options, (FP32, *(row.name for row in export.variants if row.is_for_tensorrt)))
     machine = None if engines is None else builder_machine()  # before minutes of exporting
     outcomes: list[EngineOutcome] = []
     try:

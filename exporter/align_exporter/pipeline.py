@@ -21,9 +21,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from align_calibration.dataset.calibration_dataset import SAMPLES_NAME, CalibrationDataset
+from align_calibration.dataset.calibration_dataset import DATASET_NAME, CalibrationDataset
 from align_exporter import builtin_samples, parity_gate
-from align_exporter.build_record import build_record
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
@@ -37,6 +36,7 @@ from align_exporter.graph.trace import trace
 from align_exporter.int8.fusion import check_fused
 from align_exporter.int8.speed import Inputs, caption_cases, check_faster, compare_speed, image_cases
 from align_exporter.report import write_report
+from align_exporter.report.build_record import build_record
 from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
 from align_reference.source import CheckpointSource
@@ -112,8 +112,8 @@ def _usable(
     """The samples of `dataset` that can be decoded; recorded in `folder`."""
     if dataset is None:
         return None
-    usable = dataset.usable(checkpoint.preprocessing, tokenizer, progress)
-    (folder / SAMPLES_NAME).write_text(json.dumps(usable.to_json(), indent=1) + "\n", encoding="utf-8")
+    usable = dataset.decodable(checkpoint.preprocessing, tokenizer, progress)
+    (folder / DATASET_NAME).write_text(json.dumps(usable.to_json(), indent=1) + "\n", encoding="utf-8")
     return usable
 
 

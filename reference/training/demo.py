@@ -1,4 +1,4 @@
-"""Draws the demonstration images of a folder: held-out, at their natural sizes, with captions and candidate labels.
+"""Draws the demo images of a folder: held out, at their original sizes, with captions and candidate labels.
 
 PYTHONPATH=reference:runtime python -m training.demo reference/align-tiny
 """
@@ -23,8 +23,8 @@ JPEG_QUALITY = 92
 def write_demo(folder: Path) -> None:
     """Writes ``demo/*.png``, ``demo/*.jpg`` and ``demo/captions.json`` into `folder`.
 
-    The JSON object holds `template` and `labels` for classification, and per image `file`, `caption` (says
-    everything) and `label` (its entry of `labels`). Every other image is a JPEG.
+    The JSON object holds `template` and `labels` for classification, and for each image its `file`, its full `caption`
+    and its `label`, one of `labels`. Every other image is a JPEG.
     """
     demo = folder / "demo"
     demo.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_demo(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draws the demonstration images of a folder.")
+    parser = argparse.ArgumentParser(description="Draws the demo images of a folder.")
     parser.add_argument("folder", type=Path)
     write_demo(parser.parse_args().folder)
 

@@ -1,4 +1,4 @@
-"""A model as a Hugging Face folder: written by training, read back by the evaluation."""
+"""Writes a trained model as a Hugging Face folder, and reads it for the evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.presets import MAX_TOKENS, ImageSize
 
 
 def write_folder(folder: Path, model: AlignModel, tokenizer: Tokenizer, image: ImageSize) -> None:
-    """Writes configuration, weights, tokenizer and preprocessing, over those that are there."""
+    """Writes configuration, weights, tokenizer and preprocessing; existing files are overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", _config_values(model.config))
     _write_json(folder / "preprocessor_config.json", _preprocessor_values(image))
@@ -34,7 +34,7 @@ def write_folder(folder: Path, model: AlignModel, tokenizer: Tokenizer, image: I
 def read_folder(folder: Path) -> tuple[AlignModel, Tokenizer, ImageSize]:
     """The model in evaluation mode, its tokenizer and its preprocessing.
 
-    For folders of `write_folder` only; checkpoints from elsewhere are `align_reference`'s affair.
+    Only for folders of `write_folder`; other checkpoints are loaded with `align_reference.load_model`.
     """
     model = AlignModel(AlignConfig.from_file(folder / "config.json"))
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)

@@ -1,4 +1,4 @@
-"""Pools of drawn images, as the model takes them: resized, cropped, uint8."""
+"""Pools of drawn images, preprocessed for the model: resized, cropped, uint8."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.scenes import COLOURS, DIGITS, SHAPES, Scene, random_scene
 
 @dataclass(frozen=True)
 class Pool:
-    """Drawn images and what they show.
+    """Drawn images and their scenes.
 
     Attributes:
         pixels: uint8 (n, side, side, 3).
@@ -33,7 +33,7 @@ class Pool:
 
 
 def training_pool(seed: int, indices: range, digit_share: float, size: ImageSize, workers: int) -> Pool:
-    """Random scenes, one per index, digits from the training part only. The result does not depend on `workers`."""
+    """Images of random scenes, one per index; training digits only. The result does not depend on `workers`."""
     image = partial(_training_image, seed, digit_share, size)
     if workers > 1:
         with get_context("spawn").Pool(workers) as processes:
@@ -44,14 +44,14 @@ def training_pool(seed: int, indices: range, digit_share: float, size: ImageSize
 
 
 def held_out_shapes(seed: int, per_class: int, size: ImageSize) -> Pool:
-    """`per_class` images of every colour and shape, `len(COLOURS) * len(SHAPES)` classes in that order."""
+    """`per_class` images of each class, a colour and a shape: `len(COLOURS) * len(SHAPES)` classes in that order."""
     rng = np.random.default_rng([seed, 0])
     scenes = [random_scene(rng, shape, colour) for colour in COLOURS for shape in SHAPES for _ in range(per_class)]
     return _pool(scenes, [_prepared(draw(scene, rng), size) for scene in scenes])
 
 
 def held_out_digits(seed: int, renderings: int, size: ImageSize) -> Pool:
-    """Every digit of the test part, in the order of the data set, `renderings` times over, each in its own scene."""
+    """All digits of the test part in the order of the dataset, drawn `renderings` times in scenes of their own."""
     rng = np.random.default_rng([seed, 1])
     test = digits("test")
     scenes, images = [], []
@@ -63,7 +63,7 @@ def held_out_digits(seed: int, renderings: int, size: ImageSize) -> Pool:
 
 
 def random_image(rng: np.random.Generator, subject: str, part: Part) -> tuple[Image.Image, Scene]:
-    """A image of `subject` at its natural size; the handwriting of a digit comes from `part`."""
+    """An image of `subject` before preprocessing; the handwriting of a digit comes from `part`."""
     scene = random_scene(rng, subject)
     if not scene.is_digit:
         return draw(scene, rng), scene
@@ -73,7 +73,7 @@ def random_image(rng: np.random.Generator, subject: str, part: Part) -> tuple[Im
 
 
 def prepare(image: Image.Image, size: ImageSize) -> Image.Image:
-    """`image` (RGB) resized as a whole and cropped in the centre, as its ``preprocessor_config.json`` says."""
+    """`image` (RGB) resized, aspect ratio not kept, then centre cropped, as ``preprocessor_config.json`` says."""
     resized = image.resize((size.resize, size.resize), resample=Image.Resampling.BILINEAR)
     edge = (size.resize - size.crop) // 2
     return resized.crop((edge, edge, edge + size.crop, edge + size.crop))

@@ -19,11 +19,11 @@ from align_bench.plan import Plan
 from align_bench.record import CLOSED, END_TO_END, OPEN, BenchRecord, Case, Load, PeerComparison, Start, Timing
 from align_bench.subject import Subject, opened
 from align_bench.timing import Effort, sample, timed, warm_up
-from align_runtime.backends.stages import COMPUTE
+from align_runtime.backends.runner import COMPUTE
 from align_runtime.bundle import Bundle, sha256_of
-from align_runtime.bundle_paths import MANIFEST_NAME
 from align_runtime.console import Progress
 from align_runtime.errors import BackendUnavailableError
+from align_runtime.manifest import MANIFEST_NAME
 
 PROCESS_SECONDS = 1.0  # of a fresh start, beside loading: the interpreter, imports, the first calls
 # Run in a fresh process, where nothing is imported, loaded or warm.
@@ -43,7 +43,7 @@ image = np.zeros((480, 640, 3), np.uint8)
 before_vision = time.perf_counter()
 model.embed_images([image])
 vision = time.perf_counter()
-model.embed_text(["a photo of a cat"])
+model.embed_texts(["a photo of a cat"])
 text = time.perf_counter()
 try:
     lines = open("/proc/self/status").read().splitlines()

@@ -164,7 +164,7 @@ def open_fp32(request: PeerRequest) -> EmbedCall:
 
 @cache
 def _fp32_parts(folder: Path, device: str, threads: int | None, streams: int) -> Parts:
-    return open_parts(folder, "fp32", device, threads, streams=streams)
+    return open_parts(folder, precision="fp32", device=device, threads=threads, streams=streams)
 
 
 def open_openvino(request: PeerRequest) -> EmbedCall:

@@ -11,10 +11,10 @@ from typing import Any
 from align_bench.record import Case
 from align_bench.subject import check_length
 from align_bench.timing import Effort
-from align_runtime.backends import DEVICES
 from align_runtime.bundle import Bundle
+from align_runtime.devices import DEVICES, targets_on
 from align_runtime.errors import ConfigurationError
-from align_runtime.graph_entry import TOWERS, targets_on
+from align_runtime.graph_entry import TOWERS
 from align_runtime.scheduling import stream_count
 
 IMAGE_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")

@@ -124,7 +124,7 @@ def stream_texts(subject: Subject, texts: int) -> MemoryUse:
     probes, done, resident = iter(_probe_places(texts)), 0, list[int]()
     place: int | None = next(probes)
     start = time.perf_counter()
-    for part in subject.model.iter_embed_text(islice(cycle(samples), texts)):
+    for part in subject.model.iter_embed_texts(islice(cycle(samples), texts)):
         done += len(part)
         while place is not None and done >= place:
             resident.append(resident_bytes())

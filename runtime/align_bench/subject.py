@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from align_bench.record import DECODE, END_TO_END, PREPROCESS, TOKENIZE, Case
-from align_runtime.backends.stages import COMPUTE
+from align_runtime.backends.runner import COMPUTE
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.images import decode, fit
@@ -50,7 +50,7 @@ class Subject:
 
     def embed(self, tower: str, inputs: Iterable[Any]) -> NDArray[np.float32]:
         """Embeddings from the public API, float32 (n, dim)."""
-        return self.model.embed_images(inputs) if tower == "vision" else self.model.embed_text(inputs)
+        return self.model.embed_images(inputs) if tower == "vision" else self.model.embed_texts(inputs)
 
     def pixels(self, images: list[bytes]) -> NDArray[np.uint8]:
         """Preprocessed images, uint8 (n, height, width, 3)."""
@@ -87,7 +87,7 @@ def opened(
     bundle: Bundle, precision: str, device: str, threads: int | None = None, streams: int | None = None
 ) -> Iterator[Subject]:
     """`bundle` loaded as `align_runtime.load` loads it; closed at the end of the block."""
-    parts = open_parts(bundle.folder, precision, device, threads, streams=streams)
+    parts = open_parts(bundle.folder, precision=precision, device=device, threads=threads, streams=streams)
     with Model(parts) as model:
         yield Subject(bundle, parts, model)
 

@@ -23,7 +23,7 @@ from align_bench.metrics import (
 )
 from align_bench.record import DECODE, END_TO_END, PREPROCESS, TOKENIZE, BenchRecord, Timing
 from align_bench.statistics import Comparison, median_interval
-from align_runtime.backends.stages import STAGES
+from align_runtime.backends.runner import STAGES
 from align_runtime.console import table
 
 MAX_LINES = 40

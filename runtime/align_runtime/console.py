@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import signal
@@ -17,9 +18,8 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, TypeVar
 
-from align_runtime.backends import AUTO, DEVICES, resolve_device
+from align_runtime.devices import AUTO, DEVICES, Device, backend_of, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
-from align_runtime.graph_entry import GPU_DEVICES
 
 T = TypeVar("T")
 
@@ -66,8 +66,9 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
         SystemExit: after ``--help`` and ``--version``.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(format=f"{parser.prog}: %(message)s")  # warnings of the runtime, on stderr
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: an odd file name is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name must not fail it
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
     code = None
@@ -149,14 +150,14 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive_int, help="threads of one call (default: all cores)")
 
 
-def chosen_device(options: argparse.Namespace) -> str:
+def chosen_device(options: argparse.Namespace) -> Device:
     """The device of `options`, with ``auto`` resolved.
 
     Raises:
         ConfigurationError: threads for a device whose calls do not run on CPU threads.
     """
     device = resolve_device(options.device)
-    if options.threads is not None and device in GPU_DEVICES:
+    if options.threads is not None and not backend_of(device).on_cpu:
         raise ConfigurationError(f"--threads is for the CPU, not for {device}; leave it out")
     return device
 
@@ -187,8 +188,8 @@ class _Step:
 class Progress:
     """Phases and bars on stderr: live on a terminal, a line per finished phase in a log, nothing when quiet.
 
-    In a log, a step that takes long also prints a line every `every` seconds while it runs. A stream that cannot be
-    written to any more (closed, broken pipe) is no error: nothing more is shown.
+    In a log, a step that takes long also prints a line every `every` seconds while it runs. A stream that can no longer
+    be written to (closed, broken pipe) is not an error; nothing more is shown.
 
     Attributes:
         finished: titles and seconds of the finished phases and bars, in order.

@@ -1,7 +1,7 @@
-"""TensorRT engines of a bundle: the JSON description beside each plan, and which engine fits this machine.
+"""TensorRT engines of a bundle: the JSON description beside each plan, and the choice of one that fits the machine.
 
-Engines are no part of the manifest: they fit one GPU and one TensorRT, follow from a graph that the manifest lists, and
-come and go while the bundle stays. ``engines/`` holds for each the plan, which TensorRT reads, and this description.
+The manifest does not list engines: an engine is derived from a graph that the manifest lists, fits one kind of GPU and
+one TensorRT, and can be added or removed later. ``engines/`` holds the plan and the description of each.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from align_runtime.bundle import Bundle, sha256_of
-from align_runtime.bundle_paths import inside
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
-from align_runtime.json_files import of_kind, read_object, require
+from align_runtime.json_files import of_kind, read_object, relative_path, require
 from align_runtime.parity import Limits, Parity
 
 ENGINES = "engines"
 ENGINE_SCHEMA = 1
-# Which GPUs an engine runs on, as TensorRT's HardwareCompatibilityLevel: the one that it was built on, all of its
-# compute capability, all from Ampere (8.0) on.
+# GPUs that an engine runs on, TensorRT's HardwareCompatibilityLevel: the model that it was built on, every GPU of the
+# same compute capability, every GPU from Ampere on.
 THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "this", "same_compute_capability", "ampere_plus"
 HARDWARE = (THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS)
+AMPERE = (8, 0)
 MAX_LEVEL = 5
+MAX_REASONS = 2  # engines that an error describes
 SHA256 = re.compile(r"[0-9a-f]{64}")
+BUILD = "build one on this machine: align-export … --engine"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What an engine depends on.
+    """The hardware and software that an engine depends on.
 
     Attributes:
         gpu: its name, e.g. ``"NVIDIA H100 80GB HBM3"``.
@@ -57,7 +59,7 @@ class Machine:
         )
         for version in (machine.compute_capability, machine.driver, machine.tensorrt):
             if not re.fullmatch(r"\d+(\.\d+)+", version):
-                raise ConfigurationError(f"{where}: {version!r} is no version")
+                raise ConfigurationError(f"{where}: {version!r} is not a version")
         return machine
 
 
@@ -66,11 +68,11 @@ class EngineOptions:
     """How an engine was built.
 
     Attributes:
-        level: TensorRT's optimisation level, 0 to 5.
-        workspace: bytes that a layer may use for scratch, None for all that the GPU has.
+        level: TensorRT's optimization level, 0 to 5.
+        workspace: limit of a layer's scratch memory in bytes; None for all memory of the GPU.
         hardware: one of `HARDWARE`.
         version_compatible: whether later versions of TensorRT run it too.
-        without_lean_runtime: whether a version-compatible engine leaves out the runtime of its own version.
+        without_lean_runtime: whether a version-compatible engine omits the lean runtime of its own version.
     """
 
     level: int = 3
@@ -95,18 +97,18 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """One engine.
+    """The description of one engine.
 
     Attributes:
         tower, variant: of the graph that it was built from.
-        source: that graph's files and their sha256.
-        file: path of the plan inside the bundle; `bytes` and `sha256` are its size and content.
-        machine: where it was built.
-        options: how it was built.
-        profiles: the shape of every input in each of its optimisation profiles, which are for one shape each.
-        seconds: that the build took.
-        products: layers that multiply matrices or convolve, by the type that they compute in, as the engine says.
-        parity, limits: distance from the reference, measured on the engine when it was built, and what is allowed.
+        source: sha256 of that graph's files, by path.
+        file: path of the plan inside the bundle, with its size `bytes` and its `sha256`.
+        machine: the machine that it was built on.
+        options: the options that it was built with.
+        profiles: the shape of every input in each optimization profile; a profile has one shape.
+        seconds: duration of the build.
+        products: number of matrix multiplications and convolutions by element type, as the engine reports them.
+        parity, limits: distance from the reference, measured on the engine at build time, and its limits.
     """
 
     tower: str
@@ -128,10 +130,10 @@ class EngineEntry:
 
     @classmethod
     def read(cls, file: Path) -> EngineEntry:
-        """The description in `file`.
+        """Reads the description in `file`.
 
         Raises:
-            BundleError: it is unreadable, damaged or of another schema.
+            BundleError: it cannot be read, is not valid, or has another schema version.
         """
         values, where = read_object(file, BundleError), str(file)
         if values.get("schema_version") != ENGINE_SCHEMA:
@@ -142,7 +144,9 @@ class EngineEntry:
         try:
             return cls._from_json(values, where)
         except ConfigurationError as error:
-            raise BundleError(f"{error} (damaged or edited; build the engine again: align-export --engine)") from None
+            raise BundleError(
+                f"{error} (the description was changed; build the engine again: align-export --engine)"
+            ) from None
 
     @classmethod
     def _from_json(cls, values: Mapping[str, Any], where: str) -> EngineEntry:
@@ -152,8 +156,8 @@ class EngineEntry:
         return cls(
             tower=require(where, values, "tower", str),
             variant=require(where, values, "variant", str),
-            source={inside(name): _sha256(where, digest) for name, digest in source.items()},
-            file=inside(require(where, values, "file", str)),
+            source={relative_path(name): _sha256(where, digest) for name, digest in source.items()},
+            file=relative_path(require(where, values, "file", str)),
             bytes=require(where, values, "bytes", int),
             sha256=_sha256(where, require(where, values, "sha256", str)),
             machine=Machine.from_json(require(where, values, "machine", dict), f"{where}: machine"),
@@ -171,63 +175,60 @@ def _shapes(where: str, values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]
         name: tuple(of_kind(where, size, int) for size in of_kind(where, shape, list)) for name, shape in values.items()
     }
     if not shapes or any(size < 1 for shape in shapes.values() for size in shape):
-        raise ConfigurationError(f"{where}: {shapes} cannot be the shapes of inputs")
+        raise ConfigurationError(f"{where}: {shapes}; expected inputs whose sizes are 1 or more")
     return shapes
 
 
 def _sha256(where: str, value: Any) -> str:
     if not SHA256.fullmatch(of_kind(f"{where}: sha256", value, str)):
-        raise ConfigurationError(f"{where}: sha256 is {value!r}; 64 hexadecimal digits were expected")
+        raise ConfigurationError(f"{where}: sha256 is {value[:80]!r}; expected 64 hexadecimal digits")
     return value
 
 
-AMPERE = (8, 0)
-BUILD = "build one on this machine: align-export … --engine"
-
-
 def sidecar_of(plan: Path) -> Path:
-    """Where the description of the engine in `plan` lies."""
+    """Path of the description of the engine in `plan`."""
     return plan.with_suffix(".json")
 
 
 def engines_of(bundle: Bundle) -> list[EngineEntry]:
-    """All engines that `bundle` describes, in the order of their names.
+    """Descriptions of all engines of `bundle`, sorted by file name.
 
     Raises:
-        BundleError: a description that cannot be read.
+        BundleError: a description cannot be read.
     """
     return [EngineEntry.read(file) for file in sorted((bundle.folder / ENGINES).glob("*.json"))]
 
 
 def source_of(bundle: Bundle, graph: Graph) -> dict[str, str]:
-    """sha256 of the files that an engine of `graph` is built from."""
+    """sha256 of the files of `graph`, by path."""
     return {name: bundle.manifest.files[name].sha256 for name in graph.files}
 
 
 def choose_engine(bundle: Bundle, graph: Graph, machine: Machine) -> EngineEntry:
-    """The engine of `graph` that runs on `machine`; where several do, one that was built on the like of it.
+    """The engine of `graph` that runs on `machine`; of several, one that was built on such a machine.
 
     Raises:
         BackendUnavailableError: there is none; the message says what differs.
-        BundleError: a description that cannot be read.
+        BundleError: a description cannot be read.
     """
     built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == (graph.tower, graph.variant)]
     if not built:
         raise BackendUnavailableError(
-            f"the bundle {bundle.folder} holds no TensorRT engine of the {graph.tower} tower in {graph.variant}; "
-            f"{BUILD}"
+            f"the bundle {bundle.folder} has no TensorRT engine of the {graph.tower} tower in {graph.variant}; {BUILD}"
         )
     reasons = {entry.file: list(_obstacles(entry, machine, source_of(bundle, graph))) for entry in built}
     usable = [entry for entry in built if not reasons[entry.file]]
     if not usable:
-        told = "; ".join(f"{file}: {' and '.join(found)}" for file, found in reasons.items())
-        raise BackendUnavailableError(f"no TensorRT engine of the bundle {bundle.folder} runs here. {told}; {BUILD}")
+        differences = "; ".join(f"{file}: {' and '.join(found)}" for file, found in list(reasons.items())[:MAX_REASONS])
+        raise BackendUnavailableError(
+            f"no TensorRT engine of the bundle {bundle.folder} runs here. {differences}; {BUILD}"
+        )
     return min(usable, key=lambda entry: (entry.machine != machine, entry.file))
 
 
 def _obstacles(entry: EngineEntry, machine: Machine, source: dict[str, str]) -> Iterator[str]:
     if entry.source != source:
-        yield "it was built from another graph than the bundle holds now"
+        yield "it was built from another graph than the one now in the bundle"
     built, options = entry.machine, entry.options
     if options.version_compatible:
         if version(machine.tensorrt) < version(built.tensorrt):
@@ -247,10 +248,10 @@ def _obstacles(entry: EngineEntry, machine: Machine, source: dict[str, str]) -> 
 
 
 def check_plan(bundle: Bundle, entry: EngineEntry) -> Path:
-    """Path of the plan of `entry`, once it was found to be the file that was built: TensorRT trusts what it reads.
+    """Path of the plan of `entry`, after a check of its size and sha256: TensorRT trusts the bytes that it reads.
 
     Raises:
-        BundleError: it is missing, another file, or a link that leaves the bundle.
+        BundleError: it is missing, differs from the description, or is a link that leaves the bundle.
     """
     path = bundle.folder / entry.file
     if not path.is_file() or not path.resolve().is_relative_to(bundle.folder.resolve()):
@@ -261,5 +262,5 @@ def check_plan(bundle: Bundle, entry: EngineEntry) -> Path:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """``"11.4.0"`` → ``(11, 4, 0)``, for comparing."""
+    """``"11.4.0"`` → ``(11, 4, 0)``, for comparisons."""
     return tuple(int(part) for part in text.split("."))

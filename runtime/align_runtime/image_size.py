@@ -1,4 +1,4 @@
-"""The size that a image is resized to, from its own size, with the truncations of transformers 5.23."""
+"""The size that an image is resized to, computed from its own size with the truncations of transformers 5.23."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind
 
-MAX_SIDE = 8192  # pixels; bounds the output of one image to 200 MB and stays below Pillow's own warning
+MAX_SIDE = 8192  # pixels; limits the output of one image to 200 MB and stays below Pillow's own warning
 SIZE_RULES = (
     ("height", "width"),
     ("shortest_edge",),
@@ -19,7 +19,7 @@ SIZE_RULES = (
 
 @dataclass(frozen=True)
 class Size:
-    """The size to resize to: one of `SIZE_RULES` and its values in pixels, in the order of the rule."""
+    """A rule of `SIZE_RULES` and its values in pixels, in the order of the rule."""
 
     rule: tuple[str, ...]
     values: tuple[int, ...]
@@ -36,20 +36,20 @@ class Size:
             if set(rule) == set(sides):
                 return cls(rule, tuple(_side(f"{where}.{key}", sides[key]) for key in rule))
         supported = " or ".join("+".join(rule) for rule in SIZE_RULES)
-        raise ConfigurationError(f"{where} has the keys {sorted(sides)}; supported are {supported}")
+        raise ConfigurationError(f"{where} has the keys {sorted(sides)[:8]}; supported are {supported}")
 
     def to_json(self) -> dict[str, int]:
         return dict(zip(self.rule, self.values, strict=True))
 
     @property
     def fixed(self) -> bool:
-        """Whether every image gets the same size."""
+        """Whether every image is resized to the same size."""
         return self.rule == ("height", "width")
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that a image of `height` × `width` is resized to, with transformers' truncations.
+        """(height, width) that an image of `height` × `width` is resized to, with transformers' truncations.
 
-        A side may come out as 0 where the aspect ratio is extreme.
+        A side may be 0 for an extreme aspect ratio.
         """
         match self.rule:
             case ("height", "width"):
@@ -82,5 +82,5 @@ def _between_edges(height: int, width: int, size: int, max_size: int) -> tuple[i
 def _side(name: str, value: Any) -> int:
     side: int = of_kind(name, value, int)
     if not 1 <= side <= MAX_SIDE:
-        raise ConfigurationError(f"{name} is {side}; 1 to {MAX_SIDE} pixels are supported")
+        raise ConfigurationError(f"{name} is {str(side)[:40]}; expected 1 to {MAX_SIDE} pixels")
     return side

@@ -15,13 +15,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from align_runtime.backends import open_graph
 from align_runtime.bundle import Bundle
 from align_runtime.errors import ParityError, PrecisionError
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
 from align_runtime.manifest import Manifest
-from align_runtime.opening import open_graph
 from align_runtime.parity import Parity, compare
 from align_runtime.precision import check_precision
 from align_runtime.tokenizer import Tokenizer

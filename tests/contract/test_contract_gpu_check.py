@@ -1,4 +1,4 @@
-"""Contract: the one command for a GPU host records every step, also one that fails, and says so at its end."""
+"""Contract: `make gpu-check` records every step, failed ones too, and reports failures at its end."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ import torch
 
 import align_exporter
 from align_exporter.command import main
-from align_runtime.bundle_paths import REPORT_NAMES
 from align_runtime.errors import BuildError
+from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
 
 ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]
@@ -235,7 +235,7 @@ def test_an_output_that_is_not_a_bundle(
     start = time.monotonic()
     assert export(small_checkpoint, "-o", target) == 2
     assert time.monotonic() - start < 5  # an error before the work, not after
-    assert "exists and is no bundle" in capsys.readouterr().err
+    assert "exists and is not a bundle" in capsys.readouterr().err
     assert [path.name for path in target.iterdir()] == ["cat.jpg"]
 
 

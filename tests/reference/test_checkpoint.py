@@ -13,6 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import align_reference
 from align_reference.checkpoint import load_model
 from align_reference.files import fingerprint
 from align_reference.source import resolve
@@ -173,6 +174,30 @@ def test_pooler_may_be_missing(folder: Path, small_checkpoint: Path) -> None:
     output = model(ids, pixel_values(2, 65), mask)
     assert output.text_model_output.pooler_output is None
     assert whole.text_model(ids, mask).pooler_output.shape == (2, 32)
+
+
+def test_front_door() -> None:
+    assert sorted(align_reference.__all__) == dir(align_reference)
+    for name in align_reference.__all__:
+        assert getattr(align_reference, name).__module__.startswith("align_reference.")
+    assert align_reference.load_model is load_model
+    with pytest.raises(AttributeError, match="nothing"):
+        align_reference.nothing  # noqa: B018
+
+
+@torch.inference_mode()
+def test_example_of_the_package(small_checkpoint: Path) -> None:
+    from align_reference import AlignConfig, AlignModel, AlignOutput, load_model
+
+    model = load_model(str(small_checkpoint))
+    assert isinstance(model, AlignModel)
+    assert model.config == AlignConfig.from_file(small_checkpoint / "config.json")
+    input_ids, attention_mask = token_batch(model.config, 2, 9)
+    output = model(input_ids, pixel_values(3, 65), attention_mask)
+    assert isinstance(output, AlignOutput)
+    torch.testing.assert_close(output.logits_per_image.softmax(dim=1).sum(dim=1), torch.ones(3))
+    attentions = model.text_model(input_ids, output_attentions=True).attentions
+    assert [weights.shape for weights in attentions] == [(2, 4, 9, 9)] * 2
 
 
 def test_checkpoint_by_name(small_checkpoint: Path) -> None:

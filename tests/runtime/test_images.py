@@ -25,7 +25,7 @@ RESAMPLES = range(6)
 
 
 def oracle(images: Sequence[Any], config: dict[str, Any]) -> numpy.ndarray:
-    """uint8 [n, height, width, 3] of transformers, before rescaling and normalisation."""
+    """Pixels of transformers, uint8 (n, height, width, 3), before rescaling and normalization."""
     processor = EfficientNetImageProcessorPil(**config)
     unscaled = {"do_rescale": False, "do_normalize": False, "include_top": False}
     output = processor(list(images), do_convert_rgb=True, return_tensors="np", **unscaled)["pixel_values"]
@@ -93,7 +93,7 @@ MODES = [
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode(mode: str) -> None:
-    """At every resampling, from one pixel over stripes to larger than the output, odd and even."""
+    """In every resampling, with sizes from one pixel over stripes to larger than the output, odd and even."""
     shapes = [(41, 29), (1, 1), (1, 2), (2, 1), (1, 400), (400, 1), (7, 150), (150, 8), (23, 31), (64, 64), (345, 347)]
     for resample in RESAMPLES:
         for height, width in shapes:
@@ -106,14 +106,14 @@ def test_every_mode(mode: str) -> None:
     [("P", 0), ("P", bytes(range(256))), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0)],
     ids=["P-index", "P-bytes", "L", "RGB", "1"],
 )
-def test_transparency_in_info_is_laid_on_white(mode: str, transparency: Any) -> None:
+def test_transparency_in_info_is_composited_on_white(mode: str, transparency: Any) -> None:
     made = with_transparency(mode, transparency)
     assert_equal([made], small())
     assert not numpy.array_equal(preprocess([made], TYPICAL), preprocess([of_mode(mode)], TYPICAL))
 
 
 def test_modes_that_pillow_cannot_make_rgb_are_refused() -> None:
-    with pytest.raises(InputError, match=r"input 0: the PIL image \(mode La\).*conversion from La to L not supported"):
+    with pytest.raises(InputError, match="mode La"):
         preprocess([of_mode("La")], TYPICAL)
 
 
@@ -128,7 +128,7 @@ def test_arrays(channels: int) -> None:
 
 
 def test_array_transparency_in_bands_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every (alpha, level) pair, through bands of three rows."""
+    """Every pair of alpha and level, in bands of three rows."""
     array = numpy.empty((256, 256, 4), numpy.uint8)
     array[..., 3], array[..., 0] = numpy.mgrid[0:256, 0:256]
     array[..., 1], array[..., 2] = 255 - array[..., 0], 128
@@ -142,7 +142,7 @@ def test_grey_array_without_a_channel_axis_equals_one_channel() -> None:
 
 
 def test_arrays_with_few_rows_are_height_first() -> None:
-    """Three rows are rows, not channels, where the last axis is a channel axis too."""
+    """An array with three rows and three channels has its channels last."""
     array = noise(3, 50, 3)
     numpy.testing.assert_array_equal(preprocess([array], TYPICAL), preprocess([Image.fromarray(array)], TYPICAL))
 
@@ -152,13 +152,35 @@ def opened(data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", files())
-def test_paths_and_bytes_are_the_image_that_pillow_opens(name: str, tmp_path: Path) -> None:
+def test_encoded_images_are_those_that_pillow_opens(name: str, tmp_path: Path) -> None:
     data = files()[name]
-    path = tmp_path / "image"  # without a suffix: the contents decide
+    path = tmp_path / "image"  # without a suffix: the content decides
     path.write_bytes(data)
     expected = oracle([opened(data)], small())
-    for source in (data, path, str(path)):
-        numpy.testing.assert_array_equal(preprocess([source], ImagePreprocessing.from_hub(small(), "test")), expected)
+    config = ImagePreprocessing.from_hub(small(), "test")
+    with path.open("rb") as file, path.open("rb", buffering=0) as unbuffered:
+        for source in (data, bytearray(data), memoryview(data), path, str(path), file, unbuffered, io.BytesIO(data)):
+            numpy.testing.assert_array_equal(preprocess([source], config), expected)
+
+
+class Socket:
+    """A file object that returns a few bytes at a time, as a network stream does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._data.read(min(size, 100))
+
+
+def test_file_objects_are_read_from_their_position_to_their_end() -> None:
+    data = files()["png RGB"]
+    expected = preprocess([data], TYPICAL)
+    shifted = io.BytesIO(b"prefix" + data)
+    shifted.seek(6)
+    for source in (shifted, Socket(data)):
+        numpy.testing.assert_array_equal(preprocess([source], TYPICAL), expected)
+    assert shifted.read() == b""
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
@@ -182,7 +204,7 @@ def test_orientation_of_a_transparent_palette() -> None:
 
 
 def test_a_pil_image_is_taken_as_it_is() -> None:
-    """As transformers does: the orientation tag of an opened file is not applied, a later frame is not rewound."""
+    """As in transformers: the orientation tag of an opened file is ignored, and the current frame is used."""
     exif = Image.Exif()
     exif[0x0112] = 6
     assert_equal([Image.open(io.BytesIO(encoded(image(30, 50), "JPEG", exif=exif)))], small())

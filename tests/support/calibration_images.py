@@ -1,4 +1,4 @@
-"""Images and captions of the kind that align-tiny was trained on, to calibrate INT8 on: not its evaluation's."""
+"""Calibration images and captions like the training data of align-tiny; none of its evaluation set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.scenes import DIGITS, SHAPES, random_scene
 
 
 def draw_images(folder: Path, count: int, seed: int) -> Path:
-    """Writes `count` PNG files into `folder`, a third of them handwriting from the training part of the digits."""
+    """Writes `count` PNG files into `folder`; a third are handwritten digits of the training set."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seed)
     for index in range(count):
@@ -23,7 +23,7 @@ def draw_images(folder: Path, count: int, seed: int) -> Path:
 
 
 def draw_captions(count: int, seed: int) -> list[str]:
-    """`count` captions from the templates of the training, a third of them of digits."""
+    """`count` captions from the training templates; a third describe digits."""
     generator = np.random.default_rng(seed)
     captions = []
     for index in range(count):

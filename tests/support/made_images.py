@@ -1,4 +1,4 @@
-"""Images of noise in every mode and kind of file."""
+"""Images of noise in every Pillow mode and file format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def noise(height: int, width: int, channels: int, seed: int = 0) -> numpy.ndarray:
-    """uint8 noise; half of the levels are 0 or 255, so that filters overshoot and are clipped."""
+    """uint8 noise of shape (height, width, channels); half of the levels are 0 or 255, so that filters clip."""
     clipped = (numpy.arange(256) * 2 - 128).clip(0, 255).astype(numpy.uint8)
     levels = numpy.frombuffer(numpy.random.default_rng(seed).bytes(height * width * channels), numpy.uint8)
     return clipped.take(levels).reshape(height, width, channels)
@@ -41,7 +41,7 @@ def of_mode(mode: str, height: int = 41, width: int = 29) -> Image.Image:
 
 def encoded(source: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    source.copy().save(buffer, kind, **options)  # a copy: save() leaves encoder settings behind in the image
+    source.copy().save(buffer, kind, **options)  # a copy, since save() leaves encoder settings in the image
     return buffer.getvalue()
 
 

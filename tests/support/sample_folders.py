@@ -1,4 +1,4 @@
-"""Images and archives of them for the tests of samples."""
+"""Small images in folders, archives and lists, as calibration datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def image(seed: int, side: int = 12) -> bytes:
-    """A PNG of noise, always the same for a `seed`."""
+    """A PNG of noise, the same for the same `seed`."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
@@ -21,7 +21,7 @@ def image(seed: int, side: int = 12) -> bytes:
 
 
 def images(count: int) -> dict[str, bytes]:
-    """`count` images by name."""
+    """`count` different images by relative path."""
     return {f"{index % 3}/{index:03d}.png": image(index) for index in range(count)}
 
 

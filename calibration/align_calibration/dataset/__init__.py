@@ -1,1 +1,1 @@
-"""A user's own samples: images and captions that a graph's tensors are measured on."""
+"""The calibration dataset: the user's images and captions that activation ranges are measured on."""

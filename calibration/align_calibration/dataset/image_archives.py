@@ -1,4 +1,4 @@
-"""Images in archives, read where they are: nothing is ever written to disk, so a member's name cannot do harm."""
+"""Images in archives, read in place: nothing is extracted to disk, so the name of a member cannot do harm."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align_calibration.dataset.image_files import MAX_BYTES, is_image, too_large
-from align_calibration.dataset.source import Candidate, Skipped, identity
+from align_calibration.dataset.source import Candidate, Skipped, encode
 from align_runtime.errors import ConfigurationError
 
-DAMAGES = (
+READ_ERRORS = (
     OSError,
     EOFError,
     ValueError,
@@ -33,7 +33,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class ZipArchive:
-    """The images in the zip file `path`, called as there. Of members of one name the last counts."""
+    """The images in the zip file `path`, named as its members. Of members with the same name the last counts."""
 
     path: Path
 
@@ -42,39 +42,41 @@ class ZipArchive:
         return self.path.name
 
     def candidates(self) -> Iterator[Candidate]:
-        with self._opened() as archive:
+        with self._open() as archive:
             for name in archive.namelist():
                 if is_image(name) and not name.endswith("/"):
-                    yield Candidate(name, identity(name))
+                    yield Candidate(name, encode(name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
-        with self._opened() as archive:
+        with self._open() as archive:
             for name in sorted(set(names) & set(archive.namelist())):
-                yield name, _member(archive, name)
+                yield name, _read_member(archive, name)
 
     @contextmanager
-    def _opened(self) -> Iterator[zipfile.ZipFile]:
-        with _damage_named(self.path):
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        with _errors_named(self.path):
             archive = zipfile.ZipFile(self.path)
         with archive:
             yield archive
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes | Skipped:
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes | Skipped:
     member = archive.getinfo(name)
-    reason = too_large(member.file_size)  # zipfile reads no more than that
+    reason = too_large(member.file_size)  # zipfile never reads more than that
     if reason is not None:
         return Skipped(name, reason)
     try:
         return archive.read(name)
-    except DAMAGES as error:  # RuntimeError: a password is needed
-        return Skipped(name, f"is damaged or encrypted: {error}")
+    except READ_ERRORS as error:  # RuntimeError: a password is needed
+        return Skipped(name, f"cannot be read from the archive: {error}")
 
 
 @dataclass(frozen=True)
 class TarArchive:
-    """The images in the tar file `path`, also compressed by gzip, called as there; links are left out. Of members of
-    one name the first counts. They come in the order of the archive: a step back would decompress it anew."""
+    """The images in the tar file `path`, compressed with gzip or not, named as its members.
+
+    Always read from start to end. Of members with the same name the first counts. Links and devices are ignored.
+    """
 
     path: Path
 
@@ -83,28 +85,29 @@ class TarArchive:
         return self.path.name
 
     def candidates(self) -> Iterator[Candidate]:
-        with _damage_named(self.path), _open_tar(self.path) as archive:
-            for member in _images(archive):
-                yield Candidate(member.name, identity(member.name))
+        with _errors_named(self.path), _open_tar(self.path) as archive:
+            for member in _image_members(archive):
+                yield Candidate(member.name, encode(member.name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
+        """In the order of the archive: a step back would decompress it again."""
         wanted = set(names)
-        with _damage_named(self.path), _open_tar(self.path) as archive:
-            for member in _images(archive):
+        with _errors_named(self.path), _open_tar(self.path) as archive:
+            for member in _image_members(archive):
                 if member.name not in wanted:
                     continue
                 wanted.remove(member.name)
                 reason = too_large(member.size)
                 file = archive.extractfile(member) if reason is None else None
-                yield member.name, file.read() if file is not None else Skipped(member.name, reason or "is no file")
+                yield member.name, file.read() if file is not None else Skipped(member.name, reason or "is not a file")
 
 
-def _images(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
-        archive.members.clear()  # type: ignore[attr-defined]  # they would all be kept
+        archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
         if member.isreg() and is_image(member.name):
             yield member
-    assert isinstance(archive.fileobj, _Bounded)
+    assert isinstance(archive.fileobj, _BoundedReader)
     if any(archive.fileobj.last):  # tarfile takes a damaged header for the end, which is zeros or nothing
         raise tarfile.ReadError(f"no header at byte {archive.offset}")
 
@@ -114,28 +117,31 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as file:
         compressed = file.peek(2).startswith(GZIP_MAGIC)
         raw = gzip.GzipFile(fileobj=file) if compressed else file
-        with _Bounded(raw) as bounded, tarfile.open(fileobj=bounded, mode="r:") as archive:
+        with _BoundedReader(raw) as bounded, tarfile.open(fileobj=bounded, mode="r:") as archive:
             yield archive
 
 
-class _Bounded(io.BufferedReader):
-    """A file of which no piece larger than a image may be had: tarfile reads headers of any size that they claim.
-    `last` is what was read last."""
+class _BoundedReader(io.BufferedReader):
+    """Refuses to read more than `MAX_BYTES` at once: tarfile reads headers of any size that they claim.
+
+    `last` holds the bytes of the last read.
+    """
 
     last = b""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_BYTES:
-            raise tarfile.ReadError(f"a header that claims {size} bytes")
+            raise tarfile.ReadError(f"a header claims {size} bytes, the limit is {MAX_BYTES}")
         self.last = super().read(size)
         return self.last
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turns errors of reading the archive `path` into a ConfigurationError."""
     try:
         yield
     except ConfigurationError:
         raise
-    except DAMAGES as error:
-        raise ConfigurationError(f"{path} is no readable archive: {error}; make it anew") from None
+    except READ_ERRORS as error:
+        raise ConfigurationError(f"cannot read the archive {path}: {error}; create it again") from None

@@ -1,4 +1,4 @@
-"""Images that are files: those of a folder, and those that a list names."""
+"""Images in files: those in a folder, and those that a list names."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from align_calibration.dataset.source import Candidate, Skipped, identity
-from align_calibration.dataset.text_lines import read_lines
+from align_calibration.dataset.source import Candidate, Skipped, encode, read_lines
 from align_runtime.errors import ConfigurationError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
-MAX_BYTES = 1 << 28  # of one image: it is held in memory
+MAX_BYTES = 1 << 28  # of one image, which is held in memory
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images in the folder `path` and all folders in it, by their suffix; hidden ones and links to folders are
-    left out. A image is called by its path inside the folder."""
+    """The images in the folder `path` and its subfolders, recognized by suffix and named by relative path.
+
+    Hidden files and folders and links to folders are ignored.
+    """
 
     path: Path
 
@@ -28,12 +29,12 @@ class ImageFolder:
         return self.path.resolve().name
 
     def candidates(self) -> Iterator[Candidate]:
-        for folder, folders, files in os.walk(self.path, onerror=_refuse):
+        for folder, folders, files in os.walk(self.path, onerror=_raise_unsearchable):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for file in files:
                 name = (Path(folder) / file).relative_to(self.path).as_posix()
                 if is_image(name):
-                    yield Candidate(name, identity(name))
+                    yield Candidate(name, encode(name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
         return _read_files(self.path, names)
@@ -41,7 +42,7 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images that the text file `path` names, one a line, by their paths from the list's folder."""
+    """The images that the text file `path` names, one per line, by paths relative to the list's folder."""
 
     path: Path
 
@@ -56,25 +57,25 @@ class ImageList:
             name = PurePosixPath(line.rstrip("\r\n"))
             if name.is_absolute():
                 raise ConfigurationError(
-                    f"{self.path}, line {number} is an absolute path; give paths from the list's own folder: the "
-                    "bundle records them and must not name places on this machine"
+                    f"{self.path}, line {number} is an absolute path; write paths relative to the list's folder, "
+                    "because the bundle records them and must not contain paths of this machine"
                 )
-            yield Candidate(str(name), identity(str(name)))
+            yield Candidate(str(name), encode(str(name)))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
         return _read_files(self.path.parent, names)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file called so is taken for a image, and neither it nor a folder on the way is hidden."""
+    """Whether the relative path `name` has the suffix of an image and no hidden part."""
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts if part != "..")
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def too_large(size: int) -> str | None:
-    """Why a image of `size` bytes is not read; None where it is."""
-    return f"has {size} bytes; at most {MAX_BYTES} are read" if size > MAX_BYTES else None
+    """The reason to skip an image of `size` bytes; None where it is small enough."""
+    return f"has {size} bytes; the limit is {MAX_BYTES}" if size > MAX_BYTES else None
 
 
 def _read_files(folder: Path, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
@@ -92,8 +93,10 @@ def _read_file(path: Path, name: str) -> bytes | Skipped:
     except OSError as error:
         return Skipped(name, f"cannot be read: {error.strerror}")
     except ValueError:  # a NUL character
-        return Skipped(name, "is not the name of a file")
+        return Skipped(name, "is not a valid file name")
 
 
-def _refuse(error: OSError) -> None:
-    raise ConfigurationError(f"{error.filename} cannot be searched for images: {error.strerror}")
+def _raise_unsearchable(error: OSError) -> None:
+    raise ConfigurationError(
+        f"cannot search {error.filename} for images: {error.strerror}; check that it exists and its permissions"
+    )

@@ -83,14 +83,14 @@ def read_dataset(options: argparse.Namespace, progress: Progress) -> Calibration
     """The calibration dataset that is named; None where none is.
 
     Raises:
-        ConfigurationError: as `align_calibration.dataset.calibration_dataset.choose_samples`.
+        ConfigurationError: as `align_calibration.dataset.calibration_dataset.select_dataset`.
     """
     if options.calibration_images is None and options.calibration_captions is None:
         return None
-    from align_calibration.dataset.calibration_dataset import choose_samples
+    from align_calibration.dataset.calibration_dataset import select_dataset
 
     with progress.phase("select calibration samples"):
-        return choose_samples(
+        return select_dataset(
             options.calibration_images,
             options.calibration_captions,
             options.max_calibration_samples,

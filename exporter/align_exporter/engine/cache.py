@@ -1,4 +1,4 @@
-"""Engines that are there already: whether one is still what a build would give, and its way into a new bundle."""
+"""Engines that exist already: whether one is up to date, and how they move into a new bundle."""
 
 from __future__ import annotations
 
@@ -30,27 +30,29 @@ def engine_staleness(
     options: EngineOptions,
     profiles: tuple[Shapes, ...],
 ) -> tuple[EngineEntry | None, str]:
-    """The engine of `wanted`, tower and variant, that a build would only repeat; or None and why there is none."""
+    """Returns the engine that is up to date, or None and the reason why there is none.
+
+    Args:
+        wanted: tower and variant.
+        source: sha256 of the graph's files, by name.
+        machine: on which the engine would be built; `options` and `profiles`: how.
+    """
     try:
         built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == wanted]
     except BundleError as error:
         return None, str(error)
-    changes = [(list(_changes(entry, source, machine, options, profiles)), entry) for entry in built]
-    for found, entry in changes:
-        if not found:
+    nearest: list[str] | None = None
+    for entry in built:
+        changes = list(_changes(entry, source, machine, options, profiles))
+        if not changes:
             try:
                 check_plan(bundle, entry)
             except BundleError as error:
                 return None, str(error)
             return entry, ""
-    if not changes:
-        return None, "there is none yet"
-    nearest = min((found for found, _ in changes), key=_count)
-    return None, f"other {', '.join(nearest)}"
-
-
-def _count(found: list[str]) -> int:
-    return len(found)
+        if nearest is None or len(changes) < len(nearest):
+            nearest = changes
+    return None, "no engine yet" if nearest is None else f"changed: {', '.join(nearest)}"
 
 
 def _changes(
@@ -63,33 +65,35 @@ def _changes(
     if entry.options != options:
         yield "options"
     if (entry.machine.gpu, entry.machine.compute_capability) != (machine.gpu, machine.compute_capability):
-        yield f"GPU ({machine.gpu}, not {entry.machine.gpu})"
+        yield f"GPU ({entry.machine.gpu} → {machine.gpu})"
     if entry.machine.tensorrt != machine.tensorrt:
-        yield f"TensorRT ({machine.tensorrt}, not {entry.machine.tensorrt})"
+        yield f"TensorRT ({entry.machine.tensorrt} → {machine.tensorrt})"
 
 
 def keep_engines(previous: Path, folder: Path, manifest: Manifest) -> None:
-    """Takes engines and timing caches of the bundle `previous` over into `folder`, a bundle that takes its place.
+    """Links engines and timing caches of the bundle `previous` into `folder`, the bundle that replaces it.
 
-    Engines of graphs that `manifest` does not hold any more stay behind.
+    Engines of graphs that `manifest` does not hold are left behind, and so are all of a damaged bundle.
     """
     try:
         bundle = Bundle.open(previous)
         built = engines_of(bundle)
     except BundleError:
-        return  # damaged: nothing of it is taken over
-    (folder / ENGINES).mkdir(exist_ok=True)
+        return
     hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
+    files = list((previous / ENGINES).glob("*.timings"))
     for entry in built:
-        if entry.source.items() <= hashes.items() and (previous / entry.file).is_file():
-            _link(previous / entry.file, folder / entry.file)
-            _link(sidecar_of(previous / entry.file), sidecar_of(folder / entry.file))
-    for timings in (previous / ENGINES).glob("*.timings"):
-        _link(timings, folder / ENGINES / timings.name)
+        plan = previous / entry.file
+        if entry.source.items() <= hashes.items() and plan.is_file():
+            files += [plan, sidecar_of(plan)]
+    for file in files:
+        target = folder / file.relative_to(previous)
+        target.parent.mkdir(exist_ok=True)
+        _link(file, target)
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         shutil.copyfile(source, target)

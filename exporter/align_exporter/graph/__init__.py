@@ -1,1 +1,1 @@
-"""The FP32 graphs: their specifications, the towers as they are traced, the passes, and the files they become."""
+"""The FP32 graphs: specifications, towers as they are traced, passes, checks and weight files."""

@@ -114,7 +114,7 @@ def _opened(graph: ir.Model | Path) -> tuple[str, ir.Model]:
         return graph.name, ir.load(graph)
     except OSError as error:
         raise BuildError(f"{graph.name} cannot be read: {error.strerror}") from None
-    except Exception as error:  # of protobuf where the bytes are no message, of onnx_ir where it is no valid graph
+    except Exception as error:  # of protobuf: not a message; of onnx_ir: not a valid graph
         raise BuildError(f"{graph.name} is not an ONNX graph that can be counted: {error}") from None
 
 
@@ -162,7 +162,7 @@ def _integer_weights(model: ir.Model) -> set[ir.Value | None]:
 
 
 def _product(node: ir.Node, dequantized: Collection[ir.Value], sequence: int) -> tuple[str, int]:
-    """Type and number of MACs of a node: every element of its output is a sum over the weights' other dimensions."""
+    """Element type and number of the MACs of a node: elements of its output × terms of each."""
     if len(node.inputs) < 2 or len(node.outputs) != 1:
         raise _UncountableError(f"{_label(node)} has {len(node.inputs)} inputs and {len(node.outputs)} outputs")
     dtype = _computed_in(node, dequantized)
@@ -187,7 +187,7 @@ def _computed_in(node: ir.Node, dequantized: Collection[ir.Value]) -> str:
 
 
 def _terms(node: ir.Node, second: list[int]) -> int:
-    """How many products are added up for an element of the output, from the sizes of the second operand."""
+    """MACs of one element of the output, from the shape of the second operand."""
     if node.op_type == "Conv":
         return prod(second[1:])  # (out, in / group, height, width)
     if node.op_type == "Gemm":
@@ -223,7 +223,7 @@ def _sizes(value: ir.Value | None, sequence: int) -> list[int]:
             sizes.append(1 if size.value == "batch" else sequence)
         else:  # no name, or an expression like 2*sequence
             raise _UncountableError(
-                f"the shape of {value.name!r} has the dimension {size.value or ''!r}, neither a number nor a name"
+                f"the shape of {value.name!r} has the dimension {size.value or ''!r}, neither an integer nor a name"
             )
     return sizes
 

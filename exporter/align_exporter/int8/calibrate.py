@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.histograms import Histogram, measure_histograms
-from align_calibration.observers import OBSERVERS, least_error_behind_swish
+from align_calibration.observers import OBSERVERS, mse_after_swish
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_calibration.run_instrumented import Batch, run_batches
 from align_calibration.statistics_cache import StatisticsCache
@@ -135,6 +135,6 @@ def _scales(
 ) -> dict[str, QuantParams]:
     """For the input of a swish, the error after the swish counts, whatever the observer of the other tensors."""
     return {
-        name: (least_error_behind_swish if name in swished else OBSERVERS[observer])(histogram, spec)
+        name: (mse_after_swish if name in swished else OBSERVERS[observer])(histogram, spec)
         for name, histogram in histograms.items()
     }

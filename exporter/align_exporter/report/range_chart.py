@@ -1,4 +1,4 @@
-"""The chart of activation ranges: every tensor of a tower along its depth, between FP16's two ends."""
+"""The chart of activation ranges: every tensor of a tower in the order of the graph, with the limits of FP16."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from align_bench.page.drawing import across, label, percent
 from align_bench.page.markup import Markup, element
 from align_calibration.ranges import TensorRange
-from align_exporter.report import figures
+from align_exporter.report import formatting
 
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
-FP16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2⁻¹⁴; below it digits are lost
-LOWEST_DECADE, HIGHEST_DECADE = -10, 8  # of the axis; an attention mask of -3e38 must not squeeze all others
+FP16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2⁻¹⁴; smaller values underflow to subnormals
+LOWEST_DECADE, HIGHEST_DECADE = -10, 8  # of the axis, which an attention mask of -3e38 must not stretch
 TOP, BOTTOM, HEIGHT = 14, 286, 326  # pixels
-FEW = 150  # tensors, which leave room for larger dots
+FEW = 150  # tensors, with larger dots
 MOST_TICKS = 9
 UNIT = re.compile(r"\.(?:blocks|layer)\.(\d+)[./]")
 
@@ -39,7 +39,7 @@ class _Axis:
         return cls(max(low, LOWEST_DECADE), min(high, HIGHEST_DECADE))
 
     def y(self, value: float) -> float:
-        """Pixels from the top; what is above the axis or not a number stands at its top, what is below at its foot."""
+        """Pixels from the top. Values above the axis and NaN are at its top, values below it at its bottom."""
         if not value <= 10.0**self.high:
             return TOP
         decade = math.log10(value) if value > 0 else self.low
@@ -47,11 +47,11 @@ class _Axis:
 
 
 def range_chart(tower: str, tensors: Sequence[TensorRange], kept: Collection[str], headroom: float) -> Markup:
-    """Per tensor a stem from its RMS to its largest absolute value, with a dot there, or a diamond where its operator
-    is one of `kept`, which stayed FP32. What exceeds the axis, see `beyond`, stands at its upper end."""
+    """Returns the chart of `tensors`: a line from the RMS of each to its largest absolute value, which is a dot, or a
+    diamond if its operator is one of `kept`, in FP32. Values beyond the axis, see `beyond`, are at its top."""
     axis = _Axis.over(tensors)
     marks = [*_grid(axis), *_ticks(tensors)]
-    order = sorted(range(len(tensors)), key=lambda index: tensors[index].tensor in kept)  # their marks lie on top
+    order = sorted(range(len(tensors)), key=lambda index: tensors[index].tensor in kept)  # their marks are drawn last
     for index in order:
         tensor = tensors[index]
         marks.append(_mark(axis, index, len(tensors), tensor, tensor.tensor in kept))
@@ -59,7 +59,7 @@ def range_chart(tower: str, tensors: Sequence[TensorRange], kept: Collection[str
     marks.append(across(BOTTOM, "axis"))
     summary = (
         f"Largest absolute values of {len(tensors)} tensors of the {tower} tower in the order of the graph; "
-        f"{sum(tensor.tensor in kept for tensor in tensors)} of them stayed FP32. The table below names the largest"
+        f"{sum(tensor.tensor in kept for tensor in tensors)} of them are kept in FP32. The table lists the largest"
     )
     return element("svg", *marks, class_="chart ranges", width="100%", height=HEIGHT, role="img", aria_label=summary)
 
@@ -70,16 +70,16 @@ def _grid(axis: _Axis) -> list[Markup]:
     for decade in range(axis.low, axis.high + 1):
         if decade % step == 0:
             y = axis.y(10.0**decade)
-            marks += [across(y, "grid"), label(figures.power_of_ten(decade), "0%", y + 4, "end", dx=-6)]
+            marks += [across(y, "grid"), label(formatting.power_of_ten(decade), "0%", y + 4, "end", dx=-6)]
     return marks
 
 
 def _limits(axis: _Axis, headroom: float) -> list[Markup]:
     allowed = FP16_MAX / headroom
     lines = (
-        (FP16_MAX, f"FP16 ends at {FP16_MAX:.0f}", -4, "limit"),
-        (allowed, f"kept in FP32 from {figures.number(allowed)} on (headroom {headroom:g})", 13, "measured"),
-        (FP16_SMALLEST_NORMAL, f"smallest normal number {figures.scientific(FP16_SMALLEST_NORMAL)}", 13, "measured"),
+        (FP16_MAX, f"FP16 maximum {FP16_MAX:.0f}", -4, "limit"),
+        (allowed, f"kept in FP32 above {formatting.number(allowed)} (headroom {headroom:g})", 13, "measured"),
+        (FP16_SMALLEST_NORMAL, f"FP16 subnormals below {formatting.scientific(FP16_SMALLEST_NORMAL)}", 13, "measured"),
     )
     marks = []
     for value, text, dy, kind in lines:
@@ -89,7 +89,7 @@ def _limits(axis: _Axis, headroom: float) -> list[Markup]:
 
 
 def _ticks(tensors: Sequence[TensorRange]) -> list[Markup]:
-    """Where the tower's blocks or layers begin, as many as have room."""
+    """Ticks where blocks or layers of the tower begin, as many as there is room for."""
     starts: dict[int, int] = {}
     for index, tensor in enumerate(tensors):
         unit = UNIT.search(tensor.tensor)
@@ -111,8 +111,8 @@ def _mark(axis: _Axis, index: int, count: int, tensor: TensorRange, kept: bool) 
     x, top, foot = percent((index + 0.5) / count), axis.y(tensor.max_abs), axis.y(tensor.rms)
     lines = (
         f"{tensor.tensor} · {tensor.operator}",
-        f"largest {figures.number(tensor.max_abs)}, RMS {figures.number(tensor.rms)}, "
-        f"rounding to FP16 changes {rounding(tensor)}",
+        f"largest {formatting.number(tensor.max_abs)}, RMS {formatting.number(tensor.rms)}, "
+        f"relative error of rounding to FP16 {rounding(tensor)}",
         *(["kept in FP32"] if kept else []),
     )
     return element(
@@ -126,22 +126,22 @@ def _mark(axis: _Axis, index: int, count: int, tensor: TensorRange, kept: bool) 
 
 
 def _diamond(x: str, y: float) -> Markup:
-    """A percentage cannot stand in a path, so the diamond is drawn around the origin of an SVG that stands at x, y."""
+    """A path cannot hold percentages: the diamond is drawn around the origin of an inner SVG at x, y."""
     return element("svg", element("path", d="M0 -6 L6 0 L0 6 L-6 0 Z"), x=x, y=y, overflow="visible")
 
 
 def beyond(tensors: Sequence[TensorRange]) -> int:
-    """How many of `tensors` exceed the highest axis, 10⁸, or are not finite."""
+    """Returns how many of `tensors` exceed the highest possible axis, 10⁸, or are not finite."""
     return sum(not tensor.max_abs <= 10.0**HIGHEST_DECADE for tensor in tensors)
 
 
 def key(kept: bool) -> Markup:
-    """The mark of a tensor, for the legend."""
+    """Returns the mark of a tensor, for the legend."""
     mark = _diamond("50%", 7) if kept else element("circle", cx="50%", cy=7, r=3)
     group = element("g", mark, class_="tensor kept" if kept else "tensor")
     return element("svg", group, class_="key", aria_hidden="true", width=14, height=14)
 
 
 def rounding(tensor: TensorRange) -> str:
-    """The tensor's rounding error in words."""
-    return "overflow" if math.isnan(tensor.rounding_error) else figures.scientific(tensor.rounding_error)
+    """Returns the rounding error of the tensor as text."""
+    return "overflow" if math.isnan(tensor.rounding_error) else formatting.scientific(tensor.rounding_error)

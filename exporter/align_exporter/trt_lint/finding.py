@@ -1,13 +1,15 @@
-"""What a rule has against a node, and what several rules ask of a graph."""
+"""The finding of a rule, and the questions that several rules ask about a graph."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
-PRODUCTS = ("Conv", "MatMul", "Gemm")
+FLOAT_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
+MAC_OPERATORS = ("Conv", "MatMul", "Gemm")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,9 @@ class Finding:
     """A rule that a node breaks.
 
     Attributes:
-        rule: its name.
-        node: the node's, or that of an input of the graph.
-        problem: what is wrong, with the value seen, and what to do.
+        rule: name of the rule.
+        node: name of the node, or of the graph.
+        problem: what is wrong, the value seen, and the fix.
     """
 
     rule: str
@@ -29,21 +31,43 @@ class Finding:
 
 
 def label(node: ir.Node) -> str:
-    """How a finding calls `node`: by its name, or by operator and outputs where it has none."""
+    """Returns the name of `node`, or its operator and outputs if it has none."""
     return node.name or f"{node.op_type} → {', '.join(value.name or '?' for value in node.outputs)}"
 
 
-def producer_type(value: ir.Value | None) -> str:
-    """The operator that computes `value`; ``""`` for inputs, constants and absent operands."""
-    node = None if value is None else value.producer()
-    return "" if node is None else node.op_type
-
-
-def is_quantized(value: ir.Value | None) -> bool:
-    """Whether `value` is dequantised from numbers of 8 bits."""
-    return producer_type(value) == "DequantizeLinear"
+def type_name(value: ir.Value) -> str:
+    """Returns the element type of `value` as ONNX names it, or ``"unknown"``."""
+    return "unknown" if value.dtype is None else value.dtype.name
 
 
 def operand(node: ir.Node, index: int) -> ir.Value | None:
-    """Input `index` of `node`, None where it is left out."""
+    """Returns input `index` of `node`, or None if it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def nodes_of(model: ir.Model, *operators: str) -> Iterator[ir.Node]:
+    """Yields the nodes of `model` that are one of `operators`, in the order of the graph."""
+    return (node for node in model.graph if node.op_type in operators)
+
+
+def producer_of(value: ir.Value | None, operator: str) -> ir.Node | None:
+    """Returns the node that computes `value` if it is an `operator`, else None."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == operator else None
+
+
+def is_quantized(value: ir.Value | None) -> bool:
+    """Whether `value` is the output of a DequantizeLinear."""
+    return producer_of(value, "DequantizeLinear") is not None
+
+
+def float_source(value: ir.Value | None) -> ir.Value | None:
+    """Returns the tensor that `value` stands for: what a Q/DQ pair quantizes, or the integers of dequantized weights.
+
+    A value without DequantizeLinear before it is returned as it is.
+    """
+    dequantizer = producer_of(value, "DequantizeLinear")
+    if dequantizer is None:
+        return value
+    quantizer = producer_of(dequantizer.inputs[0], "QuantizeLinear")
+    return dequantizer.inputs[0] if quantizer is None else quantizer.inputs[0]

@@ -19,8 +19,9 @@ from align_runtime.console import (
     run,
     table,
 )
+from align_runtime.devices import backend_of
 from align_runtime.golden import Golden
-from align_runtime.graph_entry import GPU_DEVICES, GPU_TARGET
+from align_runtime.graph_entry import GPU_TARGET
 from align_runtime.precision import describe
 from align_runtime.selftest import GraphCheck, check_graph, check_inputs
 
@@ -115,6 +116,6 @@ def _as_text(bundle: Bundle, expected: Golden, device: str, checks: list[GraphCh
 
 def _notes(checks: list[GraphCheck], device: str) -> list[str]:
     """What a CPU cannot show of graphs that are made for GPUs."""
-    if device not in GPU_DEVICES and any(check.graph.target == GPU_TARGET for check in checks):
+    if backend_of(device).on_cpu and any(check.graph.target == GPU_TARGET for check in checks):
         return [f"Graphs for GPUs were run on {device}: this checks the graphs, not the arithmetic of a GPU."]
     return []

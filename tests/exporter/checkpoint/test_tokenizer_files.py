@@ -47,7 +47,7 @@ FILES: dict[str, tuple[Callable[[Folder], Any], str]] = {
     ),
     "map no object": (
         lambda f: f.vocabulary().json("special_tokens_map.json", []),
-        r"holds a JSON list, an object was",
+        r"holds a JSON list; expected an object",
     ),
     "class in config.json": (
         lambda f: f.vocabulary().json("config.json", {"tokenizer_class": "CLIPTokenizer"}),

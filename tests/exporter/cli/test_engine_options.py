@@ -1,4 +1,4 @@
-"""The options for engines: what is understood, and what is refused before anything is built."""
+"""The engine options of align-export: what they mean, and what is refused before anything is built."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from align_runtime.errors import ConfigurationError
 def request(*arguments: str) -> EngineRequest | None:
     parser = argparse.ArgumentParser()
     add_engine_options(parser)
-    return engine_request(parser.parse_args(arguments))
+    return engine_request(parser.parse_args(arguments), exported=("fp32", "fp16", "int8"))
 
 
-def test_none_without_the_option() -> None:
+def test_without_the_option_no_engine_is_requested() -> None:
     assert request() is None
 
 
-def test_what_is_chosen_is_taken() -> None:
+def test_every_option_reaches_the_request() -> None:
     assert request("--engine") == EngineRequest()
     chosen = request(
-        "--engine", "--engine-variants", "fp16,int8", "--profile", "batch=2,4", "seq=16,64", "--engine-level", "5",
+        "--engine", "--engine-variants", "fp16,int8", "--engine-profile", "batch=2,4", "seq=16,64",
+        "--engine-level", "5",
         "--engine-workspace", "2", "--engine-hardware", "ampere_plus", "--engine-version-compatible",
         "--engine-without-lean-runtime",
     )  # fmt: skip
@@ -36,23 +37,24 @@ def test_what_is_chosen_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "value"),
     [
-        (["--profile", "batch=2"], "do nothing without --engine"),
-        (["--engine-level", "1"], "do nothing without --engine"),
-        (["--engine", "--engine-level", "6"], "--engine-level is 6; 0 to 5"),
-        (["--engine", "--engine-workspace", "0"], "--engine-workspace is 0"),
-        (["--engine", "--engine-without-lean-runtime"], "add --engine-version-compatible"),
-        (["--engine", "--profile", "batch=8,1"], "--profile has 'batch=8,1'"),
-        (["--engine", "--profile", "batch=0"], "--profile has 'batch=0'"),
-        (["--engine", "--profile", "batch=1", "batch=2"], "--profile has 'batch=2'"),
-        (["--engine", "--profile", "height=8"], "--profile has 'height=8'"),
-        (["--engine", "--profile", "checkpoint"], "--profile has 'checkpoint'"),
-        (["--engine", "--profile", "seq=a"], "--profile has 'seq=a'"),
+        (["--engine-profile", "batch=2"], "without --engine"),
+        (["--engine-level", "1"], "without --engine"),
+        (["--engine", "--engine-level", "6"], "got 6"),
+        (["--engine", "--engine-workspace", "0"], "got 0"),
+        (["--engine", "--engine-without-lean-runtime"], "--engine-version-compatible"),
+        (["--engine", "--engine-variants", "fp16,int4"], "'int4'"),
+        (["--engine", "--engine-profile", "batch=8,1"], "got 'batch=8,1'"),
+        (["--engine", "--engine-profile", "batch=0"], "got 'batch=0'"),
+        (["--engine", "--engine-profile", "batch=1", "batch=2"], "got 'batch=2'"),
+        (["--engine", "--engine-profile", "height=8"], "got 'height=8'"),
+        (["--engine", "--engine-profile", "checkpoint"], "got 'checkpoint'"),
+        (["--engine", "--engine-profile", "seq=a"], "got 'seq=a'"),
     ],
 )
-def test_what_is_not_understood_is_refused(arguments: list[str], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+def test_a_wrong_option_is_refused(arguments: list[str], value: str) -> None:
+    with pytest.raises(ConfigurationError, match=value):
         request(*arguments)
 
 
@@ -66,5 +68,5 @@ def test_profiles_are_all_batches_and_lengths(tiny_bundle: Path) -> None:
     ]  # fmt: skip
     assert [shapes["pixels"][0] for shapes in profiles_of(vision, wanted, longest)] == [1, 4]
     for lengths in ((8, 16), (8, longest + 1)):
-        with pytest.raises(ConfigurationError, match=f"longest text has {longest} tokens; let it end"):
+        with pytest.raises(ConfigurationError, match=f"seq=…,{longest}"):
             profiles_of(text, EngineRequest(lengths=lengths), longest)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from align_exporter.fp16.convert import convert_to_fp16
 from align_exporter.fp16.emulate import emulate_fp16
 from align_exporter.graph.ir_helpers import operand
-from align_exporter.graph.passes.unused import RemoveUnused
+from align_exporter.graph.passes.clean_up import RemoveUnused
 from support.graphs import CHAIN, constants, run_graph, typed
 
 FLOAT16, FLOAT32 = ir.DataType.FLOAT16, ir.DataType.FLOAT

@@ -1,4 +1,4 @@
-"""``align-export --fp16``: what it writes, that it is right where FP16 alone is not, and what it refuses."""
+"""``align-export --fp16``: the graphs, checkpoints whose activations overflow FP16, and the parity gate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.overflowing import overflowing
 
 FP32_LIMITS, FP16_LIMITS = (variant_of(name, "any").limits["vision"] for name in ("fp32", "fp16"))
 
-HALF, SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+FLOAT16, FLOAT32 = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 TOWERS = ("vision", "text")
 
 
@@ -57,7 +57,7 @@ def graphs(bundle: Bundle, variant: str) -> dict[str, Graph]:
 
 
 def rounded_parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) -> Parity:
-    """How far `model` is from the reference when every FP16 value is rounded."""
+    """Parity of `model` with the reference when every FP16 activation is rounded."""
     expected = golden.read(bundle)
     if tower == "text":
         inputs = {"input_ids": expected.input_ids, "attention_mask": expected.attention_mask}
@@ -66,7 +66,7 @@ def rounded_parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) ->
     return compare(actual, expected.image_embeds, [image.name for image in expected.images])
 
 
-# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the graphs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_both_towers_have_an_fp16_graph_with_the_same_contract(bundle: Bundle) -> None:
@@ -82,27 +82,27 @@ def test_both_towers_have_an_fp16_graph_with_the_same_contract(bundle: Bundle) -
     }
 
 
-def test_all_products_are_fp16_and_the_norms_fp32(bundle: Bundle) -> None:
+def test_mac_operators_are_fp16_and_norms_fp32(bundle: Bundle) -> None:
     for tower in TOWERS:
         model = onnx.load(bundle.folder / "onnx" / f"{tower}_model_fp16.onnx").graph
         types = {value.name: value.type.tensor_type.elem_type for value in [*model.value_info, *model.output]}
         for node in model.node:
             if node.op_type in ("Conv", "MatMul", "Gemm") and "squeeze_excite" not in node.name:
-                assert types[node.output[0]] == HALF
+                assert types[node.output[0]] == FLOAT16
             if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2"):
-                assert types[node.output[0]] == SINGLE
+                assert types[node.output[0]] == FLOAT32
         weights = Counter[int]()
         for tensor in model.initializer:
             weights[tensor.data_type] += int(np.prod(tensor.dims))
-        # Of so small a model, squeeze-excite without a residual is 5 %; in the published sizes it is 1 %.
-        assert weights[HALF] > 0.94 * (weights[HALF] + weights[SINGLE])
+        # Squeeze-excite without a residual has 5 % of the weights of a model this small, 1 % in the published size.
+        assert weights[FLOAT16] > 0.94 * (weights[FLOAT16] + weights[FLOAT32])
 
 
-def test_casts_are_those_of_the_rules_and_no_more(bundle: Bundle, tiny_checkpoint: Path) -> None:
+def test_the_only_casts_are_those_of_the_rules(bundle: Bundle, tiny_checkpoint: Path) -> None:
     layers = json.loads((tiny_checkpoint / "config.json").read_text())["text_config"]["num_hidden_layers"]
     # Into and out of each layer norm and each softmax; the mask; the embedding at the end.
     text = 2 * (2 * layers + 1) + 2 * layers + 1 + 1
-    # The bytes, the normalised pixels, the last feature map; into and out of squeeze-excite where no residual is.
+    # The pixels, the normalized pixels, the last feature map; into and out of squeeze-excite without a residual.
     blocks = block_shapes(AlignConfig.from_file(tiny_checkpoint / "config.json").vision)
     expected = {"text": text, "vision": 3 + 2 * sum(not shape.residual for shape in blocks)}
     for tower, count in expected.items():
@@ -112,17 +112,19 @@ def test_casts_are_those_of_the_rules_and_no_more(bundle: Bundle, tiny_checkpoin
         assert not [node.name for node in casts.values() if node.input[0] in casts], "a cast of a cast"
 
 
-def test_files_are_half_as_large(bundle: Bundle) -> None:
-    """Their weights are, but for those that stay FP32; the description of the nodes, 5 % of a model this small, is
-    not. tests/parity/test_full_size.py holds the published sizes to 0.51."""
+def test_files_have_half_the_size(bundle: Bundle) -> None:
+    """Weights are halved, except those that stay FP32. The description of the nodes, 5 % of a model this small, is not.
+
+    For the published size, tests/parity/test_full_size.py checks 0.51.
+    """
     half, single = graphs(bundle, "fp16"), graphs(bundle, "fp32")
     for tower in TOWERS:
         share = bundle.manifest.graph_bytes(half[tower]) / bundle.manifest.graph_bytes(single[tower])
         assert 0.5 < share < 0.56
 
 
-def test_the_gate_saw_the_rounding(bundle: Bundle) -> None:
-    """Run as it is, ONNX Runtime on a CPU shows less than half of the error that the manifest records."""
+def test_the_gate_measures_with_emulated_rounding(bundle: Bundle) -> None:
+    """Without the emulation, ONNX Runtime on a CPU shows a smaller error than the manifest records."""
     expected = golden.read(bundle)
     with align_runtime.load(bundle.folder, precision="fp16") as model:
         shown = compare(model.embed_pixels(expected.pixels), expected.image_embeds, ["?"] * len(expected.pixels))
@@ -131,7 +133,7 @@ def test_the_gate_saw_the_rounding(bundle: Bundle) -> None:
     assert recorded.min_centred_cosine > 0.9999
 
 
-def test_fp16_graphs_are_deterministic_and_leave_the_fp32_graphs_alone(
+def test_fp16_graphs_are_deterministic_and_do_not_change_the_fp32_graphs(
     bundle: Bundle, tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     assert export(tiny_checkpoint, tmp_path / "again") == 0
@@ -142,7 +144,7 @@ def test_fp16_graphs_are_deterministic_and_leave_the_fp32_graphs_alone(
             assert content == (tiny_bundle / "onnx" / file.name).read_bytes()
 
 
-# ── values that leave FP16 ───────────────────────────────────────────────────────────────────────────────────────────
+# ── overflow ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_overflowing_checkpoint_is_the_same_model(overflowing_bundle: Bundle, bundle: Bundle) -> None:
@@ -152,7 +154,7 @@ def test_the_overflowing_checkpoint_is_the_same_model(overflowing_bundle: Bundle
         )
 
 
-def test_it_comes_out_right_with_one_island_a_tower(overflowing_bundle: Bundle) -> None:
+def test_it_is_exported_correctly_with_one_island_per_tower(overflowing_bundle: Bundle) -> None:
     for tower, graph in graphs(overflowing_bundle, "fp16").items():
         assert graph.parity.min_centred_cosine > 0.9999
         (island,) = graph.islands
@@ -210,7 +212,7 @@ def test_overrides_are_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
         assert graph.limits.max_abs == (0.01 if graph.variant == "fp16" else FP32_LIMITS.max_abs)
     (island,) = graphs(Bundle.open(tmp_path / "bundle"), "fp16")["vision"].islands
     assert all(".blocks.1." in node for node in island.nodes)
-    assert all("was asked for" in reason for reason in island.reasons)
+    assert all("--fp16-keep" in reason for reason in island.reasons)
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:

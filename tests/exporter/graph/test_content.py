@@ -235,8 +235,8 @@ def test_what_cannot_be_counted_is_an_error(change: Any, reason: str, tmp_path: 
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello world, this is no graph", b"\x80" * 20])
-def test_a_file_that_is_no_graph(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"hello world, this is not a graph", b"\x80" * 20])
+def test_a_file_that_is_not_a_graph(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "graph.onnx"
     file.write_bytes(content)
     for count in (lambda: content_of(file, 7), lambda: product_types(file)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,7 @@ from align_exporter.graph.checks import check_operators
 from align_exporter.graph.contract import text_contract
 from align_exporter.graph.packed_text import PackedTextTower, pack
 from align_exporter.graph.passes.order import run_steps, text_steps
-from align_exporter.graph.towers import TextTower
-from align_exporter.graph.trace import trace
 from align_exporter.pipeline import write_graph
-from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
 from align_runtime import BuildError
 
@@ -43,17 +41,19 @@ MASKS: dict[str, list[list[int]]] = {
 
 
 @pytest.fixture(scope="module")
-def model(small_checkpoint: Path) -> AlignModel:
-    return load_model(small_checkpoint).eval()
+def model(small_model: AlignModel) -> AlignModel:
+    return small_model
 
 
 @pytest.fixture(scope="module")
-def graphs(model: AlignModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The plain and the packed text graph, traced and rewritten as an export does."""
+def graphs(
+    model: AlignModel, traced_text: Callable[[str], ir.Model], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The plain and the packed text graph with the passes of an export."""
     folder, contract = tmp_path_factory.mktemp("graphs"), text_contract(model.config)
     files = {}
-    for target, tower in (("any", TextTower(model)), ("cpu", PackedTextTower(model))):
-        graph = trace(tower.eval(), contract, model.config.text.max_position_embeddings, 20)
+    for target in ("any", "cpu"):
+        graph = traced_text(target)
         run_steps(graph, text_steps(model.config, target))
         check_operators(graph, contract, model.config, target)
         files[target] = folder / f"{target}.onnx"

@@ -29,8 +29,8 @@ g (float[n, 2, 4, 4] x) => (float[n, 3, 1, 1] y)
 }
 """
 TENSORS = ["scaled", "a", "s", "m", "c"]
-SCALES = {"scaled": UINT8.scale(-2, 2), "a": UINT8.scale(-16, 16), "s": UINT8.scale(0, 1), "m": UINT8.scale(-1, 16)}
-SCALES["c"] = UINT8.scale(-1, 16)
+SCALES = {"scaled": UINT8.fit(-2, 2), "a": UINT8.fit(-16, 16), "s": UINT8.fit(0, 1), "m": UINT8.fit(-1, 16)}
+SCALES["c"] = UINT8.fit(-1, 16)
 
 
 def quantized() -> ir.Model:

@@ -61,7 +61,7 @@ def test_nan_embeddings_have_the_largest_distance() -> None:
     found = measure_fidelity(lost, ROWS, OTHERS)
     assert np.isnan(found.cosine)
     assert not FidelityTarget(cosine=0.0).is_met_by(found)
-    assert found.agreement == pytest.approx(49 / 51)  # NaN never agrees, although its argmax, 0, is right for the first row
+    assert found.agreement == pytest.approx(49 / 51)  # NaN never agrees; its argmax, 0, would
     assert FidelityTarget(cosine=0.0).shortfall(found) == np.inf
 
 

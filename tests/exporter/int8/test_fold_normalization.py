@@ -68,7 +68,7 @@ def test_the_first_convolution_reads_the_pixels(tmp_path: Path) -> None:
     exact = run(model)
     assert fold_normalization(model)
     assert quantized_tensors(model.graph) == ["c", "d"]
-    quantize_vision_for_cpu(model, {name: UINT8.scale(-16, 16) for name in ("c", "d")})
+    quantize_vision_for_cpu(model, {name: UINT8.fit(-16, 16) for name in ("c", "d")})
     assert np.abs(run(model) - exact).max() < 32 / 255 * 1.5
     ir.save(model, tmp_path / "graph.onnx")
     found = count_kernels(tmp_path / "graph.onnx")

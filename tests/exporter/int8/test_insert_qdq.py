@@ -31,7 +31,7 @@ g (float[n, 2, 4, 4] x) => (float[n, 2] y)
   [transposed] y = Gemm <transB = 1> (e, p)
 }
 """
-SCALES = {"t": INT8.scale(-1, 1), "r": INT8.scale(-8, 8), "d": INT8.scale(-128, 128), "e": INT8.scale(-1000, 1000)}
+SCALES = {"t": INT8.fit(-1, 1), "r": INT8.fit(-8, 8), "d": INT8.fit(-128, 128), "e": INT8.fit(-1000, 1000)}
 
 
 def quantized(*float32: str, scales: dict[str, QuantParams] = SCALES) -> tuple[ir.Model, frozenset[ir.Node]]:

@@ -9,12 +9,11 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from align_exporter.graph.passes.clean_up import ReadableNames, RemoveUnused
 from align_exporter.graph.passes.constant_reshape import ConstantReshape
 from align_exporter.graph.passes.global_pool import GlobalPool
-from align_exporter.graph.passes.names import ReadableNames
 from align_exporter.graph.passes.query_scale import FoldQueryScale
 from align_exporter.graph.passes.token_type import FoldTokenType
-from align_exporter.graph.passes.unused import RemoveUnused
 from align_reference.config import AlignConfig
 from align_runtime.errors import BuildError
 

@@ -1,4 +1,4 @@
-"""Memory, streams and graphs of CUDA, with errors that say what was tried. All on the first GPU that CUDA shows."""
+"""CUDA memory, streams and graphs on the first visible GPU, with errors that say which action failed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def checked(result: tuple[libraries.cudart.cudaError_t, T], action: str) -> T: .
 
 
 def checked(result: tuple[Any, ...], action: str) -> Any:
-    """What a call of CUDA gave besides its status, if that is success; `action` completes "CUDA cannot …".
+    """The value that a CUDA call returned besides its status; `action` completes "CUDA cannot …".
 
     Raises:
-        DeviceError: it is not.
+        DeviceError: the status is an error.
     """
     status, *values = result
     if status != libraries.cudart.cudaError_t.cudaSuccess:
@@ -46,53 +46,53 @@ def _fail(status: libraries.cudart.cudaError_t, action: str) -> NoReturn:
 
 
 def check_gpu() -> None:
-    """Raises BackendUnavailableError unless CUDA can use a GPU."""
+    """Raises BackendUnavailableError unless CUDA sees a GPU."""
     status, count = libraries.cudart.cudaGetDeviceCount()
     if status != libraries.cudart.cudaError_t.cudaSuccess or not count:
         _, text = libraries.cudart.cudaGetErrorString(status)
-        reason = text.decode(errors="replace") if int(status) else "CUDA shows none"
+        reason = text.decode(errors="replace") if int(status) else "CUDA sees none"
         raise BackendUnavailableError(
             f"no NVIDIA GPU can be used here ({reason}); check nvidia-smi, the driver and CUDA_VISIBLE_DEVICES"
         )
 
 
 class DeviceMemory:
-    """`size` bytes on the GPU at `address`."""
+    """`size` bytes of GPU memory at `address`."""
 
     def __init__(self, size: int, purpose: str) -> None:
         self.size = size
-        self.address = int(checked(libraries.cudart.cudaMalloc(size), f"take {size / MIB:.1f} MiB for {purpose}"))
+        self.address = int(checked(libraries.cudart.cudaMalloc(size), f"allocate {size / MIB:.1f} MiB for {purpose}"))
 
     def close(self) -> None:
-        checked(libraries.cudart.cudaFree(self.address), "free memory")
+        checked(libraries.cudart.cudaFree(self.address), "free GPU memory")
 
 
 class PinnedMemory:
-    """`size` bytes of the host at `address` that the GPU copies from and to by itself."""
+    """`size` bytes of pinned host memory at `address`, for asynchronous copies from and to the GPU."""
 
     def __init__(self, size: int, purpose: str) -> None:
         self.size = size
         allocated = libraries.cudart.cudaHostAlloc(size, libraries.cudart.cudaHostAllocDefault)
-        self.address = int(checked(allocated, f"pin {size / MIB:.1f} MiB of the host for {purpose}"))
-        ctypes.memset(self.address, 0, size)  # a first run without inputs must not look up tokens that are none
+        self.address = int(checked(allocated, f"pin {size / MIB:.1f} MiB of host memory for {purpose}"))
+        ctypes.memset(self.address, 0, size)  # a run before the first inputs must not read invalid token ids
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The first bytes as an array, which must not be used after `close`."""
+        """A view of the first bytes, which must not be used after `close`."""
         count = int(np.prod(shape)) * dtype.itemsize
         if count > self.size:
             raise ValueError(f"{count} bytes do not fit into {self.size}")
         return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(self.address)).view(dtype).reshape(shape)
 
     def close(self) -> None:
-        checked(libraries.cudart.cudaFreeHost(self.address), "free memory of the host")
+        checked(libraries.cudart.cudaFreeHost(self.address), "free host memory")
 
 
 class Stream:
-    """A queue of work that runs beside other streams' work, and not in the order of the default stream."""
+    """A stream that runs concurrently with other streams and does not synchronize with the default stream."""
 
     def __init__(self) -> None:
         created = libraries.cudart.cudaStreamCreateWithFlags(libraries.cudart.cudaStreamNonBlocking)
-        self._stream = checked(created, "make a stream")
+        self._stream = checked(created, "create a stream")
         self.handle = int(self._stream)
 
     def to_device(self, memory: DeviceMemory, pinned: PinnedMemory, size: int) -> None:
@@ -108,36 +108,36 @@ class Stream:
         checked(copied, f"copy {size} bytes from the GPU")
 
     def synchronize(self) -> None:
-        """Waits for all that was enqueued. Errors of the work itself come out here."""
+        """Waits for everything enqueued. Raises DeviceError also for errors of that work."""
         checked(libraries.cudart.cudaStreamSynchronize(self._stream), "finish the work on the GPU")
 
     def capture(self, enqueue: Callable[[], None]) -> CudaGraph:
-        """Records what `enqueue` enqueues, which is not run, as a graph."""
+        """Captures what `enqueue` enqueues as a graph; nothing runs."""
         mode = libraries.cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        checked(libraries.cudart.cudaStreamBeginCapture(self._stream, mode), "begin to record a graph")
+        checked(libraries.cudart.cudaStreamBeginCapture(self._stream, mode), "begin to capture a graph")
         try:
             enqueue()
         except BaseException:
-            _, graph = libraries.cudart.cudaStreamEndCapture(self._stream)  # the stream would take no other work
+            _, graph = libraries.cudart.cudaStreamEndCapture(self._stream)  # otherwise the stream accepts no other work
             if graph is not None and int(graph):
-                checked(libraries.cudart.cudaGraphDestroy(graph), "discard a graph")
+                checked(libraries.cudart.cudaGraphDestroy(graph), "destroy a graph")
             raise
-        graph = checked(libraries.cudart.cudaStreamEndCapture(self._stream), "record a graph")
+        graph = checked(libraries.cudart.cudaStreamEndCapture(self._stream), "capture a graph")
         try:
-            return CudaGraph(checked(libraries.cudart.cudaGraphInstantiate(graph, 0), "prepare a graph"))
+            return CudaGraph(checked(libraries.cudart.cudaGraphInstantiate(graph, 0), "instantiate a graph"))
         finally:
-            checked(libraries.cudart.cudaGraphDestroy(graph), "discard a graph")
+            checked(libraries.cudart.cudaGraphDestroy(graph), "destroy a graph")
 
     def launch(self, graph: CudaGraph) -> None:
-        """Enqueues all of `graph`."""
+        """Enqueues `graph`."""
         checked(libraries.cudart.cudaGraphLaunch(graph.executable, self._stream), "launch a graph")
 
     def close(self) -> None:
-        checked(libraries.cudart.cudaStreamDestroy(self._stream), "end a stream")
+        checked(libraries.cudart.cudaStreamDestroy(self._stream), "destroy a stream")
 
 
 class CudaGraph:
-    """Recorded work, for the shapes and addresses that it was recorded with."""
+    """Captured work, for the shapes and addresses that it was captured with."""
 
     def __init__(self, executable: libraries.cudart.cudaGraphExec_t) -> None:
         self.executable = executable

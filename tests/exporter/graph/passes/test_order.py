@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import onnx_ir as ir
 import pytest
 
-from align_exporter.graph.checks import check_operators
+from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.contract import text_contract
 from align_exporter.graph.passes.order import CLEAN_UP, Step, run_steps, text_steps, vision_steps
-from align_exporter.graph.towers import TextTower
-from align_exporter.graph.trace import trace
+from align_exporter.pipeline import write_graph
+from align_exporter.trt_lint import check_tensorrt
 from align_reference.config import AlignConfig
+from align_reference.model import AlignModel
 from align_runtime.errors import BuildError
-from support.checkpoints import build_model, small_config
+from support.checkpoints import small_config
 from support.graphs import CHAIN, typed
 
 
@@ -65,12 +68,15 @@ def test_only_the_pools_are_required() -> None:
     assert {step.name for step in steps if step.required and step.expected is not None} == {"GlobalPool"}
 
 
-def test_a_text_graph_without_any_optimization_passes_the_checks() -> None:
-    model = build_model(small_config())
-    contract = text_contract(model.config)
-    graph = trace(TextTower(model).eval(), contract, model.config.text.max_position_embeddings, 20)
+def test_a_text_graph_without_any_optimization_passes_the_checks(
+    small_model: AlignModel, traced_text: Callable[[str], ir.Model], tmp_path: Path
+) -> None:
+    graph, contract = traced_text("any"), text_contract(small_model.config)
     run_steps(graph, CLEAN_UP)
-    check_operators(graph, contract, model.config)
+    check_operators(graph, contract, small_model.config)
+    write_graph(graph, "text", tmp_path / "text.onnx")
+    check_file(tmp_path / "text.onnx", contract, 20, None)
+    check_tensorrt(tmp_path / "text.onnx")
     operators = Counter(node.op_type for node in graph.graph)
     assert operators["Expand"] > 0  # of the token types
     assert operators["Concat"] > 0  # of the targets of Reshape
