@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from align_calibration.observers import OBSERVERS
 from benchmarks.measure_ablation import Measurement
 from benchmarks.measure_calibration import calibrate
 from benchmarks.sections.accuracy import ablation_lines
@@ -29,6 +30,13 @@ def test_runs_of_the_calibration_are_counted(graph: Path, monkeypatch: pytest.Mo
     assert twice == 2 * once >= 4
     assert all(record["peak_bytes"] > record["cache_bytes"] > 0 for record in records)
     assert calibration_lines({"cases": records})
+
+
+@pytest.mark.slow
+def test_trials_of_the_observers_are_counted_too(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", onnxruntime.InferenceSession)
+    histograms, trials = (calibrate(graph, 1, trials) for trials in (False, True))
+    assert trials["runs"] == histograms["runs"] + 1 + len(OBSERVERS)  # the float graph, and one for each observer
 
 
 @pytest.mark.slow
