@@ -1,7 +1,8 @@
-# Four commands: install, demo, test, lint. `benchmarks` measures (about two hours), `peers` measures INT8 of other tools
-# (about an hour, gigabytes of packages; align-tiny, or the checkpoints in CHECKPOINTS), `figures` writes
-# docs/benchmarks.md and the README's headline figures from the committed results (seconds), `gpu-check` needs an NVIDIA
-# GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# install · demo · test (minutes) · test-all (also the published sizes and packaging) · lint · format
+# figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
+# benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
+#            or the checkpoints in CHECKPOINTS) · gpu-check: for a host with an NVIDIA GPU
+# PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -9,7 +10,7 @@ STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test lint format benchmarks peers figures gpu-check clean
+.PHONY: install demo test test-all lint format benchmarks peers figures gpu-check clean
 
 install: $(STAMP)
 
@@ -23,20 +24,28 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@echo "── exporting reference/align-tiny, a small trained ALIGN, to build/align-tiny"
 	@$(BIN)/align-export reference/align-tiny -o build/align-tiny
-	@echo; echo "── verifying the bundle: its golden inputs against the PyTorch reference's answers, without PyTorch"
+	@echo; echo "── verifying the bundle: its golden inputs against the PyTorch reference's embeddings, without PyTorch"
 	@$(BIN)/align-verify build/align-tiny --quiet
-	@echo; echo "── which label fits each picture of reference/align-tiny/demo? (the model never saw them in training)"
+	@echo; echo "── which label fits each image of reference/align-tiny/demo? (the model never saw them in training)"
 	@cd reference/align-tiny/demo && $(abspath $(BIN))/align-classify $(CURDIR)/build/align-tiny *.png *.jpg --top 2 \
 		--labels "green heart" "red heart" "white circle" "white ring" "white crescent" "white star" "white triangle" \
 		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
+# Two processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest. A test file
+# stays in one process, so that its fixtures are built once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -m "not slow"
+
+test-all: install
+	$(PYTEST)
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/check_words.py
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -67,6 +76,7 @@ peers: install
 
 figures: install
 	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python docs/make_cli.py
 
 # onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
 gpu-check:

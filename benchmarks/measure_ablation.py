@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.observers import OBSERVERS, least_error_behind_swish
+from align_calibration.observers import OBSERVERS, mse_after_swish
 from align_calibration.quant_params import UINT8, QuantParams
 from align_calibration.run_instrumented import run_batches
 from align_exporter.command import main as export
@@ -87,9 +87,7 @@ class Measurement:
         silu_inputs = swish_inputs(model.graph)
         return {
             (name, behind_silu): {
-                tensor: (least_error_behind_swish if behind_silu and tensor in silu_inputs else observe)(
-                    histogram, UINT8
-                )
+                tensor: (mse_after_swish if behind_silu and tensor in silu_inputs else observe)(histogram, UINT8)
                 for tensor, histogram in histograms.items()
             }
             for name, observe in OBSERVERS.items()

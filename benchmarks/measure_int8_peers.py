@@ -31,7 +31,7 @@ from benchmarks.peers.draws import TOWERS, Draw, Subject, runner_of
 from benchmarks.peers.environments import PEERS, MissingPeerError, interpreter
 from benchmarks.result_files import RESULTS, ROOT, describe_machine, read_json, write_result
 from benchmarks.timing import run_batches, time_case
-from support.decisions import Embeds, agreement
+from support.decisions import Embeds, cosine_statistics
 
 OURS = {"align-onnx": "cpu", "align-onnx for TensorRT": "cuda"}  # name in the result → device of the INT8 graph
 LIMIT = 1800  # seconds of CPU time; the slowest recipe that finishes takes two thirds of it
@@ -82,7 +82,7 @@ def add_accuracy(draw: Draw, record: dict[str, Any], file: Path, embeds: Embeds,
     """
     tower = record["tower"]
     record["share"] = int8_share(file, draw.one_item(tower))
-    record |= agreement(embeds, draw.subject.reference[tower]) | draw.subject.decide({**fp32, tower: embeds})
+    record |= cosine_statistics(embeds, draw.subject.reference[tower]) | draw.subject.decide({**fp32, tower: embeds})
 
 
 def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any], rounds: int) -> dict[str, Any]:

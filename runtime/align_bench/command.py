@@ -67,33 +67,39 @@ def _add_run(commands: Any) -> None:
     )
     parser.set_defaults(body=_run)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
-    add = parser.add_argument
-    add("--quick", action="store_true", help="one text length, few samples, one start, no load loops")
+    parser.add_argument("--quick", action="store_true", help="one text length, few samples, one start, no load loops")
+    add = parser.add_argument_group("what to measure").add_argument
     add("--tower", nargs="+", choices=TOWERS, help="default: both")
     add("--precision", nargs="+", help="variants (default: all that the bundle has for the device)")
     add("--device", nargs="+", help="default: cpu")
     add("--batch", nargs="+", type=positive_int, help="inputs per call (default: 1 8)")
-    add("--length", nargs="+", type=positive_int, help="tokens of a text (default: 12 64; with --quick: 12)")
+    add("--length", nargs="+", type=positive_int, help="tokens of a text (default: 12 64; quick: 12)")
     add("--image-size", nargs="+", help="WIDTHxHEIGHT of the JPEG files (default: 640x480)")
     add("--threads", type=positive_int, help="threads of one run of a graph (default: all cores)")
     add("--streams", type=positive_int, help="single-threaded runs side by side (default: one per thread; 1: none)")
-    add("--samples", type=positive_int, help="calls per case and stage (default: 30; 100 give a true p99; quick: 7)")
+    add = parser.add_argument_group("how long").add_argument
+    add("--samples", type=positive_int, help="calls per case and stage (default: 30; quick: 7; 100 give a true p99)")
     add("--seconds", type=float, help="time limit per case and stage (default: 10; quick: 2)")
-    add("--clients", nargs="*", type=positive_int, help="threads of the closed loops (default: 1 2 4; quick: none)")
-    add("--rates", nargs="*", type=float, help="open loops, as shares of the throughput of the closed ones "
-        "(default: 0.25 0.5 0.75 0.9; quick: none)")  # fmt: skip
-    add("--load-seconds", type=float, help="duration of one loop (default: 5)")
     add("--starts", type=int, help="fresh processes per variant (default: 3; quick: 1)")
-    add("--against", type=lambda text: text.split(","), default=[], metavar="PEER,…", help="peers to compare with: "
-        "fp32, openvino, openvino-bf16, torch, torch-compile, onnx-plain")  # fmt: skip
+    add = parser.add_argument_group("load").add_argument
+    add("--clients", nargs="*", type=positive_int, help="threads of the closed loops (default: 1 2 4; quick: none)")
+    rates = "shares of the throughput of the closed loops, for open loops (default: 0.25 0.5 0.75 0.9; quick: none)"
+    add("--rates", nargs="*", type=float, help=rates)
+    add("--load-seconds", type=float, help="duration of one loop (default: 5)")
+    add = parser.add_argument_group("peers").add_argument
+    peers = "peers to compare with: fp32, openvino, openvino-bf16, torch, torch-compile, onnx-plain"
+    add("--against", type=lambda text: text.split(","), default=[], metavar="PEER,…", help=peers)
     add("--checkpoint", type=Path, metavar="FOLDER", help="what the bundle was exported from, for peers that run it")
     add("--rounds", type=positive_int, default=ROUNDS, help=f"rounds against the peers (default: {ROUNDS})")
-    add("-o", "--output", type=Path, metavar="FILE", help="write samples and percentiles to this JSON file")
-    _add_rendering(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write samples and percentiles to this JSON file"
+    )
+    _add_rendering(group)
     add_output_options(parser)
 
 
-def _add_rendering(parser: argparse.ArgumentParser) -> None:
+def _add_rendering(parser: argparse._ActionsContainer) -> None:
     """How a result is shown: the same for ``run`` and ``show``."""
     add = parser.add_argument
     add("--html", type=Path, metavar="FILE", help="write a page with charts to this file")
@@ -157,7 +163,8 @@ def _print_estimate(bundle: Bundle, plan: Plan, options: argparse.Namespace, pro
     loops = len(variants) * len(plan.towers) * (len(plan.clients) + len(plan.rates))
     duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
     starts = plan.starts * len(variants)
-    print(f"about {duration}: {cases} cases, {loops} load loops, {starts} fresh starts", file=sys.stderr, flush=True)
+    counts = f"cases: {cases}, load loops: {loops}, fresh starts: {starts}"
+    print(f"about {duration} ({counts})", file=sys.stderr, flush=True)
 
 
 def _show_record(record: BenchRecord, options: argparse.Namespace) -> None:

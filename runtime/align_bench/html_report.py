@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
@@ -142,17 +141,25 @@ def _peers(record: BenchRecord) -> Markup:
 
 
 def _machine(record: BenchRecord) -> Markup:
-    pairs = [(key, _shown(value)) for key, value in record.machine.items() if value not in (None, {})]
+    machine = dict(record.machine)
+    memory = machine.pop("memory_bytes", None)
+    if isinstance(memory, int):
+        machine["memory"] = f"{memory / 2**30:.1f} GiB"
+    pairs = [(key, _shown(value)) for key, value in machine.items() if value not in (None, {})]
     before, after = record.load_average
     pairs.append(("load average", f"{_shown(before)} before, {_shown(after)} after"))
     pairs.append(("manifest", f"sha256 {record.bundle['manifest_sha256']}"))
     pairs.append(("settings", _shown(record.settings)))
-    return section("machine", "Machine and settings", facts([(key.replace("_", " "), value) for key, value in pairs]))
+    return section("machine", "Machine and settings", facts(pairs))
 
 
 def _shown(value: object) -> str:
+    """As text; of a mapping what is set, of a list its items."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item if isinstance(item, str) else json.dumps(item)}" for key, item in value.items())
+        given = {key: item for key, item in value.items() if item is not None and item not in ([], ())}
+        return ", ".join(f"{key.replace('_', ' ')} {_shown(item)}" for key, item in given.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
     return "unknown" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

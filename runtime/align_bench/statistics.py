@@ -107,13 +107,13 @@ def compare_ranges(baseline: Sequence[float], candidate: Sequence[float], minimu
 
 
 def _judged(ratio: float, low: float, high: float, noise: float, count: int) -> Comparison:
-    difference, reason = abs(ratio - 1), None
+    reason = None
     if count < MIN_PAIRS:
         reason = _too_few(count, MIN_PAIRS)
-    elif noise > difference:
-        reason = f"the spread, {noise:.1%}, is larger than the difference, {difference:.1%}"
+    elif noise > abs(ratio - 1):
+        reason = f"the spread, {noise:.1%}, exceeds the difference"
     elif low <= 1 <= high:
-        reason = f"the interval, {low:.3f} to {high:.3f}, holds 1"
+        reason = "the interval holds no difference"
     return Comparison(ratio, low, high, noise, reason)
 
 

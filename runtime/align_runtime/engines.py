@@ -26,6 +26,7 @@ THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "this", "same_compute_capability", "amp
 HARDWARE = (THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS)
 AMPERE = (8, 0)
 MAX_LEVEL = 5
+MAX_REASONS = 2  # engines that an error describes
 SHA256 = re.compile(r"[0-9a-f]{64}")
 BUILD = "build one on this machine: align-export … --engine"
 
@@ -218,7 +219,7 @@ def choose_engine(bundle: Bundle, graph: Graph, machine: Machine) -> EngineEntry
     reasons = {entry.file: list(_obstacles(entry, machine, source_of(bundle, graph))) for entry in built}
     usable = [entry for entry in built if not reasons[entry.file]]
     if not usable:
-        differences = "; ".join(f"{file}: {' and '.join(found)}" for file, found in reasons.items())
+        differences = "; ".join(f"{file}: {' and '.join(found)}" for file, found in list(reasons.items())[:MAX_REASONS])
         raise BackendUnavailableError(
             f"no TensorRT engine of the bundle {bundle.folder} runs here. {differences}; {BUILD}"
         )

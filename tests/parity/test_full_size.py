@@ -1,4 +1,4 @@
-"""The published sizes through the whole pipeline: export, bundle, runtime. Random conditioned weights."""
+"""Export, bundle and runtime with the published sizes and random conditioned weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIN_FP16_COSINE = 0.9995
 BATCHING_TOLERANCE = 1e-5
 MAX_MEMORY = 6 * 2**30
 
-# The kernel's own high-water mark: getrusage of a child would start at the size of this process.
+# The peak from the kernel: getrusage of a child would start at the size of this process.
 EXPORT = """
 import sys
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> Non
 
 
 def test_graphs_compute_in_float32_alone(exported: tuple[Path, int]) -> None:
-    """Known counts: EfficientNet-B7 on 289×289, BERT on 64 tokens, of which the last layer computes one."""
+    """Known counts: EfficientNet-B7 on 289×289, BERT on 64 tokens with a last layer that computes one."""
     macs = {"vision": 8.40e9, "text": 5.134e9}
     for graph in graphs(exported[0], "fp32"):
         assert list(graph.content.macs) == list(graph.content.weights) == ["float32"]
@@ -89,8 +89,7 @@ def test_graphs_compute_in_float32_alone(exported: tuple[Path, int]) -> None:
 def test_graphs_are_no_larger_than_the_weights_they_hold(
     exported: tuple[Path, int], full_size_checkpoint: Path
 ) -> None:
-    """Plus 1 %. The text graphs leave the pooler out and share their weights, the vision graph has batch norm folded
-    into its own."""
+    """Plus 1 %. The text graphs omit the pooler and share their weights; batch norm is folded into the vision graph."""
     sizes = {"vision": 0, "text": 0}
     with safe_open(full_size_checkpoint / "model.safetensors", "np") as weights:
         for name in weights.keys():  # noqa: SIM118 (safetensors' handle is no mapping)
@@ -104,7 +103,7 @@ def test_graphs_are_no_larger_than_the_weights_they_hold(
 
 
 def test_fp16_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> None:
-    """With every value rounded to FP16, as the gate runs them. The values of these weights need no island."""
+    """With every value rounded to FP16, as in the parity gate. These weights need no FP32 island."""
     half = graphs(exported[0], "fp16")
     assert [(graph.tower, graph.target) for graph in half] == [("vision", "any"), ("text", "any")]
     for graph in half:
@@ -124,7 +123,7 @@ def test_fp16_graphs_are_half_as_large(exported: tuple[Path, int]) -> None:
 
 
 def test_graphs_hold_their_weights_or_name_the_file_that_does(exported: tuple[Path, int]) -> None:
-    """Layer norms of this size, which FP16 keeps in FP32, are large enough to lie in a file of weights."""
+    """Layer norms, which stay in FP32, are large enough for external data in this size."""
     for graph in Bundle.open(exported[0]).manifest.graphs:
         model = onnx.load(exported[0] / graph.file, load_external_data=False)
         places = {entry.value for tensor in model.graph.initializer for entry in tensor.external_data}
@@ -135,7 +134,7 @@ def test_graphs_hold_their_weights_or_name_the_file_that_does(exported: tuple[Pa
 def test_fp16_keeps_the_embeddings_of_other_images(
     exported: tuple[Path, int], full_size_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Weights were rounded by what the samples' channels are like; here are parts of other photographs."""
+    """Weights are rounded with the channel means of the built-in samples; these are crops of other photographs."""
     values = pixel_values(4, 289, seed=5)
     model = load_model(full_size_checkpoint)
     with torch.inference_mode():

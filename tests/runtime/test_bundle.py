@@ -196,8 +196,3 @@ def test_shared_weights_that_are_missing_or_changed(bundle_copy: Path) -> None:
     data.unlink()
     with pytest.raises(BundleError, match="onnx_data is missing"):
         Bundle.open(bundle_copy)
-
-
-def test_unknown_device(tiny_bundle: Path) -> None:
-    with pytest.raises(ConfigurationError, match="'tpu'"):
-        align_runtime.load(tiny_bundle, device="tpu")  # type: ignore[arg-type]

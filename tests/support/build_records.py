@@ -34,10 +34,10 @@ FP16_LIMITS = Limits(max_abs=5e-3, min_cosine=0.9995, min_centred_cosine=0.9995)
 MACHINE = {"cpu": "a processor", "cores": "2", "system": "Linux"}
 PHASES = (
     Phase("read align-tiny", 1.4),
-    Phase("vision: trace", 15.9),
-    Phase("vision: passes and checks", 0.1),
-    Phase("vision: parity with the reference", 0.4),
-    Phase("text: trace", 148.2),
+    Phase("vision fp32: trace", 15.9),
+    Phase("vision fp32: checks", 0.1),
+    Phase("vision fp32: parity with the reference", 0.4),
+    Phase("text fp32: trace", 148.2),
     Phase("bundle and self-test", 0.5),
 )
 

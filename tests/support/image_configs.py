@@ -1,4 +1,4 @@
-"""Configurations of preprocessing that tests of images share."""
+"""Preprocessing configurations for tests of images."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ TYPICAL = ImagePreprocessing.from_hub(ALIGN, "test")
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """A configuration with a small output, so that many images can be tried."""
+    """A configuration with a small output, which makes tests of many images fast."""
     return {**ALIGN, "size": {"height": 23, "width": 31}, "crop_size": {"height": 19, "width": 27}, **changes}

@@ -41,7 +41,7 @@ def of_mode(mode: str, height: int = 41, width: int = 29) -> Image.Image:
 
 def encoded(source: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    source.copy().save(buffer, kind, **options)  # a copy: save() leaves encoder settings behind in the image
+    source.copy().save(buffer, kind, **options)  # a copy, since save() leaves encoder settings in the image
     return buffer.getvalue()
 
 

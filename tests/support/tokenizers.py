@@ -1,4 +1,4 @@
-"""A small uncased WordPiece tokenizer in the files that BERT's has."""
+"""A small uncased WordPiece tokenizer with the files of BERT's."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _WORDS = (
 )
 _CHARACTERS = string.ascii_lowercase + string.digits
 VOCABULARY: tuple[str, ...] = tuple(
-    dict.fromkeys(  # letters and digits stand alone and inside a word, so that only other scripts are unknown
+    dict.fromkeys(  # letters and digits as words and as pieces, so that only other scripts are unknown
         [*SPECIAL.values(), *string.punctuation, *_CHARACTERS, *(f"##{c}" for c in _CHARACTERS), *_WORDS.split()]
     )
 )
 
 
 def tokenizer() -> Tokenizer:
-    """The tokenizer as the ``tokenizers`` package builds it, without truncation and padding."""
+    """The tokenizer of the ``tokenizers`` package, without truncation and padding."""
     ids = {token: index for index, token in enumerate(VOCABULARY)}
     built = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     built.normalizer = BertNormalizer(lowercase=True)

@@ -162,7 +162,7 @@ def _activations(graph: Graph, quantization: Quantization) -> str:
 def _engine_line(entry: EngineEntry) -> str:
     return (
         f"{entry.file}: TensorRT engine of {entry.tower} {entry.variant}, built on {entry.machine.gpu} by TensorRT "
-        f"{entry.machine.tensorrt}; {_count(len(entry.profiles), 'profile')}; layers in {describe(entry.products)}; "
+        f"{entry.machine.tensorrt}, {_count(len(entry.profiles), 'profile')}; layers in {describe(entry.products)}; "
         f"max abs error {entry.parity.max_abs:.1e}"
     )
 

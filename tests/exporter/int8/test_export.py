@@ -115,7 +115,7 @@ def test_verify_and_inspect_describe_int8(bundle: Bundle, capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert "on 128 images; " in printed
     assert "dynamic per-token quantization" in printed
-    assert printed.count("on the build machine") == 2
+    assert printed.count("fastest") == 2
 
 
 def test_the_report_holds_observers_and_speed(bundle: Bundle) -> None:
@@ -137,7 +137,7 @@ def test_the_report_holds_observers_and_speed(bundle: Bundle) -> None:
 def test_two_builds_differ_in_report_and_measured_speed_alone(
     bundle: Bundle, tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--int8", "--calibration-images", str(calibration_images), "--max-calibration-samples", "128")
+    arguments = ("--int8", "--calibration-images", str(calibration_images))
     assert export(tiny_checkpoint, tmp_path / "again", *arguments) == 0
     for file in sorted(path for path in bundle.folder.rglob("*") if path.is_file()):
         name = file.relative_to(bundle.folder)

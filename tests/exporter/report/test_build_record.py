@@ -48,7 +48,7 @@ def test_fp16_records_casts_rules_and_ranges(report: dict[str, Any]) -> None:
 def test_phases_and_machine(report: dict[str, Any]) -> None:
     titles = [phase["title"] for phase in report["phases"]]
     assert titles[0] == "read align-tiny"
-    assert {"vision: trace", "vision: activation ranges", "bundle and self-test"} <= set(titles)
+    assert {"vision fp32: trace", "vision: activation ranges", "bundle and self-test"} <= set(titles)
     assert all(phase["seconds"] >= 0 for phase in report["phases"])
     assert abs((datetime.now(UTC) - datetime.fromisoformat(report["built"])).total_seconds()) < 86400
     assert set(report["machine"]) == {"cpu", "cores", "system"}
