@@ -18,6 +18,7 @@ from tokenizers.models import WordPiece
 
 from align_exporter.checkpoint.special_tokens import read_special_tokens
 from align_exporter.checkpoint.tokenizer_files import CONFIG, TOKENIZER, TokenizerFiles
+from align_reference.listing import shorten
 from align_runtime.errors import CheckpointError
 from align_runtime.json_files import of_kind
 
@@ -87,7 +88,8 @@ def _check_agreement(files: TokenizerFiles, built: Mapping[str, Any]) -> None:
     def compare(name: str, theirs: Any, ours: Any) -> None:
         if theirs != ours:
             raise CheckpointError(
-                f"{where}: {name} is {theirs!r}, but transformers' BertTokenizer would use {ours!r}, from "
+                f"{where}: {shorten(name)} is {shorten(repr(theirs))}, but transformers' BertTokenizer would use "
+                f"{shorten(repr(ours))}, from "
                 f"{CONFIG} and its defaults; correct {CONFIG} or save the tokenizer again"
             )
 

@@ -22,6 +22,7 @@ from align_exporter.checkpoint.tokenizer_files import (
     TOKENIZER,
     TokenizerFiles,
 )
+from align_reference.listing import shorten
 from align_runtime.errors import CheckpointError
 from align_runtime.json_files import of_kind
 
@@ -92,7 +93,7 @@ def _declared(files: TokenizerFiles) -> dict[str, tuple[Any, str]]:
                 found[key] = value, where
             elif key not in EXTRA_TOKENS:
                 raise CheckpointError(
-                    f"{where} is not supported; expected one of {', '.join((*NAMED_TOKENS, *EXTRA_TOKENS))}"
+                    f"{where} is not understood; expected one of {', '.join((*NAMED_TOKENS, *EXTRA_TOKENS))}"
                 )
     return found
 
@@ -119,7 +120,7 @@ def _added(
         where = f"{files.folder / CONFIG}: added_tokens_decoder"
         for key, value in of_kind(where, files.config["added_tokens_decoder"], dict).items():
             if not key.isdecimal():
-                raise CheckpointError(f"{where}: the key {key!r} is not a token id")
+                raise CheckpointError(f"{where}: the key {shorten(repr(key))} is not a token id")
             added[int(key)] = _listed(value, f"{where}: {key}", named)
         return added
     special = _treated_as_special(files, declared)
@@ -162,7 +163,9 @@ def _token(value: Any, where: str, special: bool) -> AddedToken:
     fields = {key: field for key, field in of_kind(where, value, dict).items() if key not in ("__type", "id")}
     content = _text(f"{where}: content", fields.pop("content", None))
     if unknown := sorted(set(fields) - set(FLAGS)):
-        raise CheckpointError(f"{where}: the fields {unknown} are not supported; expected content, {', '.join(FLAGS)}")
+        raise CheckpointError(
+            f"{where}: the fields {shorten(unknown)} are not understood; expected content, {', '.join(FLAGS)}"
+        )
     flags = {key: of_kind(f"{where}: {key}", flag, bool) for key, flag in fields.items()}
     return AddedToken(content, **{**flags, "special": special or flags.get("special", False)})
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers.models import WordPiece
 
+from align_reference.listing import shorten
 from align_runtime.errors import CheckpointError
 from align_runtime.json_files import MAX_JSON_BYTES, of_kind, read_object
 
@@ -95,7 +96,7 @@ def read_files(folder: Path) -> TokenizerFiles:
         if tokenizer is not None and listed != vocabulary:
             token = min(set(listed.items()) ^ set(vocabulary.items()), key=lambda item: (item[1], item[0]))[0]
             raise CheckpointError(
-                f"{folder}: {VOCABULARY} and {TOKENIZER} contradict each other, first at {token!r} (id "
+                f"{folder}: {VOCABULARY} and {TOKENIZER} contradict each other, first at {shorten(repr(token))} (id "
                 f"{listed.get(token)} / {vocabulary.get(token)}); transformers would use {TOKENIZER}; delete the "
                 "wrong one"
             )
@@ -115,10 +116,13 @@ def _check_config(config: Mapping[str, Any], where: str) -> None:
         if key == "auto_map":
             raise CheckpointError(f"{where}: auto_map is not supported, code from a checkpoint is never run; remove it")
         if key not in SUPPORTED_VALUES:
-            raise CheckpointError(f"{where}: the key {key!r} (value {value!r}) is not supported; remove it")
+            raise CheckpointError(
+                f"{where}: unknown key {shorten(repr(key))} (value {shorten(repr(value))}); it could change the token "
+                "ids, so it is not ignored"
+            )
         if value not in SUPPORTED_VALUES[key]:
             supported = " or ".join(repr(allowed) for allowed in SUPPORTED_VALUES[key])
-            raise CheckpointError(f"{where}: {key} is {value!r}; expected {supported}")
+            raise CheckpointError(f"{where}: {key} is {shorten(repr(value))}; expected {supported}")
 
 
 def _check_class(folder: Path, config: Mapping[str, Any]) -> None:
@@ -128,18 +132,20 @@ def _check_class(folder: Path, config: Mapping[str, Any]) -> None:
         path = folder / "config.json"
         name = _optional(path).get("tokenizer_class")
     if name is not None and name not in CLASSES:
-        raise CheckpointError(f"{path}: tokenizer_class is {name!r}; expected {' or '.join(CLASSES)}")
+        raise CheckpointError(f"{path}: tokenizer_class is {shorten(repr(name))}; expected {' or '.join(CLASSES)}")
 
 
 def _vocabulary_of(tokenizer: Mapping[str, Any], where: str) -> dict[str, int]:
     model = of_kind(f"{where}: model", tokenizer.get("model"), dict)
     kind = model.get("type", "WordPiece")  # old files leave the type out
     if kind != "WordPiece":
-        raise CheckpointError(f"{where}: model.type is {kind!r}; expected 'WordPiece', which BERT uses")
+        raise CheckpointError(f"{where}: model.type is {shorten(repr(kind))}; expected 'WordPiece', which BERT uses")
     vocabulary: dict[str, int] = of_kind(f"{where}: model.vocab", model.get("vocab"), dict)
     for token, identifier in vocabulary.items():
         if not 0 <= of_kind(f"{where}: id of {token!r}", identifier, int) < 2**32:
-            raise CheckpointError(f"{where}: the id of {token!r} is {identifier}; expected 0 to {2**32 - 1}")
+            raise CheckpointError(
+                f"{where}: the id of {shorten(repr(token))} is {identifier}; expected 0 to {2**32 - 1}"
+            )
     return vocabulary
 
 

@@ -1,6 +1,8 @@
-"""Finds the FP32 islands of an FP16 graph: operators whose values FP16 cannot hold for this checkpoint.
+"""Finds the FP32 islands of an FP16 graph.
 
-They come on top of the operators that stay FP32 in every FP16 graph, see `align_exporter.fp16.rules`.
+An island is a group of connected operators that stays FP32 because FP16 cannot hold their values for this checkpoint
+(overflow or underflow), or because ``--fp16-keep`` names them. Islands come on top of the operators that stay FP32 in
+every FP16 graph, see `align_exporter.fp16.rules`.
 """
 
 from __future__ import annotations
