@@ -2,7 +2,7 @@
 
     python -m benchmarks.measure_fp16
 
-Cosines with the FP32 reference, with every value rounded to FP16 (see align_exporter/fp16/emulate.py): on the built-in
+Cosines with the FP32 reference, with every value rounded to FP16 (see align_exporter/fp16/convert.py): on the built-in
 samples of the export, and on crops of photographs that the export did not measure. The weights are random and
 conditioned; they amplify a disturbance more than trained ones do.
 """
@@ -23,7 +23,7 @@ from align_calibration.channel_means import measure_channel_means
 from align_exporter.builtin_samples import images, one_by_one
 from align_exporter.checkpoint.read_checkpoint import read_checkpoint
 from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.rules import float32_by_rule, squeeze_excite_without_residual
+from align_exporter.fp16.islands import float32_by_rule, squeeze_excite_without_residual
 from align_exporter.fp16.weight_rounding import round_weights
 from align_exporter.graph.passes.order import run_steps
 from align_exporter.graph.specs import graph_specs

@@ -15,7 +15,7 @@ from align_calibration.dataset.calibration_dataset import CalibrationDataset
 from align_calibration.run_instrumented import Batch
 from align_exporter import builtin_samples
 from align_exporter.checkpoint.read_checkpoint import Checkpoint
-from align_exporter.graph.contract import GraphContract
+from align_exporter.graph.specs import GraphContract
 from align_runtime.errors import ConfigurationError
 from align_runtime.golden import Golden
 from align_runtime.tokenizer import Tokenizer

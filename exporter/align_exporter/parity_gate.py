@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_exporter.export_options import ExportOptions
-from align_exporter.graph.contract import GraphContract
+from align_exporter.graph.specs import GraphContract
 from align_exporter.variants import Variant, imported
 from align_runtime.backends import Runner, open_runner
 from align_runtime.golden import Golden

@@ -26,17 +26,16 @@ from align_exporter import builtin_samples, parity_gate
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
-from align_exporter.engine.cache import keep_engines
+from align_exporter.engine.request import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.content import checked_content
 from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.graph.specs import GraphSpec, graph_specs
 from align_exporter.graph.trace import trace
-from align_exporter.int8.fusion import check_fused
-from align_exporter.int8.speed import Inputs, caption_cases, check_faster, compare_speed, image_cases
-from align_exporter.report import write_report
-from align_exporter.report.build_record import build_record
+from align_exporter.int8.speed import Inputs, caption_cases, check_faster, check_fused, compare_speed, image_cases
+from align_exporter.report.page import write_report
+from align_exporter.report.record import build_record
 from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
 from align_reference.source import CheckpointSource

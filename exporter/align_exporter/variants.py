@@ -106,7 +106,7 @@ VARIANTS: tuple[Variant, ...] = (
         min_share=0.5,
         limits={"vision": _FP16_LIMITS, "text": _FP16_LIMITS},
         builder="align_exporter.fp16.build:build_fp16",
-        emulation="align_exporter.fp16.emulate:emulate_fp16",
+        emulation="align_exporter.fp16.convert:emulate_fp16",
     ),
     Variant(
         name=INT8,
@@ -131,7 +131,7 @@ VARIANTS: tuple[Variant, ...] = (
             "text": Limits(max_abs=0.03, min_cosine=0.995, min_centred_cosine=0.98),
         },
         builder="align_exporter.int8.build:build_for_tensorrt",
-        emulation="align_exporter.fp16.emulate:emulate_fp16",
+        emulation="align_exporter.fp16.convert:emulate_fp16",
         min_opset=19,  # the first whose QuantizeLinear takes float16
     ),
 )

@@ -36,8 +36,8 @@ class Bundle:
         """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
 
         Raises:
-            BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or a
-                file is missing, has another size, or is a link that leaves the bundle.
+            BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
+                a file is missing, has another size, or is a link that leaves the bundle.
         """
         path = Path(folder)
         if not path.is_dir():

@@ -276,7 +276,7 @@ def test_contract_profiles_with_a_gap_are_refused(engine_copy: Path, doubles: Gp
         plan.write_text(json.dumps(content))
         values |= {"profiles": values["profiles"][:-1], "bytes": plan.stat().st_size, "sha256": sha256_of(plan)}
         sidecar.write_text(json.dumps(values))
-    with pytest.raises(BundleError, match="batch or length"):
+    with pytest.raises(BundleError, match="cover"):
         open_model(engine_copy)
 
 

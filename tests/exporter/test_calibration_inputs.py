@@ -12,7 +12,7 @@ import pytest
 from align_calibration.dataset.calibration_dataset import CalibrationDataset, select_dataset
 from align_exporter.calibration_inputs import CalibrationInputs, PixelBatches
 from align_exporter.checkpoint.read_checkpoint import Checkpoint
-from align_exporter.graph.contract import text_contract, vision_contract
+from align_exporter.graph.specs import text_contract, vision_contract
 from align_reference.config import AlignConfig
 from align_runtime import golden
 from align_runtime.bundle import Bundle

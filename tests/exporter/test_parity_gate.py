@@ -11,7 +11,7 @@ import pytest
 
 from align_exporter import builtin_samples as samples
 from align_exporter import parity_gate
-from align_exporter.graph.contract import GraphContract, text_contract, vision_contract
+from align_exporter.graph.specs import GraphContract, text_contract, vision_contract
 from align_exporter.variants import variant_of
 from align_reference.checkpoint import load_model
 from align_runtime import BuildError, Bundle, ParityError, golden

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import align_runtime
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import emulate_fp16
 from align_runtime.bundle import inventory, write_manifest
 from support.decisions import HeldOut, cosine_statistics
 from training.folder import read_folder

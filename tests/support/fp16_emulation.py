@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import emulate_fp16
 
 
 def run_emulated(model: ir.Model, inputs: Mapping[str, NDArray[Any]], folder: Path, batch: int) -> NDArray[np.float32]:

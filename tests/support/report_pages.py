@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from align_exporter.report import write_report
+from align_exporter.report.page import write_report
 from align_exporter.report.record import BuildRecord, GraphRecord
 
 ATTACK = "<script>alert('x')</script>\"&"

@@ -20,11 +20,10 @@ from pathlib import Path
 
 from align_exporter import parity_gate as gate
 from align_exporter.engine.builder import build_plan
-from align_exporter.engine.cache import engine_staleness
 from align_exporter.engine.layers import check_layers, layers_of
-from align_exporter.engine.request import EngineOutcome, EngineRequest, profiles_of
+from align_exporter.engine.request import EngineOutcome, EngineRequest, engine_staleness, profiles_of
 from align_exporter.graph.content import product_types
-from align_exporter.graph.contract import GraphContract
+from align_exporter.graph.specs import GraphContract
 from align_exporter.trt_lint import check_tensorrt
 from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner

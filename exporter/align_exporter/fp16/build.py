@@ -16,8 +16,7 @@ from align_calibration.ranges import TensorRange
 from align_exporter.build_types import BaseGraph, Draft, Fp16Result
 from align_exporter.export_options import ExportOptions
 from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.islands import assign_islands
-from align_exporter.fp16.rules import float32_by_rule
+from align_exporter.fp16.islands import assign_islands, float32_by_rule
 from align_exporter.fp16.weight_rounding import round_weights
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from align_exporter.graph.contract import GraphContract
+from align_exporter.graph.specs import GraphContract
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
 from align_runtime.errors import BuildError

@@ -2,7 +2,7 @@
 
 A MAC is one multiply-accumulate of a convolution or matrix product. It counts as INT8 where both operands are 8-bit
 integers, multiplied as such or dequantized directly before: that is how a graph with explicit Q/DQ says it. Whether an
-engine then fuses the dequantization is not in the graph; `align_exporter.int8.fusion` asks ONNX Runtime. Types and
+engine then fuses the dequantization is not in the graph; `align_exporter.int8.speed` asks ONNX Runtime. Types and
 shapes are those of the graph; ONNX's checker infers them again for every file that the exporter writes.
 """
 

@@ -1,4 +1,4 @@
-"""The FP32 graphs of a bundle as data: tower, target, passes, and the file of their weights."""
+"""The FP32 graphs of a bundle as data: contract (inputs and output), tower, target, passes, and file of weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,42 @@ from pathlib import Path
 from torch import nn
 
 from align_exporter.checkpoint.read_checkpoint import Checkpoint
-from align_exporter.graph.contract import GraphContract, text_contract, vision_contract
-from align_exporter.graph.packed_text import PackedTextTower
 from align_exporter.graph.passes.order import Step, text_steps, vision_steps
-from align_exporter.graph.towers import NormalizedVisionTower, TextTower, VisionTower
+from align_exporter.graph.towers import NormalizedVisionTower, PackedTextTower, TextTower, VisionTower
 from align_exporter.graph.weight_file import WeightFile
 from align_exporter.variants import FP32, Variant, variant_of
-from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET
+from align_reference.config import AlignConfig
+from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, TensorSpec
+
+
+@dataclass(frozen=True)
+class GraphContract:
+    """Inputs and output of a graph. Dynamic dimensions have names, all others are fixed."""
+
+    tower: str
+    inputs: tuple[TensorSpec, ...]
+    output: TensorSpec
+
+
+def vision_contract(config: AlignConfig, size: tuple[int, int], pixel_input: str) -> GraphContract:
+    """Contract of the vision tower for images of `size` (height, width): uint8, or normalized float32."""
+    height, width = size
+    if pixel_input == "uint8":
+        pixels = TensorSpec("pixels", "uint8", ("batch", height, width, 3))
+    else:
+        pixels = TensorSpec("pixel_values", "float32", ("batch", 3, height, width))
+    return GraphContract("vision", (pixels,), TensorSpec("image_embeds", "float32", ("batch", config.projection_dim)))
+
+
+def text_contract(config: AlignConfig) -> GraphContract:
+    """Contract of the text tower: token ids and attention mask."""
+    shape = ("batch", "sequence")
+    return GraphContract(
+        "text",
+        (TensorSpec("input_ids", "int64", shape), TensorSpec("attention_mask", "int64", shape)),
+        TensorSpec("text_embeds", "float32", ("batch", config.projection_dim)),
+    )
+
 
 TEXT_WEIGHTS = "onnx/text_model.onnx_data"  # of both text graphs, under the Hub's name for external data
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from align_exporter.graph.contract import GraphContract
+from align_exporter.graph.specs import GraphContract
 from align_runtime.errors import BuildError
 
 # Example sizes of the dynamic dimensions: different, and neither 0 nor 1, which torch.export would make constant.

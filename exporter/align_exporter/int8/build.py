@@ -24,17 +24,15 @@ from align_calibration.run_instrumented import Batch
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.build_types import BaseGraph, Draft, Fp16Result, Int8Result
 from align_exporter.fp16.build import decide_float32
-from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import convert_to_fp16, emulate_fp16
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choose_scales
 from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.fold_normalization import fold_normalization
 from align_exporter.int8.insert_qdq import insert_qdq
-from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target
+from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target, unit_of
 from align_exporter.int8.qdq_placement import place_qdq
-from align_exporter.int8.units import unit_of
 from align_runtime.graph_entry import SAMPLE_WORDS
 
 FOR_CPU = {

@@ -78,7 +78,7 @@ class QuantizationMethod:
         operators: those that compute in INT8.
         tensors: names of the activations that need a scale.
         apply: quantizes a float32 graph in place, with a scale for each of these tensors, but for the named parts (see
-            `align_exporter.int8.units`).
+            `align_exporter.int8.mixed_precision`).
     """
 
     spec: QuantSpec

@@ -34,8 +34,8 @@ from align_exporter.graph.ir_helpers import (
     producer_of,
     shape_of,
 )
+from align_exporter.int8.mixed_precision import unit_of
 from align_exporter.int8.quantize_weights import MIN_SCALE, quantize_weights
-from align_exporter.int8.units import unit_of
 
 FLOAT = ir.DataType.FLOAT
 UINT8_MAX = 255

@@ -19,8 +19,8 @@ import onnx_ir as ir
 from align_calibration.quant_params import QuantParams
 from align_exporter.graph.ir_helpers import add_constant, constant_values, name_of, operand, optional_operand
 from align_exporter.int8.fold_normalization import pixel_scale
+from align_exporter.int8.mixed_precision import unit_of
 from align_exporter.int8.quantize_weights import quantize_weights, replace_with_dequantized
-from align_exporter.int8.units import unit_of
 
 MAX_BIAS = 2.0**30  # of an int32 bias; the other half of the range is for the accumulated products
 FUSED_OPERATORS = ("Conv", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
@@ -31,7 +31,7 @@ def quantized_nodes(graph: ir.Graph, kept: Collection[str] = ()) -> list[ir.Node
 
     Before them are the pixels and their normalization. Behind them are the last residual, the global mean and the L2
     norm, which cost little and compute the embedding. Sums and products with a constant, which activations consist of
-    in older opsets, stay float: the constant has no scale. So do the units in `kept`, see `align_exporter.int8.units`.
+    in older opsets, stay float: the constant has no scale. So do the units in `kept` (see mixed_precision.py).
     """
     after = _reachable(graph, forwards=True)
     before = _reachable(graph, forwards=False)

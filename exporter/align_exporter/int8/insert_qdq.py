@@ -34,7 +34,7 @@ def insert_qdq(
 
     Args:
         scales: signed quantization parameters of all tensors of its placement, by name.
-        kept: units that stay float, see `align_exporter.int8.units`.
+        kept: units that stay float, see `align_exporter.int8.mixed_precision`.
         float32: operators of `model` that will stay FP32 in the FP16 graph. QuantizeLinear gets the type of the
             producer of its input and DequantizeLinear that of its readers, so that no Cast separates them.
 

@@ -1,5 +1,9 @@
 """Mixed precision: the fewest MACs in float with which an INT8 graph reaches a fidelity target.
 
+A part is quantized, or left in float, as a whole. In EfficientNet that is a block: most of what INT8 costs there is the
+rounding of activations between its operators, so one float convolution among INT8 ones gains nothing. In BERT it is a
+dense layer with its input.
+
 Parts are ranked by what quantizing each of them alone costs the embeddings, per MAC that it saves: errors of parts add
 up, so the first of that order are the best to leave in float. How many are needed is then found by bisection on
 held-out samples, because the cosine grows with their number. Top-1 agreement is counted sample by sample, and one more
@@ -9,9 +13,12 @@ at a time instead would miss that each of the last eight blocks alone can spoil 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +28,38 @@ from align_calibration.quant_params import QuantParams
 from align_exporter.graph.content import content_of
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
 from align_exporter.int8.fidelity import Fidelity, FidelityTarget, embedding_error, measure_fidelity
-from align_exporter.int8.units import unit_macs
 from align_runtime.errors import BuildError
 from align_runtime.precision import MIN_SHARE, percentage
+
+BLOCK = re.compile(r"vision_model\.embeddings|.*?\.blocks\.\d+(?=[./])")
+
+
+def unit_of(node: ir.Node) -> str:
+    """Name of the part that `node` belongs to: that of its block, or its own."""
+    block = BLOCK.match(node.name or "")
+    return block[0] if block else node.name or ""
+
+
+def unit_macs(nodes: Iterable[ir.Node]) -> dict[str, int]:
+    """The parts that `nodes` belong to, in order, with their MACs for one image or one token."""
+    macs: Counter[str] = Counter()
+    for node in nodes:
+        macs[unit_of(node)] += _macs(node)
+    return dict(macs)
+
+
+def _macs(node: ir.Node) -> int:
+    if node.op_type not in ("Conv", "MatMul", "Gemm"):
+        return 0
+    weights, shape = node.inputs[1], node.outputs[0].shape
+    if weights is None or weights.shape is None or shape is None:
+        raise ValueError(f"{node.name} has weights or an output without a shape")
+    sizes = [size for size in weights.shape if isinstance(size, int)]
+    if node.op_type != "Conv":
+        return prod(sizes)
+    pixels = prod(size for size in shape[2:] if isinstance(size, int))
+    return pixels * prod(sizes)  # (out, in / group, height, width): one MAC for each output channel and pixel
+
 
 RANKING_SAMPLES = 32  # of the calibration's; each is run once for every part
 # Makes the quantized graph, given scales and the parts that stay float, in a form that computes on a CPU what its

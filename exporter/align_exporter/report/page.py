@@ -1,9 +1,11 @@
-"""Renders ``report.html``: one page without script, font or any other file, from the templates in ``templates/``."""
+"""Writes the report: ``report.html``, one page without script, font or any other file, and ``report.json``."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,11 +14,20 @@ from align_bench.page.document import document
 from align_bench.page.markup import FORBIDDEN
 from align_bench.page.markup import Markup as PageMarkup
 from align_calibration.dataset.calibration_dataset import DATASET_NAME
-from align_exporter.report import charts, formatting, range_chart, tables
+from align_exporter.report import charts, formatting, tables
 from align_exporter.report.record import BuildRecord
 from align_runtime.graph_entry import SAMPLE_WORDS
+from align_runtime.manifest import REPORT_NAMES
 
 FORMATS = ("scientific", "number", "cosine", "size", "share", "shares", "duration", "times")
+
+
+def write_report(folder: Path, record: BuildRecord) -> None:
+    """Writes `record` as ``report.html`` and ``report.json`` into `folder`. The same record gives the same bytes."""
+    html_name, json_name = REPORT_NAMES
+    text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
+    (folder / json_name).write_text(text, encoding="utf-8")
+    (folder / html_name).write_text(page(record), encoding="utf-8")
 
 
 def page(record: BuildRecord) -> str:
@@ -41,11 +52,11 @@ def _environment() -> Environment:
         "stacked_bar": _drawn(charts.stacked_bar),
         "error_histogram": _drawn(charts.error_histogram),
         "candidate_chart": _drawn(charts.candidate_chart),
-        "range_chart": _drawn(range_chart.range_chart),
-        "range_key": _drawn(range_chart.key),
-        "beyond": range_chart.beyond,
-        "rounding": range_chart.rounding,
-        "FP16_MAX": range_chart.FP16_MAX,
+        "range_chart": _drawn(charts.range_chart),
+        "range_key": _drawn(charts.key),
+        "beyond": charts.beyond,
+        "rounding": charts.rounding,
+        "FP16_MAX": charts.FP16_MAX,
         "DATASET_NAME": DATASET_NAME,
         "SAMPLE_WORDS": SAMPLE_WORDS,
         "tables": tables,

@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import convert_to_fp16, emulate_fp16
 from align_exporter.graph.ir_helpers import operand
 from align_exporter.graph.passes.clean_up import RemoveUnused
 from support.graphs import CHAIN, constants, run_graph, typed

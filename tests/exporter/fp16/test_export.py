@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import align_runtime
 from align_exporter.command import main
 from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.rules import float32_by_rule
+from align_exporter.fp16.islands import float32_by_rule
 from align_exporter.variants import variant_of
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes

@@ -8,8 +8,7 @@ import pytest
 from align_calibration.ranges import TensorRange
 from align_exporter.export_options import FP16_HEADROOM
 from align_exporter.fp16 import islands
-from align_exporter.fp16.islands import assign_islands
-from align_exporter.fp16.rules import float32_by_rule
+from align_exporter.fp16.islands import assign_islands, float32_by_rule
 from align_runtime import BuildError
 from support.graphs import CHAIN, typed
 

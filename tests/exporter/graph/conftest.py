@@ -8,9 +8,8 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from align_exporter.graph.contract import text_contract
-from align_exporter.graph.packed_text import PackedTextTower
-from align_exporter.graph.towers import TextTower
+from align_exporter.graph.specs import text_contract
+from align_exporter.graph.towers import PackedTextTower, TextTower
 from align_exporter.graph.trace import trace
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from align_exporter.graph.checks import check_file, check_operators
-from align_exporter.graph.contract import text_contract
 from align_exporter.graph.passes.order import run_steps, text_steps
+from align_exporter.graph.specs import text_contract
 from align_exporter.graph.towers import TextTower
 from align_exporter.graph.trace import trace
 from align_exporter.pipeline import write_graph

@@ -15,7 +15,7 @@ import pytest
 from align_exporter.command import main
 from align_exporter.export_options import OPSETS
 from align_exporter.graph.checks import check_file, check_operators
-from align_exporter.graph.contract import text_contract, vision_contract
+from align_exporter.graph.specs import text_contract, vision_contract
 from align_reference.checkpoint import load_model
 from align_runtime import BuildError, Bundle
 

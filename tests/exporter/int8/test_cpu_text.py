@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
-from align_exporter.int8.fusion import check_fused
 from align_exporter.int8.quantize_weights import quantize_weights
+from align_exporter.int8.speed import check_fused
 from align_runtime import BuildError
 from support.graphs import constants, run_graph, typed
 

@@ -17,8 +17,7 @@ from align_calibration.observers import OBSERVERS
 from align_calibration.statistics_cache import statistics_key
 from align_exporter.command import main
 from align_exporter.int8.cpu_text import quantize_text_for_cpu
-from align_exporter.int8.fusion import check_fused, count_kernels
-from align_exporter.int8.speed import ROUNDS, SpeedComparison
+from align_exporter.int8.speed import ROUNDS, SpeedComparison, check_fused, count_kernels
 from align_exporter.variants import variant_of
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect

@@ -11,7 +11,7 @@ import pytest
 from align_calibration.quant_params import UINT8
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_tensors
 from align_exporter.int8.fold_normalization import fold_normalization
-from align_exporter.int8.fusion import count_kernels
+from align_exporter.int8.speed import count_kernels
 from support.graphs import run_graph, typed
 
 STEP = "0.0078431372549"  # 1 / 127.5

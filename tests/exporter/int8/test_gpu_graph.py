@@ -12,10 +12,10 @@ import pytest
 
 import align_runtime
 from align_calibration.quant_params import QuantParams
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import emulate_fp16
 from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.int8.build import FOR_TENSORRT
-from align_exporter.int8.units import unit_macs, unit_of
+from align_exporter.int8.mixed_precision import unit_macs, unit_of
 from align_exporter.trt_lint import check_tensorrt, findings
 from align_exporter.trt_lint.finding import is_quantized
 from align_runtime import Bundle, ConfigurationError, ParityError, golden

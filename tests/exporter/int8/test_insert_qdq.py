@@ -7,8 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from align_calibration.quant_params import INT8, QuantParams
-from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import convert_to_fp16, emulate_fp16
 from align_exporter.graph.ir_helpers import operand
 from align_exporter.int8.insert_qdq import insert_qdq, round_scales_to_fp16
 from align_exporter.int8.qdq_placement import place_qdq

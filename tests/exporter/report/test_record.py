@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
-from align_exporter.report import write_report
+from align_exporter.report.page import write_report
 from align_exporter.report.record import EDGES, SCHEMA_VERSION, BuildRecord, ErrorHistogram
 from align_runtime.graph_entry import Island
 from support.build_records import tiny_record

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from align_exporter.graph.checks import check_file, check_operators
-from align_exporter.graph.contract import text_contract
 from align_exporter.graph.passes.order import CLEAN_UP, Step, run_steps, text_steps, vision_steps
+from align_exporter.graph.specs import text_contract
 from align_exporter.pipeline import write_graph
 from align_exporter.trt_lint import check_tensorrt
 from align_reference.config import AlignConfig

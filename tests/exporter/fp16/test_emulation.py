@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from align_exporter.fp16.convert import convert_to_fp16
-from align_exporter.fp16.emulate import emulate_fp16
+from align_exporter.fp16.convert import convert_to_fp16, emulate_fp16
 from support.graphs import run_graph, typed
 
 TWO_PRODUCTS = """

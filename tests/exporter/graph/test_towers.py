@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from align_exporter.graph.checks import check_operators
-from align_exporter.graph.contract import text_contract
-from align_exporter.graph.packed_text import PackedTextTower, pack
 from align_exporter.graph.passes.order import run_steps, text_steps
+from align_exporter.graph.specs import text_contract
+from align_exporter.graph.towers import PackedTextTower, pack
 from align_exporter.pipeline import write_graph
 from align_reference.model import AlignModel, unit_length
 from align_runtime import BuildError
@@ -153,7 +153,7 @@ def test_a_packing_that_drops_a_token_is_noticed(
         shortened[:, 1] = 0
         return pack(shortened, num_heads)
 
-    monkeypatch.setattr("align_exporter.graph.packed_text.pack", dropping)
+    monkeypatch.setattr("align_exporter.graph.towers.pack", dropping)
     assert difference() > 1000 * TOLERANCE
 
 
