@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -160,7 +159,3 @@ def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: floa
         [f"full report: {output / REPORT_NAMES[0]}"],
     )
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -58,7 +58,7 @@ def runs(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     done = []
     for options in (["--json"], []):
         bundle = tmp_path_factory.mktemp("runs") / "bundle"
-        command = [sys.executable, "-m", "align_exporter.command", str(small_checkpoint), "-o", str(bundle), *options]
+        command = [sys.executable, "-m", "align_exporter", str(small_checkpoint), "-o", str(bundle), *options]
         result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         done.append(Run(bundle, result.stdout, result.stderr))
     return done[0], done[1]
@@ -133,7 +133,7 @@ def test_killed_at_any_moment_the_previous_bundle_is_intact(
 ) -> None:
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     before = digest(target)
-    command = [sys.executable, "-m", "align_exporter.command", str(small_checkpoint), "-o", str(target)]
+    command = [sys.executable, "-m", "align_exporter", str(small_checkpoint), "-o", str(target)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)}
     for phase in ("find ", "text fp32: passes"):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

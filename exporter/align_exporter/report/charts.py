@@ -15,11 +15,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from align_bench.page import formatting
 from align_bench.page.drawing import across, label, percent
 from align_bench.page.markup import Markup, element
 from align_calibration.ranges import TensorRange
 from align_exporter.int8.mixed_precision import Candidate
-from align_exporter.report import formatting
 from align_exporter.report.record import ErrorHistogram
 
 HATCHED = ("float32", "float64")  # drawn with the pattern of `definitions`

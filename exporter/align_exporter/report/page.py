@@ -10,11 +10,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from align_bench.page import formatting
 from align_bench.page.document import document
 from align_bench.page.markup import FORBIDDEN
 from align_bench.page.markup import Markup as PageMarkup
 from align_calibration.dataset.calibration_dataset import DATASET_NAME
-from align_exporter.report import charts, formatting, tables
+from align_exporter.report import charts, tables
 from align_exporter.report.record import BuildRecord
 from align_runtime.graph_entry import SAMPLE_WORDS
 from align_runtime.manifest import REPORT_NAMES

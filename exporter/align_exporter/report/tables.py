@@ -10,10 +10,8 @@ from statistics import median
 
 import numpy as np
 
-from align_calibration.ranges import TensorRange
-from align_exporter.int8.speed import INT8
-from align_exporter.report import formatting
-from align_exporter.report.formatting import (
+from align_bench.page import formatting
+from align_bench.page.formatting import (
     NBSP,
     UNKNOWN,
     cosine,
@@ -24,6 +22,8 @@ from align_exporter.report.formatting import (
     size,
     times,
 )
+from align_calibration.ranges import TensorRange
+from align_exporter.int8.speed import INT8
 from align_exporter.report.record import BuildRecord, GraphRecord
 from align_runtime.graph_entry import ANY_TARGET, Graph, TensorSpec
 from align_runtime.parity import Parity

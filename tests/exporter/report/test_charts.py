@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from align_bench.page import formatting
 from align_calibration.ranges import TensorRange
 from align_exporter.int8.fidelity import Fidelity
 from align_exporter.int8.mixed_precision import Candidate
-from align_exporter.report import formatting
 from align_exporter.report.charts import candidate_chart, error_histogram, range_chart, stacked_bar
 from align_exporter.report.record import BuildRecord, ErrorHistogram
 from support.build_records import large_record

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from align_bench.page import formatting
 from align_bench.page.markup import Markup, element, escape
 from align_calibration.ranges import TensorRange
-from align_exporter.report import formatting
 from align_exporter.report.record import BuildRecord, Phase
 from align_runtime.graph_entry import Island
 from align_runtime.precision import GraphContent
