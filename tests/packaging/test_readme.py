@@ -32,8 +32,10 @@ def test_python_example_runs(
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     monkeypatch.chdir(README.parent)
     exec(example.replace("build/align-tiny", str(tiny_bundle)), {})
-    printed = capsys.readouterr().out
-    assert len(re.findall(r"\.png .* \d+%", printed)) == len(list(Path("reference/align-tiny/demo").glob("*.png")))
+    labels = dict(re.findall(r"^(\S+)\.png +(.+)$", capsys.readouterr().out, flags=re.MULTILINE))
+    assert labels == {
+        file.stem: file.stem.replace("-", " ") for file in Path("reference/align-tiny/demo").glob("*.png")
+    }
 
 
 @pytest.mark.parametrize("file", [README, PAGE], ids=lambda file: file.name)
