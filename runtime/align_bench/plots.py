@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from align_bench.page.drawing import Axis, across, label, percent
+from align_bench.page.formatting import number
 from align_bench.page.markup import Markup, element
 from align_bench.statistics import percentile
 
@@ -72,11 +73,6 @@ def key(index: int, filled: bool = False) -> Markup:
         return element("svg", drawing, class_="key", aria_hidden="true", width=14, height=14)
     group = element("g", _mark(index, "50%", 7), class_=_class(index))
     return element("svg", group, class_="key", aria_hidden="true", width=14, height=14)
-
-
-def number(value: float) -> str:
-    """Up to three digits: ``0.5``, ``12.3``, ``1234``."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _frame(
