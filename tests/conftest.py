@@ -17,6 +17,7 @@ from align_runtime.console import Progress
 from support import checkpoints
 from support.build_once import build_once
 from support.calibration_images import draw_images
+from support.trace_cache import TraceCache
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +29,15 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports in this process trace each tower once a run, see `support.trace_cache`."""
+    folder = build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_exporter.pipeline.trace", TraceCache(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align_exporter.variants import FIRST_OPSET, INT8, VARIANTS, Variant
+from align_exporter.variants import FIRST_OPSET, FP16, INT8, VARIANTS, Variant
 from align_runtime.graph_entry import CPU_TARGET, GPU_TARGET
 
 if TYPE_CHECKING:
@@ -74,9 +74,12 @@ class ExportOptions:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What decides about the bundle, in JSON's types. The paths of the calibration dataset and the cache are not in
-        it; the contents of the dataset are."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in UNRECORDED}
+        """What decides about the bundle, in JSON's types: options of precisions that are not built are left out, and
+        the dataset stands with its contents, not with its path."""
+        idle = [] if INT8 in self.precisions else [INT8]
+        idle += [] if any(row.has_fp16 for row in self.variants) else [FP16]
+        names = [entry.name for entry in fields(self) if entry.name not in UNRECORDED]
+        values = {name: getattr(self, name) for name in names if name.partition("_")[0] not in idle}
         return values | ({} if self.dataset is None else self.dataset.summary)
 
     def _wants(self, row: Variant) -> bool:

@@ -34,8 +34,8 @@ from align_exporter.graph.passes.order import CLEAN_UP, run_steps
 from align_exporter.graph.specs import GraphSpec, graph_specs
 from align_exporter.graph.trace import trace
 from align_exporter.int8.speed import Inputs, caption_cases, check_faster, check_fused, compare_speed, image_cases
-from align_exporter.report.page import write_report
 from align_exporter.report.record import build_record
+from align_exporter.report.render import write_report
 from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
 from align_reference.source import CheckpointSource

@@ -16,7 +16,7 @@ from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_runtime import golden
-from align_runtime.backends.tensorrt import cuda, engine, lane
+from align_runtime.backends.tensorrt import engine, lane
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
 from support.gpu_doubles import GpuDoubles, installed
@@ -69,7 +69,11 @@ def test_contract_tensorrt_10_needs_the_flag_and_11_none() -> None:
 
 def misuse_cuda(doubles: GpuDoubles) -> None:
     """Every misuse is refused at once, except the block that is never freed."""
-    device, pinned, stream = cuda.DeviceMemory(8, "a test"), cuda.PinnedMemory(8, "a test"), cuda.Stream()
+    device, pinned, stream = (
+        cuda_runtime.DeviceMemory(8, "a test"),
+        cuda_runtime.PinnedMemory(8, "a test"),
+        cuda_runtime.Stream(),
+    )
     with pytest.raises(Violation, match="9 bytes at .*, where 8 are"):
         stream.to_device(device, pinned, 9)
     with pytest.raises(Violation, match="no live block"):
@@ -106,21 +110,21 @@ def twice(step: Callable[..., None]) -> Callable[..., None]:
 
 
 def copy_too_much(self: Any, memory: Any, pinned: Any, size: int) -> None:
-    cuda.Stream._to_device(self, memory, pinned, size + 1)  # type: ignore[attr-defined]
+    cuda_runtime.Stream._to_device(self, memory, pinned, size + 1)  # type: ignore[attr-defined]
 
 
 # Mistakes of our own code: the class, its step, and the replacement.
 SABOTAGE = [
-    (cuda.Stream, "synchronize", nothing),  # results are read too early
-    (cuda.Stream, "to_host", nothing),
-    (cuda.Stream, "to_device", nothing),
-    (cuda.Stream, "to_device", copy_too_much),
-    (cuda.Stream, "launch", nothing),
-    (cuda.Stream, "close", nothing),
-    (cuda.CudaGraph, "close", nothing),
-    (cuda.DeviceMemory, "close", nothing),
-    (cuda.DeviceMemory, "close", twice(cuda.DeviceMemory.close)),
-    (cuda.PinnedMemory, "close", nothing),
+    (cuda_runtime.Stream, "synchronize", nothing),  # results are read too early
+    (cuda_runtime.Stream, "to_host", nothing),
+    (cuda_runtime.Stream, "to_device", nothing),
+    (cuda_runtime.Stream, "to_device", copy_too_much),
+    (cuda_runtime.Stream, "launch", nothing),
+    (cuda_runtime.Stream, "close", nothing),
+    (cuda_runtime.CudaGraph, "close", nothing),
+    (cuda_runtime.DeviceMemory, "close", nothing),
+    (cuda_runtime.DeviceMemory, "close", twice(cuda_runtime.DeviceMemory.close)),
+    (cuda_runtime.PinnedMemory, "close", nothing),
     (lane.Lane, "_bind", nothing),
     (lane.Lane, "close", nothing),
     (lane.Lane, "_fill", staticmethod(nothing)),
@@ -143,7 +147,7 @@ def test_contract_doubles_accept_the_unchanged_code(engine_bundle: Path, doubles
 def test_contract_doubles_detect_a_step_left_out(
     engine_bundle: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str, instead: Any
 ) -> None:
-    monkeypatch.setattr(cuda.Stream, "_to_device", cuda.Stream.to_device, raising=False)
+    monkeypatch.setattr(cuda_runtime.Stream, "_to_device", cuda_runtime.Stream.to_device, raising=False)
     monkeypatch.setattr(owner, step, instead)
     with pytest.raises((Violation, AssertionError)), installed("tensorrt-11"):
         embed_batches(engine_bundle)

@@ -98,6 +98,14 @@ def test_two_runs_give_the_same_bytes(runs: tuple[Run, Run]) -> None:
     assert differ == set(REPORT_NAMES)
 
 
+def test_the_traces_that_tests_keep_give_the_same_bytes(
+    runs: tuple[Run, Run], small_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Exports in this process use `support.trace_cache`, those of `runs` do not."""
+    assert export(small_checkpoint, "-o", tmp_path / "bundle") == 0
+    assert digest(tmp_path / "bundle" / "onnx") == digest(runs[0].bundle / "onnx")
+
+
 # ── gates ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,4 +1,4 @@
-"""The pages do what they say: every shell and Python block runs, links lead somewhere, generated pages are up to date."""
+"""Pages: every shell and Python block runs, links lead somewhere, generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ import make_cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-FENCE = re.compile(r"^(?:<!-- (?P<note>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?:<!-- (?P<note>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]+))?\)")
 # Why a block is not run. Any other note is a mistake.
 NOT_RUN = ("not run: needs a GPU", "not run: needs the network", "not run: installs packages", "not run: takes minutes")
@@ -85,7 +87,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
 def test_blocks_run(page: Path, workshop: Path) -> None:
-    """Shell blocks one after the other, then all Python blocks as one program; output that the page shows is its own."""
+    """Shell blocks one after the other, then all Python blocks as one program, which prints the page's output."""
     for code in runnable(page, "sh"):
         done = run(["bash", "-euo", "pipefail", "-c", code], workshop)
         assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 from benchmarks.figures import PAGE, README, Results, page, with_headlines
 
 TEXT = README.read_text(encoding="utf-8")

@@ -70,8 +70,8 @@ WORDING = {
     "ConfigurationError": (configuration, "align.json: content: macs: expected a count for float32, got -1"),
     "CheckpointError": (
         checkpoint,
-        "FOLDER holds no weights; one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, "
-        "pytorch_model.bin.index.json is needed",
+        "FOLDER has no weights; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, "
+        "pytorch_model.bin.index.json",
     ),
     "InputError": (wrong_input, "input 0: FOLDER/cat.jpg is not a file"),
     "BundleError": (

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from align_exporter.report.page import write_report
 from align_exporter.report.record import BuildRecord, GraphRecord
+from align_exporter.report.render import write_report
 
 ATTACK = "<script>alert('x')</script>\"&"
 VOID = ("meta", "wbr")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from align_calibration.dataset.caption_files import open_captions
 from align_calibration.dataset.image_archives import TarArchive, ZipArchive
 from align_calibration.dataset.image_files import ImageFolder, ImageList
+from align_calibration.dataset.sample_source import SampleSource, decode
 from align_calibration.dataset.selection import Selection, select_samples
-from align_calibration.dataset.source import SampleSource, decode
 from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
 from align_runtime.images import preprocess

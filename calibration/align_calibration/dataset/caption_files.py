@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_calibration.dataset.source import Candidate, Skipped, encode, read_lines
+from align_calibration.dataset.sample_source import Candidate, Skipped, encode, read_lines
 from align_runtime.errors import ConfigurationError
 
 KEYS = ("caption", "text")  # the first of them that exists

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align_calibration.dataset.image_files import MAX_BYTES, is_image, too_large
-from align_calibration.dataset.source import Candidate, Skipped, encode
+from align_calibration.dataset.sample_source import Candidate, Skipped, encode
 from align_runtime.errors import ConfigurationError
 
 READ_ERRORS = (

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from align_calibration.dataset.source import Candidate, Skipped, encode, read_lines
+from align_calibration.dataset.sample_source import Candidate, Skipped, encode, read_lines
 from align_runtime.errors import ConfigurationError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from align_calibration.dataset.source import Candidate, SampleSource, Skipped
+from align_calibration.dataset.sample_source import Candidate, SampleSource, Skipped
 from align_runtime.errors import BuildError, ConfigurationError, InputError
 
 MAX_SKIPPED = 0.1  # of the drawn samples; with more, the source is probably not what the user meant

@@ -15,8 +15,8 @@ import pytest
 
 from align_calibration.dataset import image_archives, image_files
 from align_calibration.dataset.calibration_dataset import open_images
+from align_calibration.dataset.sample_source import SampleSource, Skipped
 from align_calibration.dataset.selection import select_samples
-from align_calibration.dataset.source import SampleSource, Skipped
 from align_runtime.errors import ConfigurationError
 from support.sample_folders import image, images, write_files, write_list, write_tar, write_zip
 

@@ -12,8 +12,8 @@ import pytest
 
 from align_calibration.dataset import calibration_dataset
 from align_calibration.dataset.calibration_dataset import select_dataset
+from align_calibration.dataset.sample_source import Candidate, Skipped
 from align_calibration.dataset.selection import Sample, Selection, draw, select_samples
-from align_calibration.dataset.source import Candidate, Skipped
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError, ConfigurationError, InputError
 from align_runtime.preprocessing import ImagePreprocessing

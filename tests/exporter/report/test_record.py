@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
-from align_exporter.report.page import write_report
 from align_exporter.report.record import EDGES, SCHEMA_VERSION, BuildRecord, ErrorHistogram
+from align_exporter.report.render import write_report
 from align_runtime.graph_entry import Island
 from support.build_records import tiny_record
 from support.report_pages import with_graph, with_parity, written

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align_runtime.backends.tensorrt import libraries
-from align_runtime.backends.tensorrt.cuda import check_gpu, checked
+from align_runtime.backends.tensorrt.cuda_runtime import check_gpu, checked
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
 from align_runtime.engines import EngineEntry, Machine, Shapes
 from align_runtime.errors import BundleError, DeviceError

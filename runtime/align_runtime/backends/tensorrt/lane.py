@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
-from align_runtime.backends.tensorrt.cuda import CudaGraph, DeviceMemory, PinnedMemory, Stream
+from align_runtime.backends.tensorrt.cuda_runtime import CudaGraph, DeviceMemory, PinnedMemory, Stream
 from align_runtime.backends.tensorrt.engine import Engine
 from align_runtime.backends.tensorrt.log import take_errors
 from align_runtime.errors import ConfigurationError, DeviceError
