@@ -16,7 +16,7 @@ from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_runtime import golden
-from align_runtime.backends.tensorrt import engine, lane
+from align_runtime.backends.tensorrt import cuda_runtime, engine, lane
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
 from support.gpu_doubles import GpuDoubles, installed

@@ -26,6 +26,7 @@ FENCE = re.compile(
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]+))?\)")
 # Why a block is not run. Any other note is a mistake.
 NOT_RUN = ("not run: needs a GPU", "not run: needs the network", "not run: installs packages", "not run: takes minutes")
+MEASURING = ("bench.md",)  # pages whose blocks take most of a minute
 LANGUAGES = ("sh", "python", "text", "json", "make", "cmake", "")
 
 
@@ -85,7 +86,11 @@ def environment() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=identity)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.name in MEASURING else ()) for page in PAGES],
+    ids=map(identity, PAGES),
+)
 def test_blocks_run(page: Path, workshop: Path) -> None:
     """Shell blocks one after the other, then all Python blocks as one program, which prints the page's output."""
     for code in runnable(page, "sh"):

@@ -77,6 +77,7 @@ def test_a_missed_target_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_parts_stay_float_in_a_graph_for_gpus_too(
     tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path
 ) -> None:
