@@ -62,6 +62,7 @@ benchmarks: install
 	$(MEASURE)text
 	$(MEASURE)vision
 	$(MEASURE)bench
+	$(MEASURE)clients
 	$(MEASURE)profile
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json

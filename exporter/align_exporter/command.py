@@ -57,7 +57,7 @@ def _export(options: argparse.Namespace) -> int:
                 allow_pickle=options.allow_pickle,
                 quiet=options.quiet or options.json,
             )
-        export = replace(export, dataset=read_dataset(options, progress))
+        export = replace(export, dataset=read_dataset(options, progress), engines=engines)
         with progress.phase("compare with the existing bundle"):
             wanted = provenance(source, export)
             reason = "--force" if options.force else staleness(options.output, wanted)

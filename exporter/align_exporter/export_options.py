@@ -12,6 +12,7 @@ from align_runtime.graph_entry import CPU_TARGET, GPU_TARGET
 
 if TYPE_CHECKING:
     from align_calibration.dataset.calibration_dataset import CalibrationDataset
+    from align_exporter.engine.request import EngineRequest
 
 PIXEL_INPUTS = ("uint8", "float32")
 OPSETS = range(FIRST_OPSET, 25)  # from 25 on the exporter would write Swish, which ONNX Runtime's CPU provider lacks
@@ -21,7 +22,7 @@ INT8_DEVICES = ("all", CPU_TARGET, GPU_TARGET)
 # other inputs reach further than a few samples.
 FP16_HEADROOM = 8.0
 GRAPH_STAGES = ("traced", "final")
-UNRECORDED = ("dataset", "calibration_cache", "require_faster", "dump_graph")
+UNRECORDED = ("dataset", "calibration_cache", "require_faster", "dump_graph", "engines")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ExportOptions:
         calibration_cache: folder of the cached statistics; None for no cache. It decides nothing about the bundle.
         parity_max_abs, parity_min_cosine: by precision, what the parity gate allows instead of the table's limits.
         dump_graph: stage (one of `GRAPH_STAGES`) and file for the FP32 graphs as they are at that stage.
+        engines: TensorRT engines that will be built from the bundle: what does not fit the checkpoint is said first.
     """
 
     precisions: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class ExportOptions:
     parity_max_abs: Mapping[str, float] = field(default_factory=dict)
     parity_min_cosine: Mapping[str, float] = field(default_factory=dict)
     dump_graph: tuple[str, Path] | None = None
+    engines: EngineRequest | None = None
 
     @property
     def variants(self) -> tuple[Variant, ...]:

@@ -86,6 +86,8 @@ def build_bundle(
 def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions, progress: Progress) -> Run:
     with progress.phase(f"read {source.name}"):
         checkpoint = read_checkpoint(source, options.allow_pickle)
+        if options.engines is not None:
+            options.engines.lengths_up_to(checkpoint.facts.max_length)  # before minutes of work
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
     tokenizer = Tokenizer.from_file(
         folder / "tokenizer.json", checkpoint.facts.max_length, checkpoint.facts.pad_token_id

@@ -38,6 +38,18 @@ def test_contract_export_builds_engines_and_then_finds_them(
         assert "'int4'" in capsys.readouterr().err
 
 
+def test_contract_lengths_that_do_not_fit_the_model_are_said_before_the_export(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(tiny_checkpoint), "-o", str(tmp_path / "new"), "--engine", "--engine-profile", "seq=8,16"]
+    with installed("tensorrt-11"):
+        assert main(command) == 2
+    printed = capsys.readouterr().err
+    assert "end it with seq=…,32" in printed
+    assert "trace" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_contract_engines_move_into_the_new_bundle(engine_bundle: Path, tiny_fp16_bundle: Path, tmp_path: Path) -> None:
     manifest = Bundle.open(tiny_fp16_bundle).manifest
     same = Path(shutil.copytree(tiny_fp16_bundle, tmp_path / "same"))

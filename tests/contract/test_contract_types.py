@@ -29,7 +29,8 @@ SOURCES = ("reference", "calibration", "exporter", "runtime")
 # Mutants that mypy accepts: attributes of numpy and of our own objects that have a name of TensorRT or CUDA, and
 # optional arguments, whose absence the doubles detect (test_contract_doubles.py).
 OURS = {
-    "cuda.py: size renamed", "cuda.py: dtype renamed", "cuda.py: handle renamed", "engine.py: dtype renamed",
+    "cuda_runtime.py: size renamed", "cuda_runtime.py: dtype renamed", "cuda_runtime.py: handle renamed",
+    "engine.py: dtype renamed",
     "engine.py: dtype without an argument", "lane.py: shape renamed", "builder.py: pop without an argument",
 }  # fmt: skip
 OPTIONAL = {
@@ -89,7 +90,7 @@ def type_check(tmp_path_factory: pytest.TempPathFactory) -> TypeCheck:
 @pytest.mark.parametrize("surface", ["tensorrt-11", "tensorrt-10"])
 def test_contract_of_runtime_and_builder(type_check: TypeCheck, surface: str) -> None:
     files = gpu_modules(RUNTIME) + gpu_modules(EXPORTER)
-    assert {"engine.py", "lane.py", "cuda.py", "builder.py", "layers.py"} <= {file.name for file in files}
+    assert {"engine.py", "lane.py", "cuda_runtime.py", "builder.py", "layers.py"} <= {file.name for file in files}
     output = type_check(surface, files)
     assert output.startswith("Success"), output
 

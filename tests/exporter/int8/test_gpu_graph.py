@@ -56,7 +56,7 @@ def test_every_device_gets_its_graph_and_exact_names_select_one_graph(bundle: Bu
         for device, target in (("cpu", "cpu"), ("cuda", "gpu"), ("tensorrt", "gpu")):
             assert bundle.graph(tower, "int8", device).target == target
         assert bundle.graph(tower, "int8_cpu", "cpu").target == "cpu"
-        with pytest.raises(ConfigurationError, match=r"'int8_cpu' is not in .* on cuda; fp32, int8"):
+        with pytest.raises(ConfigurationError, match=r"'int8_cpu' is not in .* on cuda; it has: fp32, int8"):
             bundle.graph(tower, "int8_cpu", "cuda")
     with align_runtime.load(bundle.folder, precision="int8", device="cpu") as model:
         assert {tower.graph.target for tower in (model._parts.images.tower, model._parts.texts.tower)} == {"cpu"}
