@@ -36,7 +36,8 @@ from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import crops, full_size_checkpoint
 from support.fp16_emulation import run_emulated
 
-# Name → whether weights are rounded so that channels keep their means, whether undiluted gates stay in FP32.
+# Name → whether weights are rounded so that channels keep their means, and whether squeeze-excite stays in FP32 where
+# no residual follows.
 RECIPES = {"nearest": (False, False), "means": (True, False), "gates": (False, True), "both": (True, True)}
 
 

@@ -1,6 +1,6 @@
 """Checks that messages, docstrings and pages use the field's words; part of `make lint`.
 
-Looks at every string in the packages and at every page. Each entry is a wording that this project used once, and what
+Looks at every string in the packages, at their templates, and at every page. Each entry is a wording that this project used once, and what
 to write instead.
 """
 
@@ -62,11 +62,11 @@ def check(root: Path = ROOT) -> list[str]:
             for start, text in strings(path.read_text(encoding="utf-8")):
                 for number, words, instead in findings(text):
                     found.append(f'{path.relative_to(root)}:{start + number}: "{words}": write "{instead}"')
-    for name in PAGES:
-        pages = sorted((root / name).rglob("*.md")) if (root / name).is_dir() else [root / name]
-        for path in pages:
-            for number, words, instead in findings(path.read_text(encoding="utf-8")):
-                found.append(f'{path.relative_to(root)}:{number + 1}: "{words}": write "{instead}"')
+    pages = [path for name in PAGES for path in sorted((root / name).rglob("*.md")) or [root / name]]
+    templates = [path for folder in CODE for path in sorted((root / folder).rglob("*.j2"))]
+    for path in pages + templates:
+        for number, words, instead in findings(path.read_text(encoding="utf-8")):
+            found.append(f'{path.relative_to(root)}:{number + 1}: "{words}": write "{instead}"')
     return found
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from align_bench.page.markup import Markup, element
-from align_runtime.graph_entry import ANY_TARGET, Graph
 
 Row = Sequence[str | Markup]
 
@@ -65,14 +64,3 @@ def more(shown: Sequence[Markup], rest: Sequence[Markup]) -> Markup:
         return first
     folded = element("ul", *(element("li", item) for item in rest), class_="names")
     return element("div", first, element("details", element("summary", f"{len(rest)} more"), folded))
-
-
-def title_of(graph: Graph) -> str:
-    """The title of a graph: ``Vision · fp16``, ``Text · fp32 · for cpu``."""
-    target = [] if graph.target == ANY_TARGET else [f"for {graph.target}"]
-    return " · ".join([graph.tower.capitalize(), graph.variant, *target])
-
-
-def verdict_of(failure: str | None) -> Markup:
-    """✓ or ✗ and a word."""
-    return element("span", "✗ failed" if failure else "✓ passed", class_="bad" if failure else "good")
