@@ -1,7 +1,7 @@
 """Checks that messages, docstrings and pages use the field's words; part of `make lint`.
 
-Looks at every string in the packages, at their templates, and at every page. Each entry is a wording that this project used once, and what
-to write instead.
+Looks at every string in the packages, at their templates, and at every page. Each entry is a wording that this project
+used once, and what to write instead.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from align_bench.interleaved import speedup
+from align_bench.statistics import percentile
 from benchmarks.sections.layout import Section, gibibytes, mebibytes, milliseconds, plural, share, table
 
 CLOCKS = {"processor": "CPU time", "wall": "wall clock"}
@@ -182,6 +183,30 @@ def _start_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def client_lines(result: Mapping[str, Any]) -> list[str]:
+    """Latency and throughput of many clients at once, without and with a limit of concurrent calls."""
+    rounds, limit = result["latencies"], result["limit"]
+    titles = {"unlimited": "no limit", "limited": f"{limit}, first come, first served"}
+    rows = []
+    for name, title in titles.items():
+        pooled = [value for values in rounds[name] for value in values]
+        latency = [milliseconds(percentile(pooled, share)) for share in (0.5, 0.95, 1)]
+        rows.append([title, *latency, f"{_calls_per_second(result, pooled):.1f}"])
+    gain = speedup(*([1 / _calls_per_second(result, values) for values in rounds[name]] for name in titles))
+    return [
+        f"{result['clients']} clients that each embed one caption after the other in FP32, published sizes. Latency is "
+        "from request to answer, waiting in the queue included. The limit raises the throughput by a factor of "
+        f"{gain:.2f} (median of the paired rounds).",
+        "",
+        *table(("calls at once", "median, ms", "95th percentile, ms", "longest, ms", "calls per second"), rows),
+    ]
+
+
+def _calls_per_second(result: Mapping[str, Any], latencies: Sequence[float]) -> float:
+    """Throughput of a round: every client always waits for one answer, so it is clients by mean latency."""
+    return float(result["clients"] * len(latencies) / sum(latencies))
+
+
 def scaling_lines(result: Mapping[str, Any]) -> list[str]:
     """How the time of one input grows, a row for each axis."""
     axes: dict[tuple[str, str], list[str]] = {}
@@ -225,6 +250,7 @@ SECTIONS = (
     Section("INT8 on a CPU", "int8", int8_lines),
     Section("Time by kernel", "profile", kernel_lines),
     Section("Time by stage and cold start", "align_bench", stage_lines),
+    Section("Many clients at once", "clients", client_lines),
     Section("Scaling", "scaling", scaling_lines),
     Section("Memory over a million texts", "memory", memory_lines),
 )

@@ -52,6 +52,9 @@ def test_figures_are_those_of_the_results(folder: Path) -> None:
     assert cells(text, "images 1 | int8")[1:] == ["FP32 of the same bundle", "2.00×"]
     assert cells(text, "1×1 convolutions and the stem") == ["75.0 ms, 75.0 %", "30.0 ms, 60.0 %"]
     assert cells(text, "text FP32, batch 8 of 12 tokens") == ["1.000", "20.0", "40.0"]
+    assert cells(text, "no limit") == ["200", "400", "400", "26.7"]  # 8 clients, 0.3 s on average
+    assert cells(text, "2, first come, first served") == ["100", "100", "100", "80.0"]
+    assert "throughput by a factor of 3.00" in text
     assert cells(text, "text | length") == ["length", "4: 5.000, 8: 10.0"]
     assert cells(text, "a recipe") == ["0.2000 (0.3000)", "0.8000 (0.7000)"]
     assert cells(text, "both together, as `--fp16` does") == ["0.99999", "0.50000"]  # rounded down

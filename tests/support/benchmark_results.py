@@ -145,6 +145,13 @@ def made_up() -> dict[str, dict[str, Any]]:
                 for precision, peak in (("fp32", 1000), ("int8", 400))
             ],
         },
+        "clients": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "clients": 8,
+            "limit": 2,
+            "latencies": {"unlimited": [[0.2, 0.4]] * 8, "limited": [[0.1] * 4] * 8},
+        },
         "scaling": {
             "machine": MACHINE,
             "load_average": 0.1,
