@@ -135,6 +135,12 @@ class Int8Result:
         return min((comparison.speedup for comparison in self.speed), default=None)
 
 
+DEFAULT_ADVICE = (
+    "the graph differs from the reference by more than allowed; docs/accuracy.md says where the limits come from, "
+    "--parity-max-abs and --parity-min-cosine replace them"
+)
+
+
 @dataclass(frozen=True)
 class Draft:
     """The graph of a variant before it is written.
@@ -149,7 +155,7 @@ class Draft:
     fp16: Fp16Result | None = None
     int8: Int8Result | None = None
     kernels: Mapping[str, int] = field(default_factory=dict)
-    advice: str | None = None
+    advice: str = DEFAULT_ADVICE
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import align_calibration
+import align_exporter
+import align_reference
+import align_runtime
 from align_exporter.export_options import ExportOptions
 from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
@@ -16,6 +22,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError
 from align_runtime.manifest import Provenance
 
+SOURCES = (align_calibration, align_exporter, align_reference, align_runtime)
 TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
 
 
@@ -30,8 +37,21 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
         revision=source.revision,
         files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
         options=json.loads(json.dumps(options.record)),  # as it will be read back
-        tools={"python": platform.python_version()} | {tool: tool_version(tool) for tool in TOOLS},
+        tools={"python": platform.python_version(), "source": source_hash()}
+        | {tool: tool_version(tool) for tool in TOOLS},
     )
+
+
+@cache
+def source_hash() -> str:
+    """The first 12 hex digits of the sha256 of all modules that an export runs: a changed pass has the same version."""
+    digest = hashlib.sha256()
+    for package in SOURCES:
+        root = Path(package.__path__[0])
+        for file in sorted(root.rglob("*.py")):
+            digest.update(f"{package.__name__}/{file.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
 
 
 def tool_version(name: str) -> str:

@@ -180,7 +180,7 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
         try:
             measurement.parity.check(file, limits)
         except ParityError as error:
-            raise error if draft.advice is None else error.advised(draft.advice) from None
+            raise error.advised(draft.advice) from None
     draft = _with_speed(base, variant, draft)
     graph = Graph(
         tower=tower,

@@ -42,6 +42,7 @@ class Variant:
             target's hardware computes; None where a CPU computes the graph as it is.
         baselines: variants whose speed it is compared with on the build machine.
         min_opset: the first ONNX opset that can express it.
+        has_fp16: whether parts of it compute in FP16, so that FP16's range matters and its options apply.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Variant:
     emulation: str | None = None
     baselines: tuple[str, ...] = ()
     min_opset: int = FIRST_OPSET
+    has_fp16: bool = False
 
     @property
     def exact_name(self) -> str:
@@ -64,11 +66,6 @@ class Variant:
     def is_for_tensorrt(self) -> bool:
         """Whether TensorRT may build it, so that its rules apply (see `align_exporter.trt_lint`)."""
         return self.target != CPU_TARGET
-
-    @property
-    def has_fp16(self) -> bool:
-        """Whether it computes in FP16 where it does not compute in `element_type`, so that FP16's ranges matter."""
-        return self.emulation is not None
 
     def file(self, tower: str) -> str:
         """Path of the graph of `tower` in the bundle."""
@@ -107,6 +104,7 @@ VARIANTS: tuple[Variant, ...] = (
         limits={"vision": _FP16_LIMITS, "text": _FP16_LIMITS},
         builder="align_exporter.fp16.build:build_fp16",
         emulation="align_exporter.fp16.convert:emulate_fp16",
+        has_fp16=True,
     ),
     Variant(
         name=INT8,
@@ -132,6 +130,7 @@ VARIANTS: tuple[Variant, ...] = (
         },
         builder="align_exporter.int8.build:build_for_tensorrt",
         emulation="align_exporter.fp16.convert:emulate_fp16",
+        has_fp16=True,
         min_opset=19,  # the first whose QuantizeLinear takes float16
     ),
 )

@@ -22,6 +22,7 @@ from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.json_files import read_object
 from align_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from align_runtime.precision import RULES
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,12 @@ class Bundle:
         """
         path = Path(folder)
         if not path.is_dir():
-            raise BundleError(f"{path} is not a folder; expected a bundle, the folder that align-export writes")
+            problem = "is not a folder" if path.exists() else "does not exist"
+            raise BundleError(f"{path} {problem}; expected a bundle, the folder that align-export writes")
         if not (path / MANIFEST_NAME).is_file():
-            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; align-export writes bundles")
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST_NAME}; expected the folder that align-export writes"
+            )
         where = str(path / MANIFEST_NAME)
         bundle = cls(path, Manifest.from_json(read_object(path / MANIFEST_NAME, BundleError), where))
         root = path.resolve()
@@ -77,9 +81,11 @@ class Bundle:
         for target in targets_on(device):
             if (variant, target) in usable:
                 return usable[variant, target]
+        optional = RULES.keys() - {"fp32"}  # FP32 is always exported
+        advice = f"; export it again with --{variant}, or choose one of these" if variant in optional else ""
         raise ConfigurationError(
             f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it has: "
-            f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'none'}"
+            f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'none'}{advice}"
         )
 
     def graphs_on(self, device: str) -> list[Graph]:

@@ -112,7 +112,7 @@ class ParityError(AlignError):
         limit: float,
         observed: float,
         sample: str,
-        advice: str = "the graph does not compute what the reference computes",
+        advice: str = "the graph differs from the reference by more than allowed",
     ) -> None:
         super().__init__(
             f"{subject}: {metric} is {observed:.3g}, allowed {limit:.3g} (worst sample: {sample}); {advice}"

@@ -42,7 +42,7 @@ class Provenance:
         revision: commit on the Hub; None for a folder.
         files: sha256 of every file of the checkpoint that was read.
         options: options of the export.
-        tools: versions of the packages that were used.
+        tools: versions of the packages that were used; under ``"source"`` a hash of align-onnx's own modules.
     """
 
     name: str

@@ -6,14 +6,16 @@ import json
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import align_exporter
 from align_exporter import freshness
 from align_exporter.command import main
 from align_exporter.export_options import ExportOptions
-from align_exporter.freshness import provenance, staleness, tool_version
+from align_exporter.freshness import SOURCES, provenance, source_hash, staleness, tool_version
 from align_reference.source import resolve
 
 
@@ -52,6 +54,19 @@ def test_another_option(checkpoint: Path, tiny_bundle: Path) -> None:
 
 def test_where_a_calibration_is_kept_decides_nothing(checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     assert why(checkpoint, tiny_bundle, calibration_cache=tmp_path) is None
+
+
+def test_a_changed_module(checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version stays the same while somebody works on a pass."""
+    package = ModuleType("align_exporter")
+    package.__path__ = [shutil.copytree(Path(freshness.__file__).parent, tmp_path / "align_exporter")]
+    monkeypatch.setattr(freshness, "SOURCES", tuple(package if part is align_exporter else part for part in SOURCES))
+    for text, expected in (("", None), ("# changed\n", "changed tools: source")):
+        with (tmp_path / "align_exporter/graph/passes/order.py").open("a") as file:
+            file.write(text)
+        source_hash.cache_clear()
+        assert why(checkpoint, tiny_bundle) == expected
+    source_hash.cache_clear()
 
 
 def test_another_tool(checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,8 @@ WORDING = {
     ),
     "ParityError": (
         parity,
-        "onnx/vision_model.onnx: max_abs is 0.5, allowed 0.001 (worst sample: cat.jpg); the graph does not compute "
-        "what the reference computes",
+        "onnx/vision_model.onnx: max_abs is 0.5, allowed 0.001 (worst sample: cat.jpg); the graph differs from the "
+        "reference by more than allowed",
     ),
 }
 

@@ -56,8 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--dump-graph",
         nargs=2,
         metavar=("STAGE", "FILE"),
-        help=f"also write the FP32 graphs as they are at a stage ({' or '.join(GRAPH_STAGES)}) beside FILE, the name "
-        "of each graph before FILE's suffix, to see what a pass gets or gives",
+        help=f"also write the FP32 graphs as they are at a stage ({' or '.join(GRAPH_STAGES)}) beside FILE, to see "
+        "what a pass gets or gives; graph.onnx becomes graph.vision_model.onnx, graph.text_model.onnx and so on",
     )
     add_output_options(parser)
 

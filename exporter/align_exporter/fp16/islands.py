@@ -169,9 +169,9 @@ def _unsafe(graph: ir.Graph, ranges: dict[str, TensorRange], headroom: float) ->
     for value in _values(graph):
         if value.is_initializer():
             # Weights are known exactly, so they need no headroom.
-            reason = _refusal(weight_range(value), 1.0)
+            reason = _refusal(weight_range(value), FP16_MAX)
         else:
-            reason = _refusal(ranges[name_of(value)], headroom)
+            reason = _refusal(ranges[name_of(value)], FP16_MAX / headroom)
         if reason is None:
             continue
         producer = value.producer()
@@ -181,10 +181,10 @@ def _unsafe(graph: ir.Graph, ranges: dict[str, TensorRange], headroom: float) ->
     return found
 
 
-def _refusal(entry: TensorRange, headroom: float) -> str | None:
-    """Why FP16 cannot hold the tensor; None where it can."""
-    if not entry.max_abs * headroom <= FP16_MAX:
-        return f"{entry.tensor} reaches {entry.max_abs:.3g}"
+def _refusal(entry: TensorRange, limit: float) -> str | None:
+    """Why FP16 cannot hold the tensor, whose values may reach `limit`; None where it can."""
+    if not entry.max_abs <= limit:
+        return f"{entry.tensor} reaches {entry.max_abs:.5g}, more than {limit:.5g}"
     if entry.rounding_error > MAX_ROUNDING_ERROR:
         return f"{entry.tensor} underflows: RMS {entry.rms:.2g}, rounding error {entry.rounding_error:.1%}"
     return None

@@ -40,7 +40,7 @@ class Step:
 
     graph_pass: GraphPass
     expected: int | None
-    required: bool = True
+    required: bool = False
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ def vision_steps(config: AlignConfig) -> tuple[Step, ...]:
     There is one pool per squeeze-excite and one at the end. They are required: INT8 kernels and their scales exist for
     GlobalAveragePool and not for ReduceMean.
     """
-    return (Step(GlobalPool(), expected=config.vision.num_blocks + 1), *CLEAN_UP)
+    return (Step(GlobalPool(), expected=config.vision.num_blocks + 1, required=True), *CLEAN_UP)
 
 
 def text_steps(config: AlignConfig, target: str = "any") -> tuple[Step, ...]:
@@ -68,10 +68,10 @@ def text_steps(config: AlignConfig, target: str = "any") -> tuple[Step, ...]:
     with constant targets. The packed tower (target ``"cpu"``) has no reshape whose target could become constant.
     """
     layers = config.text.num_hidden_layers
-    reshapes = () if target == "cpu" else (Step(ConstantReshape(), expected=4 * layers - 2, required=False),)
+    reshapes = () if target == "cpu" else (Step(ConstantReshape(), expected=4 * layers - 2),)
     return (
-        Step(FoldTokenType(), expected=1, required=False),
-        Step(FoldQueryScale(), expected=layers, required=False),
+        Step(FoldTokenType(), expected=1),
+        Step(FoldQueryScale(), expected=layers),
         *reshapes,
         *CLEAN_UP,
     )

@@ -43,7 +43,7 @@ def test_the_expected_number_of_rewrites_is_returned_and_not_reported(
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_required_pass_with_another_number_of_rewrites_is_an_error(count: int) -> None:
     with pytest.raises(BuildError) as caught:
-        run_steps(typed(CHAIN), [Step(RewriteNothing(count), expected=2)])
+        run_steps(typed(CHAIN), [Step(RewriteNothing(count), expected=2, required=True)])
     message = str(caught.value)
     for part in ("RewriteNothing", f"{count} rewrites", "expected 2", "--dump-graph traced", "constraints.txt", "Step"):
         assert part in message
@@ -54,7 +54,7 @@ def test_a_required_pass_with_another_number_of_rewrites_is_an_error(count: int)
 def test_an_optional_pass_with_another_number_of_rewrites_is_reported(
     count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    steps = [Step(RewriteNothing(count), expected=2, required=False), *CLEAN_UP]
+    steps = [Step(RewriteNothing(count), expected=2), *CLEAN_UP]
     assert run_steps(typed(CHAIN), steps)["RewriteNothing"] == count
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "align_exporter.graph.passes.order")
