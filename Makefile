@@ -1,13 +1,16 @@
-# Four commands: install, demo, test, lint. `figures` measures (two hours) and renews the README's tables, `peers` those of
-# other tools' INT8 (an hour, gigabytes of their packages; of align-tiny, or of the folders in CHECKPOINTS); `gpu-check` is
-# for a host with an NVIDIA GPU. PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+# install · demo · test (minutes) · test-all (also the published sizes and packaging) · lint · format
+# figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
+# benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
+#            or the checkpoints in CHECKPOINTS) · gpu-check: for a host with an NVIDIA GPU
+# PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test lint format figures peers gpu-check clean
+.PHONY: install demo test test-all lint format benchmarks peers figures gpu-check clean
 
 install: $(STAMP)
 
@@ -21,41 +24,60 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@echo "── exporting reference/align-tiny, a small trained ALIGN, to build/align-tiny"
 	@$(BIN)/align-export reference/align-tiny -o build/align-tiny
-	@echo; echo "── verifying the bundle: its golden inputs against the PyTorch reference's answers, without PyTorch"
+	@echo; echo "── verifying the bundle: its golden inputs against the PyTorch reference's embeddings, without PyTorch"
 	@$(BIN)/align-verify build/align-tiny --quiet
-	@echo; echo "── which label fits each picture of reference/align-tiny/demo? (the model never saw them in training)"
+	@echo; echo "── which label fits each image of reference/align-tiny/demo? (the model never saw them in training)"
 	@cd reference/align-tiny/demo && $(abspath $(BIN))/align-classify $(CURDIR)/build/align-tiny *.png *.jpg --top 2 \
 		--labels "green heart" "red heart" "white circle" "white ring" "white crescent" "white star" "white triangle" \
 		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
+# Two processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest. A test file
+# stays in one process, so that its fixtures are built once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -m "not slow"
+
+test-all: install
+	$(PYTEST)
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/check_words.py
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-figures: install
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_full_size.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_fp16.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_int8.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_calibration.py
-	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_recovery.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_text.py
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_vision.py
-	rm -rf build/bench/bundle # what an older export wrote
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_bench.py --folder build/bench
-	PYTHONPATH=tests $(BIN)/python tests/figures/measure_profile.py
-	$(BIN)/align-bench build/bench/bundle --samples 50 -o tests/results/align_bench.json
-	$(BIN)/align-bench scaling build/bench/bundle --json > tests/results/scaling.json
+# Support modules of the tests build the models that are measured. A bundle of an older export is not measured again.
+benchmarks: install
+	rm -rf build/bench
+	$(MEASURE)full_size
+	$(MEASURE)fp16
+	$(MEASURE)int8
+	$(MEASURE)calibration
+	$(MEASURE)ablation
+	$(MEASURE)text
+	$(MEASURE)vision
+	$(MEASURE)bench
+	$(MEASURE)clients
+	$(MEASURE)profile
+	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
+	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
-	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 --json > tests/results/memory.json
-	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
+	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
+	$(MAKE) figures
+
+# Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.
+peers: install
+	$(MEASURE)int8_peers $(CHECKPOINTS)
+	$(MAKE) figures
+
+figures: install
+	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python docs/make_cli.py
 
 # onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
 gpu-check:
@@ -64,12 +86,7 @@ gpu-check:
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gpu,tensorrt]'
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
-	PYTHONPATH=tests $(GPU_BIN)/python tests/figures/gpu_check.py
-
-# Each tool in a virtual environment of its own under build/peers: they exclude each other's versions and ours.
-peers: install
-	PYTHONPATH=tests:reference $(BIN)/python tests/figures/measure_int8_peers.py $(CHECKPOINTS)
-	PYTHONPATH=tests $(BIN)/python tests/figures/readme.py
+	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check
 
 clean:
 	rm -rf build dist $(VENV) .venv-gpu

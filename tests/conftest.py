@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: bundles are built once a session."""
+"""Fixtures that many tests share: bundles and checkpoints are built once a run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from align_calibration.samples.own_samples import choose_samples
-from align_exporter.build import build
+from align_calibration.dataset.calibration_dataset import select_dataset
+from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
-from align_exporter.options import ExportOptions
+from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.console import Progress
 from support import checkpoints
-from support.calibration_pictures import draw_pictures
+from support.build_once import build_once
+from support.calibration_images import draw_images
+from support.trace_cache import TraceCache
 
 ROOT = Path(__file__).parents[1]
-QUIET = Progress(quiet=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the commands keep calibrations: not where the user does."""
+    """Where the commands cache calibration statistics: not where the user does."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports in this process trace each tower once a run, see `support.trace_cache`."""
+    folder = build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_exporter.pipeline.trace", TraceCache(folder))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -36,41 +46,38 @@ def tiny_checkpoint() -> Path:
     return ROOT / "reference" / "align-tiny"
 
 
+def exported(temporary: pytest.TempPathFactory, name: str, checkpoint: Path, options: ExportOptions) -> Path:
+    def build(folder: Path) -> None:
+        source = resolve(str(checkpoint))
+        build_bundle(source, provenance(source, options), folder, options, Progress(quiet=True))
+
+    return build_once(temporary, name, build)
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported. Read only: take `bundle_copy` to change something."""
-    folder = tmp_path_factory.mktemp("bundles") / "align-tiny"
-    source, options = resolve(str(tiny_checkpoint)), ExportOptions()
-    build(source, provenance(source, options), folder, options, QUIET)
-    return folder
+    return exported(tmp_path_factory, "align-tiny", tiny_checkpoint, ExportOptions())
 
 
 @pytest.fixture(scope="session")
 def tiny_fp16_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny, exported with FP16 graphs. Read only."""
-    folder = tmp_path_factory.mktemp("bundles") / "align-tiny-fp16"
-    source, options = resolve(str(tiny_checkpoint)), ExportOptions(fp16=True)
-    build(source, provenance(source, options), folder, options, QUIET)
-    return folder
+    return exported(tmp_path_factory, "align-tiny-fp16", tiny_checkpoint, ExportOptions(precisions=("fp16",)))
 
 
 @pytest.fixture(scope="session")
-def calibration_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 128 pictures of the kind that align-tiny was trained on."""
-    return draw_pictures(tmp_path_factory.mktemp("calibration") / "pictures", 128, seed=22)
+def calibration_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 128 images of the kind that align-tiny was trained on."""
+    return build_once(tmp_path_factory, "images", lambda folder: draw_images(folder, 128, seed=22))
 
 
 @pytest.fixture(scope="session")
-def tiny_int8_bundle(
-    tiny_checkpoint: Path, calibration_pictures: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """align-tiny, exported with INT8 graphs; it is too small for them to be faster. Read only."""
-    folder = tmp_path_factory.mktemp("bundles") / "align-tiny-int8"
-    source = resolve(str(tiny_checkpoint))
-    own = choose_samples(calibration_pictures, None, limit=128, seed=0)
-    options = ExportOptions(int8=True, samples=own, keep_slower=True)
-    build(source, provenance(source, options), folder, options, QUIET)
-    return folder
+def tiny_int8_bundle(tiny_checkpoint: Path, calibration_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """align-tiny, exported with INT8 graphs for CPUs and TensorRT. Read only."""
+    dataset = select_dataset(calibration_images, None, limit=512, seed=0)
+    options = ExportOptions(precisions=("int8",), dataset=dataset)
+    return exported(tmp_path_factory, "align-tiny-int8", tiny_checkpoint, options)
 
 
 @pytest.fixture
@@ -81,12 +88,13 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random conditioned checkpoint that is exported in seconds."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "small"
-    return checkpoints.write_checkpoint(folder, checkpoints.small_config())
+    """A conditioned random checkpoint that is exported in seconds."""
+    return build_once(
+        tmp_path_factory, "small", lambda folder: checkpoints.write_checkpoint(folder, checkpoints.small_config())
+    )
 
 
 @pytest.fixture(scope="session")
 def full_size_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published sizes, 690 MB of random conditioned weights."""
-    return checkpoints.full_size_checkpoint(tmp_path_factory.mktemp("checkpoints") / "full-size")
+    """The published sizes, 690 MB of conditioned random weights."""
+    return build_once(tmp_path_factory, "full-size", checkpoints.full_size_checkpoint)

@@ -1,1 +1,1 @@
-"""From samples to activation ranges and scales."""
+"""Calibration: activation ranges and quantization parameters of graphs, measured on calibration samples."""

@@ -1,11 +1,11 @@
-"""Histograms of a graph's tensors over samples, in bounded memory.
+"""Histograms of a graph's tensors over calibration samples, in bounded memory.
 
 Two passes. The first finds the lowest and the highest value of every tensor for every sample, inside the graph. The
-second counts values between them, so bins never have to move. Feature maps of the full size are some 500 MB a picture:
-the second pass hands them out in slices of tensors, one run of the graph for each slice.
+second counts the values between them, so that bins never have to move. In the published sizes the feature maps of one
+image take some 500 MB: the second pass handles slices of the tensors, one run of the graph for each slice and sample.
 
-Samples on which a network runs away are left out of the range, not of the counts: of 128 pictures, align-tiny has one
-on which activations get 228 times as large as usual. A range that held them would leave nothing for all the others.
+Outlier samples do not widen the range, but are counted: of 128 images, align-tiny has one with activations 228 times
+as large as usual, and a range that included it would leave almost no integers for all others.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from align_calibration.cache import Recording, StatisticsCache
-from align_calibration.observe import Batch, run_batches, set_output
-from align_calibration.statistics import Statistics, statistics_key
+from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output
+from align_calibration.statistics_cache import Recording, Statistics, StatisticsCache, statistics_key
 from align_runtime.console import Progress
 
 BINS = 2048
-RUNAWAYS = 0.02  # share of the samples that may leave the range of a tensor at either end
+OUTLIER_FRACTION = 0.02  # of the samples may exceed the range of a tensor at either end
 SLICE_ELEMENTS = 1 << 25  # of all tensors of a slice for one sample: 128 MB
-COUNTED_AT_ONCE = 1 << 15  # values: these stay in the processor's cache, which takes a third of the time
+COUNTED_AT_ONCE = 1 << 15  # values that stay in the processor's cache, which takes a third of the time
 QUIET = Progress(quiet=True)
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Values of one tensor over all samples.
+    """Histogram of one tensor over all samples.
 
     Attributes:
-        lowest, highest: of the values of all samples but runaways.
-        counts: int64 (BINS,), values in equal parts of the range between them; those outside count at its ends.
+        lowest, highest: range of the values, without outlier samples.
+        counts: int64 (BINS,), of values in equal bins between them; values outside are counted in the outermost bins.
         lows, highs: lowest and highest value of each sample, in order, float64 (samples,).
     """
 
@@ -51,7 +50,7 @@ class Histogram:
 
     @property
     def centres(self) -> NDArray[np.floating]:
-        """Middle of each bin, float64 (BINS,)."""
+        """Centre of each bin, float64 (BINS,)."""
         width = (self.highest - self.lowest) / len(self.counts)
         return self.lowest + width * (np.arange(len(self.counts)) + 0.5)
 
@@ -64,27 +63,26 @@ def measure_histograms(
     cache: StatisticsCache | None = None,
     progress: Progress = QUIET,
 ) -> Mapping[str, Histogram]:
-    """Histograms of the float32 `tensors` of `model`, whose free dimensions are all free dimensions of its inputs.
+    """Histograms of the float32 `tensors` of `model`, whose symbolic dimensions are all dimensions of its inputs.
 
     Args:
-        model: left as it is.
+        model: not modified.
         batches: inputs by name, one sample each.
         folder: as in `run_batches`.
-        cache: where statistics are kept while they are measured, and found if they were before; None for nowhere.
-        progress: shows how many runs of the graph each pass has done.
+        cache: where statistics are stored while they are measured, and looked up first; None for no cache.
+        progress: shows the completed runs of the graph in each pass.
 
     Raises:
-        ValueError: no batches, or values that are not finite: no scale can come of them.
+        ValueError: there are no batches, or a tensor has values that are not finite.
     """
     if not batches:
-        raise ValueError("no samples to observe the graph on")
+        raise ValueError(NO_SAMPLES)
     slices = list(_slices(model.graph, tensors, batches))
     recording = _recording(model, tensors, batches, cache)
     statistics, done = recording.statistics, recording.statistics.done
     first_runs, second_runs = len(batches), len(batches) * len(slices)
     if cache is not None and done:
-        total = f"{done} of {first_runs + second_runs} runs of the calibration"
-        progress.warn(f"{total} were done before and are taken from {cache.folder}")
+        progress.warn(f"{done} of {first_runs + second_runs} calibration runs are taken from the cache {cache.folder}")
     first = _find_extremes(model, tensors, batches, folder, statistics)
     for _ in progress.track("calibration: ranges", first, first_runs, min(done, first_runs)):
         recording.advance()
@@ -92,7 +90,7 @@ def measure_histograms(
     second = _count_values(model, slices, ranges, batches, folder, statistics)
     for _ in progress.track("calibration: histograms", second, second_runs, max(done - first_runs, 0)):
         recording.advance()
-    recording.finish()
+    recording.flush()
     lows, highs = statistics.extremes.astype(np.float64).transpose(1, 2, 0)  # (tensors, samples) each
     return {
         name: Histogram(*ranges[name], statistics.counts[row], lows[row], highs[row])
@@ -103,11 +101,11 @@ def measure_histograms(
 def _recording(
     model: ir.Model, tensors: Sequence[str], batches: Sequence[Batch], cache: StatisticsCache | None
 ) -> Recording:
-    """Of what was measured before, or of nothing yet."""
-    empty = Statistics.nothing(len(batches), len(tensors), BINS)
+    """Starts with the cached statistics, or with none."""
+    empty = Statistics.empty(len(batches), len(tensors), BINS)
     if cache is None:
         return Recording(empty, None, "")
-    parameters = {"bins": BINS, "runaways": RUNAWAYS, "slice elements": SLICE_ELEMENTS}
+    parameters = {"bins": BINS, "outlier fraction": OUTLIER_FRACTION, "slice elements": SLICE_ELEMENTS}
     key = statistics_key(model, tensors, batches, parameters)
     return Recording(cache.load(key, empty), cache, key)
 
@@ -115,31 +113,32 @@ def _recording(
 def _find_extremes(
     model: ir.Model, tensors: Sequence[str], batches: Sequence[Batch], folder: Path, statistics: Statistics
 ) -> Iterator[None]:
-    """The first pass from where `statistics` end: fills in their extremes, a run of the graph at a time."""
+    """First pass: fills in the extremes from where `statistics` end; yields after each run of the graph."""
     done = statistics.done
     if done >= len(batches):
         return
-    watching = model.clone()
-    tape, values = ir.tape.Tape(watching.graph), _by_name(watching.graph)
+    instrumented = model.clone()
+    tape, values = ir.tape.Tape(instrumented.graph), _by_name(instrumented.graph)
     one = tape.initializer(ir.tensor(np.array([1], dtype=np.int64), name="histograms.one"))
     cells = [
         tape.op("Reshape", [tape.op(operator, [values[name]], {"keepdims": 0}), one])
         for operator in ("ReduceMin", "ReduceMax")
         for name in tensors
     ]
-    set_output(watching.graph, tape, cells, [len(cells)])
-    for sample, output in enumerate(run_batches(watching, islice(batches, done, None), folder), start=done):
+    set_output(instrumented.graph, tape, cells, [len(cells)])
+    for sample, output in enumerate(run_batches(instrumented, islice(batches, done, None), folder), start=done):
         statistics.extremes[sample] = output.reshape(2, len(tensors))
         yield
 
 
 def _ranges(tensors: Sequence[str], statistics: Statistics) -> Mapping[str, tuple[float, float]]:
-    """Lowest and highest value of each tensor, without runaways."""
+    """Lowest and highest value of each tensor, without outlier samples."""
     extremes = statistics.extremes.astype(np.float64)
-    if not np.isfinite(extremes).all():
-        raise ValueError("a tensor has infinite values")
-    lowest = np.quantile(extremes[:, 0], RUNAWAYS, axis=0, method="lower").tolist()
-    highest = np.quantile(extremes[:, 1], 1 - RUNAWAYS, axis=0, method="higher").tolist()
+    finite = np.isfinite(extremes).all(axis=(0, 1))
+    if not finite.all():
+        raise ValueError(f"tensor {tensors[int(finite.argmin())]!r} has values that are infinite or NaN")
+    lowest = np.quantile(extremes[:, 0], OUTLIER_FRACTION, axis=0, method="lower").tolist()
+    highest = np.quantile(extremes[:, 1], 1 - OUTLIER_FRACTION, axis=0, method="higher").tolist()
     return dict(zip(tensors, zip(lowest, highest, strict=True), strict=True))
 
 
@@ -151,7 +150,7 @@ def _count_values(
     folder: Path,
     statistics: Statistics,
 ) -> Iterator[None]:
-    """The second pass from where `statistics` end: adds to their counts, a run of the graph at a time."""
+    """Second pass: adds to the counts from where `statistics` end; yields after each run of the graph."""
     done = statistics.done - len(batches)
     rows = {name: row for row, name in enumerate(ranges)}
     for index, names in enumerate(slices):
@@ -167,24 +166,26 @@ def _count_values(
 def _values(
     model: ir.Model, names: Sequence[str], batches: Iterable[Batch], folder: Path
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """All values of each of the tensors `names`, batch by batch, flat."""
-    watching = model.clone()
-    tape, values = ir.tape.Tape(watching.graph), _by_name(watching.graph)
+    """All values of each of the tensors `names`, flat, batch by batch."""
+    instrumented = model.clone()
+    tape, values = ir.tape.Tape(instrumented.graph), _by_name(instrumented.graph)
     flat = tape.initializer(ir.tensor(np.array([-1], dtype=np.int64), name="histograms.flat"))
-    set_output(watching.graph, tape, [tape.op("Reshape", [values[name], flat]) for name in names], ["values"])
-    RemoveUnusedNodesPass()(watching)  # what comes after the slice
-    inputs, again = tee(batches)  # the sizes of a batch are needed beside what comes of it
-    for output, batch in zip(run_batches(watching, inputs, folder), again, strict=True):
-        if np.isnan(output).any():  # which ReduceMin and ReduceMax pass over
-            raise ValueError("a tensor has values that are not numbers")
-        free = _free_sizes(model.graph, batch)
-        sizes = [_elements(values[name], free) for name in names]
-        yield np.split(output, np.cumsum(sizes)[:-1])
+    set_output(instrumented.graph, tape, [tape.op("Reshape", [values[name], flat]) for name in names], ["values"])
+    RemoveUnusedNodesPass()(instrumented)  # nodes that only tensors after the slice need
+    inputs, again = tee(batches)  # the shapes of a batch are needed beside its output
+    for output, batch in zip(run_batches(instrumented, inputs, folder), again, strict=True):
+        sizes = _symbol_sizes(model.graph, batch)
+        ends = np.cumsum([_elements(values[name], sizes) for name in names])
+        if np.isnan(output).any():  # ReduceMin and ReduceMax may skip NaN
+            first = int(np.searchsorted(ends, np.isnan(output).argmax(), side="right"))
+            raise ValueError(f"tensor {names[first]!r} has values that are NaN")
+        yield np.split(output, ends[:-1])
 
 
 def _slices(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) -> Iterator[list[str]]:
+    """Consecutive tensors that have at most `SLICE_ELEMENTS` elements in the largest batch; at least one each."""
     values, names, size = _by_name(graph), list[str](), 0
-    largest = max((_free_sizes(graph, batch) for batch in batches), key=lambda free: prod(free.values()))
+    largest = max((_symbol_sizes(graph, batch) for batch in batches), key=lambda sizes: prod(sizes.values()))
     for name in tensors:
         elements = _elements(values[name], largest)
         if names and size + elements > SLICE_ELEMENTS:
@@ -196,8 +197,8 @@ def _slices(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) -
         yield names
 
 
-def _free_sizes(graph: ir.Graph, batch: Batch) -> Mapping[str, int]:
-    """What the names of free dimensions of the inputs stand for in `batch`."""
+def _symbol_sizes(graph: ir.Graph, batch: Batch) -> Mapping[str, int]:
+    """Sizes in `batch` of the symbolic dimensions of the inputs, by name."""
     return {
         str(name): size
         for value in graph.inputs
@@ -206,9 +207,10 @@ def _free_sizes(graph: ir.Graph, batch: Batch) -> Mapping[str, int]:
     }
 
 
-def _elements(value: ir.Value, free: Mapping[str, int]) -> int:
+def _elements(value: ir.Value, sizes: Mapping[str, int]) -> int:
+    """Number of elements of `value`, with `sizes` for its symbolic dimensions."""
     assert value.shape is not None
-    return prod(size if isinstance(size, int) else free[str(size)] for size in value.shape)
+    return prod(size if isinstance(size, int) else sizes[str(size)] for size in value.shape)
 
 
 def _by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
@@ -217,7 +219,7 @@ def _by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
 
 
 def _count(values: NDArray[np.float32], lowest: float, highest: float) -> NDArray[np.int64]:
-    """int64 (BINS,). What lies closer together than float32 can divide falls into the first bin."""
+    """Counts of `values`, int64 (BINS,). A range too narrow for float32 bins is counted in the first bin."""
     scale = BINS / (float(highest) - float(lowest)) if highest > lowest else np.inf
     if scale > float(np.finfo(np.float32).max):
         return np.bincount([0], weights=[values.size], minlength=BINS).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Observers: from the histogram of a tensor to the range that 8 bits are spread over.
+"""Observers: from the histogram of a tensor to its quantization parameters.
 
-A range that holds every value wastes steps on rare ones; a narrower one clips them. Which observer is best differs from
-checkpoint to checkpoint and is measured (see align_exporter/int8/search.py).
+A range that holds every value spends integers on rare ones; a narrower range clips them. The best observer differs
+between checkpoints and is measured (see align_exporter/int8/calibrate.py).
 """
 
 from __future__ import annotations
@@ -11,94 +11,97 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from align_calibration.divergence import divergences
 from align_calibration.histograms import Histogram
-from align_calibration.scales import Grid, Scale
+from align_calibration.kl_divergence import kl_divergences
+from align_calibration.quant_params import QuantParams, QuantSpec
 
-CUTS = np.linspace(0.0, 0.75, 16)  # shares of either side that may be cut off where the best range is searched for
+CUTS = np.linspace(0.0, 0.75, 16)  # fractions of either side that the search for the best range cuts off
 AVERAGING = 0.01  # weight of a new sample in a moving average; torch's default
 
-Observer = Callable[[Histogram, Grid], Scale]
-Function = Callable[[NDArray[np.floating]], NDArray[np.floating]]
+Observer = Callable[[Histogram, QuantSpec], QuantParams]
+Activation = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
-def min_max(histogram: Histogram, grid: Grid) -> Scale:
-    """The whole range."""
-    return grid.scale(histogram.lowest, histogram.highest)
+def min_max(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """The whole range, without outlier samples."""
+    return spec.fit(histogram.lowest, histogram.highest)
 
 
-def moving_average(histogram: Histogram, grid: Grid) -> Scale:
-    """Lowest and highest value of a sample, each averaged over the samples in order, exponentially.
+def moving_average(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """Exponential moving averages of the lowest and the highest value of each sample, in order.
 
-    As `torch.ao.quantization.MovingAverageMinMaxObserver`: begin with the first sample, then ``average += 0.01 · (value
-    − average)``. Runaways count as the ends of the range, as in the counts.
+    As `torch.ao.quantization.MovingAverageMinMaxObserver`: starts with the first sample, then ``average += 0.01 ·
+    (value − average)``. The extremes of outlier samples are clipped to the range of the histogram first.
     """
     ages = np.arange(len(histogram.lows))[::-1]
     weights = AVERAGING * (1.0 - AVERAGING) ** ages
     weights[0] /= AVERAGING
     lows = np.maximum(histogram.lows, histogram.lowest)
     highs = np.minimum(histogram.highs, histogram.highest)
-    return grid.scale(float(weights @ lows), float(weights @ highs))
+    return spec.fit(float(weights @ lows), float(weights @ highs))
 
 
-def percentile(share: float) -> Observer:
-    """An observer that leaves out ``1 − share`` of all values, half of them on either side."""
+def percentile(fraction: float) -> Observer:
+    """Returns an observer that keeps `fraction` of all values and clips half of the others on either side."""
 
-    def observe(histogram: Histogram, grid: Grid) -> Scale:
+    def observe(histogram: Histogram, spec: QuantSpec) -> QuantParams:
         total = np.cumsum(histogram.counts) / histogram.counts.sum()
-        tail = (1.0 - share) / 2
+        tail = (1.0 - fraction) / 2
         first, last = np.searchsorted(total, [tail, 1.0 - tail])
         edges = np.linspace(histogram.lowest, histogram.highest, len(histogram.counts) + 1)
-        return grid.scale(edges[first], edges[min(int(last) + 1, len(histogram.counts))])
+        return spec.fit(edges[first], edges[min(int(last) + 1, len(histogram.counts))])
 
     return observe
 
 
-def least_error(histogram: Histogram, grid: Grid) -> Scale:
-    """The range, cut on either side, whose rounding and clipping have the smallest mean square."""
-    return _least_error(histogram, grid, lambda values: values)
+def entropy(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """The candidate range with the smallest KL divergence: see `align_calibration.kl_divergence`."""
+    candidates = _candidates(histogram, spec)
+    if len(candidates) == 1 or histogram.highest <= histogram.lowest:
+        return candidates[0]
+    return candidates[int(np.argmin(kl_divergences(histogram, candidates, spec)))]
 
 
-def least_error_behind_swish(histogram: Histogram, grid: Grid) -> Scale:
-    """The same for a tensor that nothing but a swish reads: the change of x · sigmoid(x) is made smallest.
+def mse(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """The candidate range with the smallest mean square error of rounding and clipping."""
+    return _smallest_mse(histogram, spec, lambda values: values)
 
-    Behind it everything below −8 is next to nothing, so that a range that ends at −4 instead of −14 gives the positive
-    values, which pass unchanged, steps of half the size.
+
+def mse_after_swish(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """As `mse`, with the error measured after swish, x · sigmoid(x): for tensors that only a swish reads.
+
+    Swish maps values below −8 almost to 0. A range that starts at −4 instead of −14 halves the scale and so the error
+    of positive values, which pass almost unchanged.
     """
-    return _least_error(histogram, grid, _swish)
+    return _smallest_mse(histogram, spec, _swish)
 
 
-def entropy(histogram: Histogram, grid: Grid) -> Scale:
-    """The range, cut on either side, of which 8 bits tell most: see `align_calibration.divergence`."""
-    scales = _candidates(histogram, grid)
-    if len(scales) == 1 or histogram.highest <= histogram.lowest:
-        return scales[0]
-    return scales[int(np.argmin(divergences(histogram, scales, grid)))]
-
-
-def _candidates(histogram: Histogram, grid: Grid) -> list[Scale]:
-    """Scales of the range with `CUTS` on either side, the whole range first."""
+def _candidates(histogram: Histogram, spec: QuantSpec) -> list[QuantParams]:
+    """Quantization parameters of the range with each of `CUTS` on either side, the whole range first."""
     lows = min(histogram.lowest, 0.0) * (1.0 - CUTS)
     highs = max(histogram.highest, 0.0) * (1.0 - CUTS)
-    return list(dict.fromkeys(grid.scale(low, high) for low in lows for high in highs))
+    return list(dict.fromkeys(spec.fit(low, high) for low in lows for high in highs))
 
 
-def _least_error(histogram: Histogram, grid: Grid, behind: Function) -> Scale:
-    """The candidate whose numbers, as `behind` maps them, have the smallest mean square error."""
+def _smallest_mse(histogram: Histogram, spec: QuantSpec, activation: Activation) -> QuantParams:
+    """The candidate with the smallest mean square error after `activation`."""
     filled = histogram.counts > 0
     centres, counts = histogram.centres[filled], histogram.counts[filled]
-    exact, scales = behind(centres), _candidates(histogram, grid)
-    errors = [(((behind(_rounded(centres, scale, grid)) - exact) ** 2) * counts).sum() for scale in scales]
-    return scales[int(np.argmin(errors))]
+    exact, candidates = activation(centres), _candidates(histogram, spec)
+    errors = [
+        (((activation(_dequantized(centres, params, spec)) - exact) ** 2) * counts).sum() for params in candidates
+    ]
+    return candidates[int(np.argmin(errors))]
 
 
-def _rounded(values: NDArray[np.floating], scale: Scale, grid: Grid) -> NDArray[np.floating]:
-    numbers = np.clip(np.rint(values / scale.step) + scale.zero_point, grid.lowest, grid.highest)
-    return (numbers - scale.zero_point) * scale.step
+def _dequantized(values: NDArray[np.floating], params: QuantParams, spec: QuantSpec) -> NDArray[np.floating]:
+    """`values`, quantized and dequantized."""
+    integers = np.clip(np.rint(values / params.scale) + params.zero_point, spec.quant_min, spec.quant_max)
+    return (integers - params.zero_point) * params.scale
 
 
 def _swish(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    with np.errstate(over="ignore"):  # far below 0 the quotient is the 0 that it has to be
+    with np.errstate(over="ignore"):  # for very negative values exp overflows, and the quotient is the correct 0
         return values / (1.0 + np.exp(-values))
 
 
@@ -110,5 +113,5 @@ OBSERVERS: Mapping[str, Observer] = {
     "percentile 99.97": percentile(0.9997),
     "percentile 99.9": percentile(0.999),
     "entropy": entropy,
-    "least error": least_error,
+    "MSE": mse,
 }

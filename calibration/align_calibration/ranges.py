@@ -1,4 +1,4 @@
-"""Activation ranges: how large every tensor of a graph gets on samples, and what storing it in FP16 would cost."""
+"""Activation ranges: the largest values of every tensor of a graph on samples, and its error when stored in FP16."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from align_calibration.observe import Batch, float_values, run_batches, set_output
+from align_calibration.run_instrumented import Batch, float_values, run_batches, set_output
 
 INPUT = "input"  # the operator of a tensor that no node computes
-FP16_MAX = 65504.0  # the largest finite number
+FP16_MAX = 65504.0  # the largest finite value
 
 
 @dataclass(frozen=True)
 class TensorRange:
-    """One float tensor of a graph over all samples.
+    """Range of one float32 tensor of a graph over all samples.
 
     Attributes:
-        tensor: its name in the graph, which is also its node's.
+        tensor: its name in the graph, which is also the name of its node.
         operator: of the node that computes it, e.g. ``"Conv"``; ``"input"`` for an input of the graph.
         max_abs: largest absolute value.
-        rms: root of the mean square; infinite where the squares leave float32, as those of an attention mask do.
-        rounding_error: norm of what rounding to FP16 would change, divided by the tensor's norm; about 2⁻¹² for
-            values in FP16's normal range, up to 1 where all fall below its subnormals, infinite where one overflows.
+        rms: root mean square; infinite where the squares overflow float32, as those of an attention mask do.
+        rounding_error: norm of the difference that rounding to FP16 makes, divided by the norm of the tensor; about
+            2⁻¹² for values in FP16's normal range, up to 1 where all underflow, infinite where one overflows.
     """
 
     tensor: str
@@ -39,13 +39,16 @@ def measure_ranges(model: ir.Model, batches: Iterable[Batch], folder: Path) -> t
     """Runs `model` on `batches` and returns the range of each of its float32 tensors, in the order of the graph.
 
     Args:
-        model: float32; left as it is.
+        model: float32; not modified.
         batches: inputs by name.
         folder: as in `run_batches`.
+
+    Raises:
+        ValueError: no batches.
     """
-    watching = model.clone()
-    watched = _watch(watching.graph)
-    statistics = np.stack(list(run_batches(watching, batches, folder))).astype(np.float64)  # (batches, tensors, 4)
+    instrumented = model.clone()
+    tensors = _add_statistics(instrumented.graph)
+    statistics = np.stack(list(run_batches(instrumented, batches, folder))).astype(np.float64)  # (batches, tensors, 4)
     largest, (energy, error, count) = statistics[..., 0].max(0), statistics[..., 1:].sum(0).T
     return tuple(
         TensorRange(
@@ -55,18 +58,20 @@ def measure_ranges(model: ir.Model, batches: Iterable[Batch], folder: Path) -> t
             rms=float(np.sqrt(energy[row] / count[row])),
             rounding_error=_rounding_error(largest[row], energy[row], error[row]),
         )
-        for row, value in enumerate(watched)
+        for row, value in enumerate(tensors)
     )
 
 
-def _watch(graph: ir.Graph) -> tuple[ir.Value, ...]:
-    """Gives `graph` the output (tensors, 4): largest absolute value, sum of squares, sum of the squares of what
-    rounding to FP16 changes, number of elements. Returns the tensors, in the order of its rows."""
-    watched = float_values(graph)
+def _add_statistics(graph: ir.Graph) -> tuple[ir.Value, ...]:
+    """Replaces the outputs of `graph` with one of shape (tensors, 4) and returns the tensors in the order of its rows.
+
+    Columns: largest absolute value, sum of squares, sum of squared FP16 rounding errors, number of elements.
+    """
+    tensors = float_values(graph)
     tape = ir.tape.Tape(graph)
     axis = tape.initializer(ir.tensor(np.array([0], dtype=np.int64), name="ranges.axis"))
     rows = []
-    for value in watched:
+    for value in tensors:
         rounded = tape.op("Cast", [tape.op("Cast", [value], {"to": ir.DataType.FLOAT16})], {"to": ir.DataType.FLOAT})
         change = tape.op("Sub", [value, rounded])
         count = tape.op("Cast", [tape.op("Size", [value])], {"to": ir.DataType.FLOAT})
@@ -78,8 +83,8 @@ def _watch(graph: ir.Graph) -> tuple[ir.Value, ...]:
         ]
         row = tape.op("Concat", [tape.op("Unsqueeze", [cell, axis]) for cell in cells], {"axis": 0})
         rows.append(tape.op("Unsqueeze", [row, axis]))
-    set_output(graph, tape, rows, [len(watched), 4])
-    return watched
+    set_output(graph, tape, rows, [len(tensors), 4])
+    return tensors
 
 
 def _rounding_error(largest: float, energy: float, error: float) -> float:

@@ -4,70 +4,46 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+from align_exporter.cli.calibration_options import read_dataset
+from align_exporter.cli.engine_options import engine_request
+from align_exporter.cli.options import add_options, read_options
 from align_exporter.engine.builder import builder_machine
-from align_exporter.engine.options import add_engine_options, engine_request
-from align_exporter.engine.outcome import EngineOutcome, engines_json, engines_table
-from align_exporter.options import DEFAULT_OPSET, OPSETS, PIXEL_INPUTS
-from align_exporter.sample_options import add_sample_options, choose
-from align_exporter.variant_options import add_variant_options, export_options
+from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
+from align_exporter.export_options import ExportOptions
+from align_exporter.variants import FP32, VARIANTS
 from align_runtime.bundle import Bundle, check_destination
-from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
-from align_runtime.console import Progress, add_output_options, run
-from align_runtime.errors import BackendUnavailableError
-from align_runtime.manifest import Manifest
+from align_runtime.console import CommandParser, Progress, run
+from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, 1 a gate failed, 2 a wrong call or input. No bundle unless 0."""
-    parser = argparse.ArgumentParser(
+    """Entry point; returns the exit code: 0 done, 1 a check failed, 2 a wrong call or input. No bundle unless 0."""
+    parser = CommandParser(
         prog="align-export",
-        description="Turn an ALIGN checkpoint into a bundle: a text and a vision ONNX graph, proven equal to the "
-        "PyTorch reference, with preprocessing and tokenizer frozen beside them.",
+        description="Turn an ALIGN checkpoint into a bundle: a text and a vision ONNX graph, compared with the PyTorch "
+        "reference, with preprocessing and tokenizer frozen beside them.",
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="folder in Hugging Face layout, or a hub id (kakaobrain/align-base)",
-    )
-    parser.add_argument("-o", "--output", metavar="BUNDLE", type=Path, required=True, help="folder to write")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="also read pytorch_model.bin (torch's weights-only loader); safetensors is preferred where both are there",
-    )
-    parser.add_argument(
-        "--pixel-input",
-        choices=PIXEL_INPUTS,
-        default="uint8",
-        help="uint8: the graph takes RGB bytes (batch, height, width, 3) and normalises them; float32: it takes "
-        "normalised pixel_values (batch, 3, height, width) (default: uint8)",
-    )
-    parser.add_argument(
-        "--opset", type=int, choices=OPSETS, default=DEFAULT_OPSET, help=f"ONNX opset (default: {DEFAULT_OPSET})"
-    )
-    add_variant_options(parser)
-    add_sample_options(parser)
-    add_engine_options(parser)
-    parser.add_argument("--force", action="store_true", help="build even if the bundle is up to date")
-    add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-export", lambda: _export(options))
+    add_options(parser)
+    return run(parser, arguments, _export)
 
 
 def _export(options: argparse.Namespace) -> int:
     start = time.monotonic()
     progress = Progress(options.quiet or options.json)
     check_destination(options.output)
-    export = export_options(options)
-    engines = engine_request(options)
+    _check_writable(options.output)
+    export = read_options(options)
+    engines = engine_request(options, (FP32, *(row.name for row in export.variants if row.is_for_tensorrt)))
     machine = None if engines is None else builder_machine()  # before minutes of exporting
     outcomes: list[EngineOutcome] = []
     try:
@@ -81,17 +57,19 @@ def _export(options: argparse.Namespace) -> int:
                 allow_pickle=options.allow_pickle,
                 quiet=options.quiet or options.json,
             )
-        export = replace(export, samples=choose(options, progress))
-        with progress.phase("compare with the bundle that is there"):
+        export = replace(export, dataset=read_dataset(options, progress), engines=engines)
+        with progress.phase("compare with the existing bundle"):
             wanted = provenance(source, export)
             reason = "--force" if options.force else staleness(options.output, wanted)
         if reason is None:
             manifest = Bundle.open(options.output).manifest
+            _check_recorded_speed(manifest, export)
             (options.output / MANIFEST_NAME).touch()  # for make, which compares times
         else:
-            from align_exporter.build import build
+            from align_exporter.pipeline import build_bundle
 
-            manifest = build(source, wanted, options.output, export, progress)
+            _tell_of_rebuild(options.output, reason, export, progress)
+            manifest = build_bundle(source, wanted, options.output, export, progress)
         if engines is not None and machine is not None:
             from align_exporter.engine.build import build_engines
 
@@ -110,6 +88,39 @@ def _export(options: argparse.Namespace) -> int:
         if outcomes:
             print(f"\n{engines_table(outcomes)}")
     return 0
+
+
+def _check_writable(output: Path) -> None:
+    """Raises ConfigurationError where no folder can be made at `output`: better now than after minutes of work."""
+    parent = output.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"--output: cannot write to {parent}; choose another folder or change its permissions")
+
+
+def _check_recorded_speed(manifest: Manifest, export: ExportOptions) -> None:
+    """``--require-faster`` for a bundle that is not built again: its speed was measured when it was built."""
+    for graph in manifest.graphs if export.require_faster else ():
+        speedup = None if graph.quantization is None else graph.quantization.speedup
+        if speedup is not None and not speedup > 1:
+            raise BuildError(
+                f"{graph.file} was {speedup:.2f} × as fast as the float graphs when it was built; leave --int8 out, "
+                "drop --require-faster, or measure again with --force"
+            )
+
+
+def _tell_of_rebuild(output: Path, reason: str, export: ExportOptions, progress: Progress) -> None:
+    """Why an existing bundle is built again, and which of its variants the new one will not have."""
+    try:
+        graphs = Bundle.open(output).manifest.graphs
+    except BundleError:
+        return
+    progress.warn(f"building {output} again: {reason}")
+    kept = {(row.name, row.target) for row in VARIANTS if row.builder is None or row in export.variants}
+    gone = dict.fromkeys(graph.exact_variant for graph in graphs if (graph.variant, graph.target) not in kept)
+    if gone:
+        progress.warn(f"the new bundle will not have {', '.join(gone)}; add the options that build them to keep them")
 
 
 def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> dict[str, Any]:
@@ -140,7 +151,11 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
 
 def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
     if reason is None:
-        return f"{output} is up to date: same checkpoint, options and tools (--force builds it all the same)"
-    lines = [f"{output}: {manifest.provenance.name} in {seconds:.1f} s", "", graphs_table(manifest)]
-    lines += [*island_lines(manifest), *quantization_lines(manifest)]
-    return "\n".join([*lines, "", f"the whole story: {output / REPORT_NAMES[0]}"])
+        return f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
+    sections: Sequence[Sequence[str]] = (
+        [f"{output}: {manifest.provenance.name} in {seconds:.1f} s"],
+        [graphs_table(manifest)],
+        [*island_lines(manifest), *quantization_lines(manifest)],
+        [f"full report: {output / REPORT_NAMES[0]}"],
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)

@@ -1,4 +1,4 @@
-"""The activation functions that a configuration can name, under transformers' names."""
+"""Activation functions by the names that transformers uses in ``hidden_act``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 
 
 def _gelu_new(x: Tensor) -> Tensor:
-    # Written out as in Google's BERT: it rounds differently from PyTorch's fused tanh approximation.
+    # The formula of Google's BERT; its rounding differs from PyTorch's fused tanh approximation.
     return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
 
 
@@ -28,7 +28,7 @@ def _relu_squared(x: Tensor) -> Tensor:
 
 
 def _swish(x: Tensor) -> Tensor:
-    # Sigmoid and Mul rather than one SiLU: what ONNX up to opset 23 can say, and what ONNX Runtime and TensorRT fuse.
+    # Sigmoid and Mul rather than SiLU: ONNX has no SiLU before opset 24, and ONNX Runtime and TensorRT fuse the two.
     return x * torch.sigmoid(x)
 
 

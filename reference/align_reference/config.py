@@ -1,22 +1,22 @@
-"""Configuration of ALIGN, read from a Hugging Face ``config.json``: every key is honoured, ignored by name, or refused.
+"""Configuration of ALIGN, read from a Hugging Face ``config.json``: every key is used, ignored by name, or refused.
 
-Defaults are those of transformers' `AlignConfig`, because a ``config.json`` leaves out what equals them.
+Defaults are those of transformers' `AlignConfig`, because a ``config.json`` omits values that equal them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from align_reference.activations import ACTIVATIONS
-from align_reference.config_keys import refuse_unknown
+from align_reference.config_reading import check_activation, check_positive, check_range, read_section, refuse_unknown
+from align_reference.listing import shorten
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, read_object
 
-MAX_WIDTH = 1 << 16  # larger than any layer of the architecture; keeps a forged file from asking for terabytes
+MAX_WIDTH = 1 << 16  # larger than any layer of ALIGN; a forged file cannot ask for terabytes
 MAX_LAYERS = 1 << 10
 MAX_COEFFICIENT = 64.0
 
@@ -25,7 +25,7 @@ STEM_CHANNELS = 32  # of the first convolution, before width scaling
 
 @dataclass(frozen=True)
 class TextConfig:
-    """BERT, the text tower. Field names and meaning as in ``text_config``."""
+    """BERT, the text tower. Names and meaning of the fields as in ``text_config``."""
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -40,17 +40,17 @@ class TextConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "text_config") -> TextConfig:
-        config = _read_fields(cls, values, where, model_types=("align_text_model", "bert"))
+        config = read_section(cls, values, where, model_types=("align_text_model", "bert"))
         config._check(where)
         return config
 
     def _check(self, where: str) -> None:
-        _check_range(self, where, ("vocab_size",), 1, 1 << 24)
+        check_range(self, where, ("vocab_size",), 1, 1 << 24)
         widths = ("hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
-        _check_range(self, where, (*widths, "type_vocab_size"), 1, MAX_WIDTH)
-        _check_range(self, where, ("num_hidden_layers",), 1, MAX_LAYERS)
-        _check_positive(self, where, "layer_norm_eps")
-        _check_activation(self.hidden_act, where)
+        check_range(self, where, (*widths, "type_vocab_size"), 1, MAX_WIDTH)
+        check_range(self, where, ("num_hidden_layers",), 1, MAX_LAYERS)
+        check_positive(self, where, "layer_norm_eps")
+        check_activation(self.hidden_act, where)
         if self.hidden_size % self.num_attention_heads:
             raise ConfigurationError(
                 f"{where}: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
@@ -58,13 +58,13 @@ class TextConfig:
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ConfigurationError(
-                f"{where}: pad_token_id {self.pad_token_id} lies outside the vocabulary of {self.vocab_size}"
+                f"{where}: pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size} tokens"
             )
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """EfficientNet, the vision tower. Field names and meaning as in ``vision_config``."""
+    """EfficientNet, the vision tower. Names and meaning of the fields as in ``vision_config``."""
 
     num_channels: int = 3
     image_size: int | tuple[int, ...] = 600
@@ -86,26 +86,26 @@ class VisionConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "vision_config") -> VisionConfig:
-        config = _read_fields(cls, values, where, model_types=("align_vision_model",))
+        config = read_section(cls, values, where, model_types=("align_vision_model",))
         config._check(where)
         return config
 
     def _check(self, where: str) -> None:
-        _check_range(self, where, ("depth_divisor", "hidden_dim"), 1, MAX_WIDTH)
+        check_range(self, where, ("depth_divisor", "hidden_dim"), 1, MAX_WIDTH)
         for name in ("width_coefficient", "depth_coefficient", "squeeze_expansion_ratio"):
-            _check_positive(self, where, name, upper=MAX_COEFFICIENT)
-        _check_positive(self, where, "batch_norm_eps")
+            check_positive(self, where, name, upper=MAX_COEFFICIENT)
+        check_positive(self, where, "batch_norm_eps")
         sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
         if len(sizes) not in (1, 2) or not all(1 <= size <= MAX_WIDTH for size in sizes):
             raise ConfigurationError(
-                f"{where}: image_size is {self.image_size}; one number or a height and a width is needed, "
-                f"1 to {MAX_WIDTH}"
+                f"{where}: image_size is {shorten(self.image_size)}; expected one size, or a height and a width, of 1 "
+                f"to {MAX_WIDTH}"
             )
-        _check_activation(self.hidden_act, where)
+        check_activation(self.hidden_act, where)
         if self.num_channels != 3:
-            raise ConfigurationError(f"{where}: num_channels is {self.num_channels}; pictures are RGB, so 3 is needed")
+            raise ConfigurationError(f"{where}: num_channels is {self.num_channels}; expected 3, images are RGB")
         if self.pooling_type not in ("mean", "max"):
-            raise ConfigurationError(f"{where}: pooling_type is {self.pooling_type!r}; 'mean' or 'max' is needed")
+            raise ConfigurationError(f"{where}: pooling_type is {shorten(self.pooling_type)!r}; expected mean or max")
         self._check_stages(where)
 
     def _check_stages(self, where: str) -> None:
@@ -122,7 +122,7 @@ class VisionConfig:
             if not stages or len(stages) != len(self.in_channels):
                 raise ConfigurationError(
                     f"{where}: {name} has {len(stages)} entries and in_channels {len(self.in_channels)}; "
-                    "one per stage is needed"
+                    "expected one per stage"
                 )
             for value in stages:
                 if not lower <= value <= upper:
@@ -133,16 +133,16 @@ class VisionConfig:
         for below, above in zip((STEM_CHANNELS, *self.out_channels), self.in_channels, strict=False):
             if self.round_filters(below) != self.round_filters(above):
                 raise ConfigurationError(
-                    f"{where}: in_channels holds {above} where the layer before puts out {below}; they must agree "
-                    f"(the first convolution puts out {STEM_CHANNELS}, before width scaling)"
+                    f"{where}: in_channels holds {above}, but the previous stage has {below} output channels; they "
+                    f"must agree (the stem has {STEM_CHANNELS}, before width scaling)"
                 )
         if self.num_blocks > MAX_LAYERS:
             raise ConfigurationError(f"{where}: {self.num_blocks} blocks; at most {MAX_LAYERS} are supported")
 
     def round_filters(self, channels: int) -> int:
-        """Channels after width scaling: the nearest multiple of `depth_divisor` (half up), never over 10 % below.
+        """Channels after width scaling: the nearest multiple of `depth_divisor` (half up), at most 10 % below.
 
-        Source: the EfficientNet paper's compound scaling, as in transformers' ``round_filters``.
+        Source: compound scaling in the EfficientNet paper (arXiv 1905.11946), rounded as in its published code.
         """
         scaled = channels * self.width_coefficient
         divisor = self.depth_divisor
@@ -152,12 +152,12 @@ class VisionConfig:
         return int(rounded)
 
     def round_repeats(self, repeats: int) -> int:
-        """Blocks of a stage after depth scaling: ``ceil(depth_coefficient · repeats)``."""
+        """Number of blocks of a stage after depth scaling: ``ceil(depth_coefficient · repeats)``."""
         return math.ceil(self.depth_coefficient * repeats)
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the whole tower, 55 for B7."""
+        """Number of blocks of the tower, 55 for B7."""
         return sum(self.round_repeats(repeats) for repeats in self.num_block_repeats)
 
     @property
@@ -168,7 +168,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """Both towers and the space that they share."""
+    """Configuration of both towers and of their shared embedding space."""
 
     text: TextConfig
     vision: VisionConfig
@@ -177,7 +177,7 @@ class AlignConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> Self:
-        """Reads the object of a ``config.json``.
+        """The configuration in `values`, the content of a ``config.json``; `where` begins every message.
 
         Raises:
             ConfigurationError: another model type, an unknown key, a value of the wrong type or out of range.
@@ -185,8 +185,8 @@ class AlignConfig:
         model_type = values.get("model_type")
         if model_type != "align":
             raise ConfigurationError(
-                f"{where}: model_type is {model_type!r}; only 'align' checkpoints can be read "
-                "(is this the folder of another model?)"
+                f"{where}: model_type is {shorten(repr(model_type))}; expected 'align' (is this the folder of another "
+                "model?)"
             )
         known = {"model_type", "text_config", "vision_config", "projection_dim", "temperature_init_value"}
         refuse_unknown({key: value for key, value in values.items() if key not in known}, where)
@@ -200,69 +200,21 @@ class AlignConfig:
         )
         if config.vision.output_dim != config.projection_dim:
             raise ConfigurationError(
-                f"{where}: the vision tower ends in {config.vision.output_dim} channels and projection_dim is "
-                f"{config.projection_dim}; the two embeddings must have the same length"
+                f"{where}: the vision tower has {config.vision.output_dim} output channels and projection_dim is "
+                f"{config.projection_dim}; they must be equal, because images and texts share one embedding space"
             )
         return config
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Reads a ``config.json``; errors as in `from_dict`, and for a file that is missing or is no JSON object."""
+        """The configuration in the file `path`.
+
+        Raises:
+            ConfigurationError: as in `from_dict`, or the file is missing or not a JSON object.
+        """
         return cls.from_dict(read_object(path), str(path))
-
-
-_Tower = TypeVar("_Tower", TextConfig, VisionConfig)
 
 
 def _section(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     section = values.get(key)
-    if section is None:
-        return {}
-    return of_kind(f"{where}: {key}", section, dict)
-
-
-def _read_fields(cls: type[_Tower], values: Mapping[str, Any], where: str, model_types: tuple[str, ...]) -> _Tower:
-    model_type = values.get("model_type", model_types[0])
-    if model_type not in model_types:
-        raise ConfigurationError(f"{where}: model_type is {model_type!r}; {model_types[0]!r} was expected")
-    known = {field.name: field for field in fields(cls)}
-    refuse_unknown({key: value for key, value in values.items() if key not in known and key != "model_type"}, where)
-    arguments = {
-        name: _convert(f"{where}: {name}", values[name], field) for name, field in known.items() if name in values
-    }
-    return cls(**arguments)
-
-
-def _convert(name: str, value: Any, field: Field[Any]) -> Any:
-    kinds: Mapping[str, tuple[type, ...]] = {
-        "int": (int,),
-        "float": (float,),
-        "str": (str,),
-        "int | None": (int, type(None)),
-        "tuple[int, ...]": (list, tuple),
-        "int | tuple[int, ...]": (int, list, tuple),
-    }
-    assert field.default is not MISSING
-    checked = of_kind(name, value, kinds[str(field.type)])
-    if isinstance(checked, list | tuple):
-        return tuple(of_kind(name, item, int) for item in checked)
-    return checked
-
-
-def _check_range(config: object, where: str, names: tuple[str, ...], lower: int, upper: int) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not lower <= value <= upper:
-            raise ConfigurationError(f"{where}: {name} is {value}; {lower} to {upper} is supported")
-
-
-def _check_positive(config: object, where: str, name: str, upper: float = math.inf) -> None:
-    value = getattr(config, name)
-    if not (math.isfinite(value) and 0 < value <= upper):
-        limit = "" if math.isinf(upper) else f" of at most {upper:g}"
-        raise ConfigurationError(f"{where}: {name} is {value}; a positive number{limit} is needed")
-
-
-def _check_activation(name: str, where: str) -> None:
-    if name not in ACTIVATIONS:
-        raise ConfigurationError(f"{where}: hidden_act is {name!r}; known: {', '.join(sorted(ACTIVATIONS))}")
+    return {} if section is None else of_kind(f"{where}: {key}", section, dict)

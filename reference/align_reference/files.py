@@ -1,4 +1,4 @@
-"""The files of a checkpoint: which ones are read, and their digests. Nothing here needs torch."""
+"""The files of a checkpoint: which ones are read, and their SHA-256. Imports no torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WeightFiles:
     Attributes:
         pickled: whether they are pickles rather than safetensors.
         index: name of the index file, None where a single file holds all.
-        shards: names of the weight files → the keys that the index promises in each (None without an index).
+        shards: name of each weight file → the keys that the index places in it (None without an index).
     """
 
     pickled: bool
@@ -43,7 +43,9 @@ class WeightFiles:
 
 
 def choose_weights(names: Collection[str], where: str, *, allow_pickle: bool) -> str:
-    """Which of the files `names` holds the weights, or their index. safetensors go first, a single file before shards.
+    """The one of the files `names` to read the weights from, or their index.
+
+    safetensors take precedence over pickles, and a single file over shards.
 
     Raises:
         CheckpointError: there is none, or only a pickle and `allow_pickle` is false. `where` begins the message.
@@ -56,19 +58,19 @@ def choose_weights(names: Collection[str], where: str, *, allow_pickle: bool) ->
             if allow_pickle:
                 return name
             raise CheckpointError(
-                f"{where} holds its weights only as {name}, a Python pickle, which can carry code; convert it to "
+                f"{where} holds its weights only as {name}, a Python pickle, which can contain code; convert it to "
                 "model.safetensors, or give --allow-pickle if you trust its source (it is then read with PyTorch's "
                 "restricted unpickler, weights_only)"
             )
-    raise CheckpointError(f"{where} holds no weights; one of {', '.join(SAFETENSORS + PICKLES)} is needed")
+    raise CheckpointError(f"{where} has no weights; expected one of {', '.join(SAFETENSORS + PICKLES)}")
 
 
 def find_weights(folder: Path, *, allow_pickle: bool = False) -> WeightFiles:
     """The weight files of the checkpoint in `folder`.
 
     Raises:
-        CheckpointError: as `choose_weights`; an index that cannot be understood, leads out of the folder, or names a
-            file that is missing.
+        CheckpointError: as `choose_weights`; or the index is invalid, refers to another folder, or names a missing
+            file.
     """
     chosen = choose_weights(file_names(folder), str(folder), allow_pickle=allow_pickle)
     pickled = chosen in PICKLES
@@ -78,16 +80,16 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> WeightFiles:
     missing = sorted(name for name in shards if not (folder / name).is_file())
     if missing:
         raise CheckpointError(
-            f"{folder / chosen} names files that are missing: {listing(missing)}; download the checkpoint again"
+            f"{folder / chosen} names {len(missing)} missing files: {listing(missing)}; download the checkpoint again"
         )
     return WeightFiles(pickled, chosen, shards)
 
 
 def file_names(folder: Path) -> frozenset[str]:
-    """Names of the files directly in `folder`.
+    """Names of the regular files directly in `folder`.
 
     Raises:
-        CheckpointError: there is no such folder, or it cannot be read.
+        CheckpointError: the folder does not exist or cannot be read.
     """
     try:
         return frozenset(path.name for path in folder.iterdir() if path.is_file())
@@ -100,7 +102,7 @@ def file_names(folder: Path) -> frozenset[str]:
 
 
 def fingerprint(folder: Path, *, allow_pickle: bool = False) -> dict[str, str]:
-    """File name → SHA-256 in hexadecimal, of every file that an export depends on: config, weights, inputs' files.
+    """File name → SHA-256 (hexadecimal) of each file that an export reads: configuration, weights, processor files.
 
     Raises:
         CheckpointError: as `find_weights`, or a file cannot be read.
@@ -122,14 +124,14 @@ def _sha256(path: Path) -> str:
 def _read_index(path: Path, suffix: str) -> dict[str, frozenset[str] | None]:
     weight_map = read_object(path, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path} has no weight_map that says which file holds which weight; download it again")
+        raise CheckpointError(f"{path} has no weight_map (weight → file name); download it again")
     keys: dict[str, set[str]] = {}
     for key, name in weight_map.items():
-        # A plain name, so that a forged index cannot make us read a file elsewhere.
+        # A plain file name: a forged index must not lead to files in other folders.
         if not isinstance(name, str) or not _is_plain(name) or not name.endswith(suffix):
             raise CheckpointError(
-                f"{path} places {shorten(key)} in {shorten(repr(name))}; the name of a {suffix} file in the same "
-                "folder was expected"
+                f"{path} places {shorten(key)} in {shorten(repr(name))}; expected the name of a {suffix} file in the "
+                "same folder"
             )
         keys.setdefault(name, set()).add(key)
     if len(keys) > MAX_SHARDS:

@@ -1,18 +1,29 @@
-"""Lists of names in error messages: quoted, and cut where they would flood a terminal."""
+"""Names and values in error messages, on one line and bounded, so that a message stays below 500 characters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-MAX_NAMES = 20
-MAX_CHARACTERS = 120
+MAX_CHARACTERS = 120  # of one name or value
+MAX_LIST_CHARACTERS = 240
 
 
-def listing(names: Iterable[str]) -> str:
-    """`names` in order, separated by commas; after the twentieth comes how many more there are."""
+def listing(names: Iterable[str], limit: int = MAX_LIST_CHARACTERS) -> str:
+    """`names` in order, separated by commas, up to about `limit` characters, then how many more there are.
+
+    The first name is always shown, shortened if need be.
+    """
     every = list(names)
-    shown = ", ".join(shorten(name) for name in every[:MAX_NAMES])
-    return shown if len(every) <= MAX_NAMES else f"{shown} and {len(every) - MAX_NAMES} more"
+    shown: list[str] = []
+    room = limit
+    for name in every:
+        text = shorten(name, min(limit, MAX_CHARACTERS))
+        room -= len(text) + len(", ")
+        if shown and room < 0:
+            break
+        shown.append(text)
+    rest = len(every) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
 def shorten(text: object, limit: int = MAX_CHARACTERS) -> str:

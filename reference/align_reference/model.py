@@ -1,4 +1,4 @@
-"""ALIGN: two towers, one space."""
+"""ALIGN: a text tower and a vision tower that share one embedding space."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_reference.config import AlignConfig
-from align_reference.text import TextModel
-from align_reference.vision import VisionModel
+from align_reference.text import TextModel, TextOutput
+from align_reference.vision import VisionModel, VisionOutput
+from align_runtime.errors import InputError
 
 LABEL_SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
 class AlignOutput:
-    """What `AlignModel.forward` returns.
+    """Result of `AlignModel`, with the field names of transformers.
 
     Attributes:
         image_embeds: float (images, dim), unit length.
         text_embeds: float (texts, dim), unit length.
-        logits_per_text: float (texts, images), cosine divided by the temperature.
+        logits_per_text: float (texts, images), cosine similarity divided by the temperature.
         logits_per_image: its transpose.
-        loss: scalar, or None where it was not asked for.
+        loss: contrastive loss, a scalar; None unless requested.
+        text_model_output, vision_model_output: outputs of the two towers.
     """
 
     image_embeds: Tensor
@@ -32,10 +34,12 @@ class AlignOutput:
     logits_per_text: Tensor
     logits_per_image: Tensor
     loss: Tensor | None
+    text_model_output: TextOutput
+    vision_model_output: VisionOutput
 
 
 class AlignModel(nn.Module):
-    """The whole model, in the state-dict layout of transformers' `AlignModel`."""
+    """ALIGN, with the state-dict keys of transformers' `AlignModel`."""
 
     def __init__(self, config: AlignConfig) -> None:
         super().__init__()
@@ -47,31 +51,64 @@ class AlignModel(nn.Module):
 
     def get_text_features(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Projected first token, float (B, dim), not normalised. Arguments as in `TextModel`."""
-        hidden = self.text_model(input_ids, attention_mask, token_type_ids, position_ids)
-        return self.text_projection(hidden[:, 0])
+        """The projected first token, float (B, dim), before L2 normalization. Arguments as for `TextModel`.
+
+        A plain tensor: what transformers returns as `pooler_output` of this method.
+        """
+        output = self.text_model(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        return self.text_projection(output.last_hidden_state[:, 0])
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Pooled features, float (B, dim), not normalised, of `pixel_values` float (B, 3, H, W)."""
-        return self.vision_model(pixel_values)
+        """The pooled features, float (B, dim), before L2 normalization, of `pixel_values` float (B, 3, H, W).
+
+        A plain tensor: what transformers returns as `pooler_output` of this method.
+        """
+        return self.vision_model(pixel_values).pooler_output
 
     def forward(
         self,
-        input_ids: Tensor,
-        pixel_values: Tensor,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         return_loss: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> AlignOutput:
-        """Embeddings and logits of texts against images; the loss needs as many texts as images, pair by pair."""
-        image_embeds = unit_length(self.get_image_features(pixel_values))
-        text_embeds = unit_length(self.get_text_features(input_ids, attention_mask, token_type_ids, position_ids))
+        """Embeds texts and images and compares each text with each image.
+
+        Args:
+            pixel_values: float (B, 3, H, W), as for `VisionModel`.
+            return_loss: whether to compute `contrastive_loss`; text i then belongs to image i.
+            output_hidden_states: whether to return the hidden states of both towers.
+            output_attentions: whether to return the attention weights of the text tower.
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds: as for `TextModel`.
+
+        Raises:
+            InputError: no `pixel_values`; both or neither of `input_ids` and `inputs_embeds`.
+        """
+        if pixel_values is None:
+            raise InputError("pixel_values was not given; use get_text_features to embed texts alone")
+        vision = self.vision_model(pixel_values, output_hidden_states)
+        text = self.text_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+        )
+        image_embeds = unit_length(vision.pooler_output)
+        text_embeds = unit_length(self.text_projection(text.last_hidden_state[:, 0]))
         logits_per_text = text_embeds @ image_embeds.T / self.temperature
         return AlignOutput(
             image_embeds=image_embeds,
@@ -79,6 +116,8 @@ class AlignModel(nn.Module):
             logits_per_text=logits_per_text,
             logits_per_image=logits_per_text.T,
             loss=contrastive_loss(logits_per_text) if return_loss else None,
+            text_model_output=text,
+            vision_model_output=vision,
         )
 
 
@@ -88,7 +127,10 @@ def unit_length(features: Tensor) -> Tensor:
 
 
 def contrastive_loss(logits_per_text: Tensor) -> Tensor:
-    """Mean of both directions' cross entropy over the diagonal of (n, n), label smoothing 0.1 (ALIGN, section 4.1)."""
+    """Mean of the two cross entropies (text → image, image → text) of logits (n, n), a scalar.
+
+    The diagonal holds the matching pairs. Label smoothing 0.1. Source: ALIGN (arXiv 2102.05918), section 4.1.
+    """
     pairs = torch.arange(len(logits_per_text), device=logits_per_text.device)
     text_loss = F.cross_entropy(logits_per_text, pairs, label_smoothing=LABEL_SMOOTHING)
     image_loss = F.cross_entropy(logits_per_text.T, pairs, label_smoothing=LABEL_SMOOTHING)

@@ -1,26 +1,41 @@
-"""Where a checkpoint is: a local folder, or a hub id whose files are downloaded. Nothing here needs torch."""
+"""Where a checkpoint is: a local folder, or a hub id whose files are downloaded. Imports no torch."""
 
 from __future__ import annotations
 
+import glob
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_reference import hub
-from align_reference.files import CONFIG
-from align_runtime.errors import CheckpointError, ConfigurationError
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+from align_reference.files import CONFIG, INDEX_SUFFIX, PROCESSOR_FILES, choose_weights, file_names
+from align_reference.listing import shorten
+from align_runtime.errors import AlignError, CheckpointError, ConfigurationError
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where a checkpoint was found.
+    """A checkpoint in a local folder or in the local cache of the hub.
 
     Attributes:
-        folder: the local folder of its files.
-        name: the folder's name, or the hub id.
-        revision: the commit for a hub id, None for a local folder.
+        folder: the local folder that holds its files.
+        name: the name of the folder, or the hub id.
+        revision: the commit of a hub id; None for a local folder.
     """
 
     folder: Path
@@ -31,30 +46,149 @@ class CheckpointSource:
 def resolve(
     checkpoint: str, revision: str | None = None, *, allow_pickle: bool = False, quiet: bool = False
 ) -> CheckpointSource:
-    """Finds the folder of a checkpoint, downloading it where `checkpoint` is a hub id (``owner/name``).
+    """Finds the folder of a checkpoint; downloads it if `checkpoint` is a hub id (``owner/name``).
 
-    An existing folder always goes first. Server, cache, token and offline mode are huggingface_hub's own settings
-    (``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE``). `revision` is a branch, tag or commit;
-    `allow_pickle` also admits a hub repository without safetensors; `quiet` hides the progress of the download.
+    An existing folder takes precedence over a hub id. Server, cache, token and offline mode are the settings of
+    huggingface_hub (``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE``).
+
+    Args:
+        checkpoint: path of a folder, or a hub id.
+        revision: branch, tag or commit of a hub id.
+        allow_pickle: whether to download a hub repository whose weights are only there as a Python pickle.
+        quiet: whether to hide the progress bars of the download.
 
     Raises:
-        CheckpointError: nothing is there, or the hub does not give it.
+        CheckpointError: not found, or the download failed.
         ConfigurationError: `revision` was given with a local folder.
     """
     path = Path(checkpoint).expanduser() if checkpoint.startswith("~/") else Path(checkpoint)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as reason:
-        raise CheckpointError(f"{checkpoint!r} cannot be read: {reason.strerror}") from None
+        raise CheckpointError(f"{shorten(checkpoint)!r} cannot be read: {reason.strerror}") from None
     if checkpoint and is_folder:
         if revision is not None:
             raise ConfigurationError(
-                f"revision {revision!r} was given with the local folder {checkpoint}; only a hub id has revisions"
+                f"revision {shorten(revision)!r} was given with the local folder {checkpoint}; only a hub id has one"
             )
         return CheckpointSource(path, path.resolve().name, None)
     if checkpoint and exists:
         raise CheckpointError(f"{checkpoint} is a file; give the folder that holds {CONFIG}")
     if HUB_ID.fullmatch(checkpoint):
-        folder, commit = hub.download(checkpoint, revision, allow_pickle=allow_pickle, quiet=quiet)
+        folder, commit = download(checkpoint, revision, allow_pickle=allow_pickle, quiet=quiet)
         return CheckpointSource(folder, checkpoint, commit)
-    raise CheckpointError(f"{checkpoint!r} is neither an existing folder nor a hub id (owner/name)")
+    raise CheckpointError(f"{shorten(checkpoint)!r} is neither an existing folder nor a hub id (owner/name)")
+
+
+def download(
+    repo_id: str, revision: str | None, *, allow_pickle: bool = False, quiet: bool = False
+) -> tuple[Path, str]:
+    """Downloads the files of `repo_id` that are not in the local cache; returns their folder and commit.
+
+    Only the files of one checkpoint are downloaded. The hub client shows its progress on stderr unless `quiet`.
+
+    Raises:
+        CheckpointError: the hub cannot be reached or refuses the request, or the repository is not a checkpoint.
+    """
+    with _explained(repo_id, revision), _progress_bars(shown=not quiet):
+        try:
+            info = HfApi().model_info(repo_id, revision=revision)
+        except OfflineModeIsEnabled:
+            return _from_cache(repo_id, revision, allow_pickle=allow_pickle)
+        names = [file.rfilename for file in info.siblings or []]
+        wanted = wanted_files(names, f"{repo_id} on {constants.ENDPOINT}", allow_pickle=allow_pickle)
+        patterns = [glob.escape(name) for name in wanted]
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+    # If the hub fails between the two calls, its client falls back to an older commit in the cache.
+    if folder.name != info.sha:
+        raise CheckpointError(
+            f"{repo_id} is at commit {info.sha} on the hub, but {folder.name} was downloaded; it changed meanwhile, or "
+            "the connection failed: try again"
+        )
+    return folder, folder.name
+
+
+def wanted_files(names: Collection[str], where: str, *, allow_pickle: bool) -> list[str]:
+    """The files among `names` (those of a repository) that the loader or the runtime reads; none in sub-folders.
+
+    Raises:
+        CheckpointError: ``config.json`` or the weights are missing. `where` begins the message.
+    """
+    if CONFIG not in names:
+        raise CheckpointError(f"{where} has no {CONFIG}: it is not a transformers checkpoint")
+    weights = choose_weights(names, where, allow_pickle=allow_pickle)
+    wanted = {CONFIG, weights, *(name for name in PROCESSOR_FILES if name in names)}
+    if weights.endswith(INDEX_SUFFIX):
+        stem, suffix = weights.removesuffix(INDEX_SUFFIX).rsplit(".", 1)
+        wanted |= {name for name in names if name.startswith(f"{stem}-") and name.endswith(f".{suffix}")}
+    return sorted(wanted)
+
+
+def _from_cache(repo_id: str, revision: str | None, *, allow_pickle: bool) -> tuple[Path, str]:
+    folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=[CONFIG]))
+    wanted_files(file_names(folder), f"{repo_id} in the cache ({folder})", allow_pickle=allow_pickle)
+    return folder, folder.name
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+@contextmanager
+def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Turns every failure of the hub client into a `CheckpointError` that says what to do."""
+    try:
+        yield
+    except AlignError:
+        raise
+    except Exception as reason:  # also the errors of the HTTP library that the client uses
+        raise CheckpointError(_explanation(reason, repo_id, revision)) from None
+
+
+def _explanation(reason: BaseException, repo_id: str, revision: str | None) -> str:
+    hub = constants.ENDPOINT
+    at = f" at revision {revision!r}" if revision else ""
+    match reason:
+        case HFValidationError():
+            return f"{repo_id!r} is neither an existing folder nor a hub id: {shorten(reason)}"
+        case GatedRepoError():  # a subclass of RepositoryNotFoundError
+            return (
+                f"{repo_id} is gated: accept its conditions on {hub}/{repo_id}, then log in with `hf auth login` or "
+                "set HF_TOKEN"
+            )
+        case RepositoryNotFoundError():
+            return (
+                f"{repo_id} not found, neither as a local folder nor on the hub {hub}: check the spelling; if it is "
+                "private, log in with `hf auth login` or set HF_TOKEN"
+            )
+        case RevisionNotFoundError():
+            return f"{repo_id} has no revision {revision!r} on {hub}: give a branch, a tag or a full commit hash"
+        case HfHubHTTPError():
+            status = reason.response.status_code
+            advice = (
+                "log in with `hf auth login` or set a valid HF_TOKEN" if status in (401, 403) else "try again later"
+            )
+            return f"the hub {hub} refused {repo_id}{at} (HTTP status {status}): check HF_ENDPOINT, or {advice}"
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled() if constants.HF_HUB_OFFLINE:
+            return (
+                f"{repo_id}{at} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE is set: unset it to "
+                "download, or give a local folder"
+            )
+        case LocalEntryNotFoundError() if reason.__cause__ is not None:  # why the client fell back to the cache
+            return _explanation(reason.__cause__, repo_id, revision)
+        case OSError():
+            return f"{repo_id}{at} cannot be downloaded from {hub}: {shorten(reason)}"
+        case _:
+            return (
+                f"the hub {hub} cannot be reached for {repo_id}{at}, or is not a Hugging Face hub "
+                f"({type(reason).__name__}: {shorten(reason)}): check the network and HF_ENDPOINT, set "
+                "HF_HUB_OFFLINE=1 to use a copy in the cache, or give a local folder"
+            )

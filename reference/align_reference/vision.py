@@ -1,4 +1,4 @@
-"""The vision tower: EfficientNet without its top convolution. Module names are the state-dict keys of the layout.
+"""The vision tower: EfficientNet without its top convolution. Module names are the keys of the published state dict.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -18,15 +18,30 @@ from align_runtime.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
+class VisionOutput:
+    """Result of `VisionModel`, with the field names of transformers.
+
+    Attributes:
+        last_hidden_state: float (B, C, H, W), the feature map of the last block.
+        pooler_output: float (B, C), its mean or maximum over H and W; the image embedding before L2 normalization.
+        hidden_states: output of the stem and of each block, each (B, C, H, W); None unless requested.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
 class BlockShape:
     """One inverted-residual block.
 
     Attributes:
         in_dim, out_dim: channels.
         kernel_size, stride: of the depthwise convolution.
-        expand_ratio: 1 leaves the expansion out.
+        expand_ratio: channels inside the block per input channel; 1 omits the expansion.
         residual: whether the block's input is added to its output.
-        padding: zeros (left, right, top, bottom) before a depthwise convolution of stride 2; None for stride 1.
+        padding: zeros (left, right, top, bottom) before a depthwise convolution of stride 2; None at stride 1.
     """
 
     in_dim: int
@@ -48,7 +63,7 @@ def block_shapes(config: VisionConfig) -> Iterator[BlockShape]:
         half = kernel_size // 2
         for repeat in range(config.round_repeats(repeats)):
             stride = config.strides[stage] if repeat == 0 else 1
-            near = half if index in config.depthwise_padding else half - 1  # symmetric only where it is asked for
+            near = half if index in config.depthwise_padding else half - 1  # symmetric only for the listed blocks
             yield BlockShape(
                 in_dim=in_dim if repeat == 0 else out_dim,
                 out_dim=out_dim,
@@ -108,7 +123,7 @@ class Depthwise(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gates from the global mean. The inner width follows the input of the block, not the expanded width."""
+    """Channel gates from the global mean. The inner width depends on the block's input, not on the expanded width."""
 
     def __init__(self, config: VisionConfig, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -134,7 +149,7 @@ class Projection(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand → depthwise → squeeze-excite → project, plus the input where the shape allows."""
+    """Expand → depthwise → squeeze-excite → project, plus the input if the block is residual."""
 
     def __init__(self, config: VisionConfig, shape: BlockShape) -> None:
         super().__init__()
@@ -152,21 +167,18 @@ class Block(nn.Module):
 
 
 class VisionEncoder(nn.Module):
+    """The blocks, which `VisionModel.forward` runs through."""
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(config, shape) for shape in block_shapes(config))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
 
 class VisionModel(nn.Module):
-    """EfficientNet.
+    """EfficientNet, followed by a global mean or maximum.
 
-    Takes `pixel_values` float (B, 3, H, W), returns the pooled features (B, output_dim).
-    transformers pools with a window of `hidden_dim`, which has to cover the feature map: a global mean or maximum.
+    transformers pools with a window of `hidden_dim` × `hidden_dim`, which is global as long as it covers the feature
+    map.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -175,13 +187,30 @@ class VisionModel(nn.Module):
         self.embeddings = Stem(config)
         self.encoder = VisionEncoder(config)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        features = self.encoder(self.embeddings(pixel_values))  # (B, C, H, W)
+    def forward(self, pixel_values: Tensor, output_hidden_states: bool = False) -> VisionOutput:
+        """Runs the tower over `pixel_values`, float (B, 3, H, W), normalized as the checkpoint's processor does.
+
+        Raises:
+            ConfigurationError: the feature map is larger than the pooling window.
+        """
+        hidden = self.embeddings(pixel_values)
+        hidden_states = [hidden] if output_hidden_states else None
+        for block in self.encoder.blocks:
+            hidden = block(hidden)  # (B, C, H, W)
+            if hidden_states is not None:
+                hidden_states.append(hidden)
+        return VisionOutput(
+            last_hidden_state=hidden,
+            pooler_output=self._pool(hidden),
+            hidden_states=None if hidden_states is None else tuple(hidden_states),
+        )
+
+    def _pool(self, features: Tensor) -> Tensor:
         if max(features.shape[-2:]) > self.config.hidden_dim:
             raise ConfigurationError(
                 f"the feature map is {features.shape[-2]}×{features.shape[-1]}, larger than the pooling window "
-                f"hidden_dim={self.config.hidden_dim}; use smaller pictures"
+                f"hidden_dim={self.config.hidden_dim}; use smaller images"
             )
         if self.config.pooling_type == "mean":
-            return features.mean((2, 3), keepdim=True).flatten(1)
+            return features.mean((2, 3), keepdim=True).flatten(1)  # (B, C)
         return features.amax((2, 3), keepdim=True).flatten(1)

@@ -1,4 +1,4 @@
-"""Weight files: safetensors and PyTorch pickles, single or sharded, as memory-mapped tensors."""
+"""Reads weight files, safetensors or PyTorch pickles, single or sharded, as memory-mapped tensors."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from align_reference.files import WeightFiles
 from align_reference.listing import listing, shorten
 from align_runtime.errors import CheckpointError
 
-MAX_HEADER_BYTES = 16 * 1024 * 1024  # ALIGN has 1,100 tensors, 0.13 MB; the library itself would accept 100 MB
+MAX_HEADER_BYTES = 16 * 1024 * 1024  # ALIGN's header takes 0.13 MB (1,100 tensors); the library would accept 100 MB
 
 
 def read_weights(folder: Path, files: WeightFiles) -> dict[str, Tensor]:
-    """Every tensor of `files`, by key, on the CPU, as it is stored: the operating system pages it in when it is read.
+    """All tensors of `files` by key, on the CPU, with the stored dtypes. The file is paged in when a tensor is read.
 
     Raises:
-        CheckpointError: a file is damaged or holds something other than tensors, or the index and its files disagree.
+        CheckpointError: a file cannot be read or holds anything but tensors, or the index does not match its files.
     """
     weights: dict[str, Tensor] = {}
     problems: list[str] = []
-    for name, promised in files.shards.items():
+    for name, listed in files.shards.items():
         content = read_pickle(folder / name) if files.pickled else read_safetensors(folder / name)
-        if promised is not None:
-            problems += [f"{key} is not in {name}" for key in sorted(promised - content.keys())]
-            problems += [f"{key} in {name} is not in the index" for key in sorted(content.keys() - promised)]
+        if listed is not None:
+            problems += [f"{key} is not in {name}" for key in sorted(listed - content.keys())]
+            problems += [f"{key} in {name} is not in the index" for key in sorted(content.keys() - listed)]
         weights.update(content)
     if problems:
         raise CheckpointError(
-            f"{folder}: {files.index} does not belong to its files: {listing(problems)}; download the checkpoint again"
+            f"{folder}: {files.index} does not match its files: {listing(problems)}; download the checkpoint again"
         )
     return weights
 
@@ -43,57 +43,59 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file, memory-mapped.
 
     Raises:
-        CheckpointError: the file is truncated, damaged or no safetensors file, or its header is unreasonably large.
+        CheckpointError: the file is truncated, damaged or not a safetensors file, or its header is too large.
     """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             raise CheckpointError(
-                f"{path} is damaged or no safetensors file: its header would be {length} bytes; at most "
+                f"{path} is damaged or not a safetensors file: its header would have {length} bytes; at most "
                 f"{MAX_HEADER_BYTES} are accepted"
             )
         return dict(load_file(path))
     except OSError as reason:
         raise CheckpointError(f"{path} cannot be read: {shorten(reason.strerror or reason)}") from None
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as reason:  # the latter: unknown dtypes
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as reason:  # the latter: dtypes
         raise CheckpointError(
-            f"{path} is truncated, damaged or no safetensors file ({shorten(reason)}); download it again"
+            f"{path} is truncated, damaged or not a safetensors file ({shorten(reason)}); download it again"
         ) from None
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file of ``torch.save``, memory-mapped, read with PyTorch's restricted unpickler.
+    """The tensors of one file written by ``torch.save``, memory-mapped, read with PyTorch's restricted unpickler.
 
     Raises:
-        CheckpointError: the file is damaged, of the format before PyTorch 1.6, or holds anything but named tensors.
+        CheckpointError: the file is damaged, older than PyTorch 1.6, or holds anything but named dense tensors.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except OSError as reason:
         raise CheckpointError(f"{path} cannot be read: {shorten(reason.strerror or reason)}") from None
-    except Exception as reason:  # a damaged pickle can end in nearly any exception
+    except Exception as reason:  # a damaged pickle can raise nearly any exception
         raise CheckpointError(
-            f"{path} cannot be read as a table of tensors ({_reason(reason)}); it is damaged, of the format before "
-            "PyTorch 1.6, or holds more than tensors: save its state dict again, best as model.safetensors"
+            f"{path} cannot be read as a state dict ({_reason(reason)}); it is damaged, older than PyTorch 1.6, or "
+            "holds more than tensors: save the state dict again, preferably as model.safetensors"
         ) from None
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict was expected")
-    strangers = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not _is_weight(key, value)]
-    if strangers:
-        raise CheckpointError(f"{path} holds more than named dense tensors: {listing(strangers)}; save the state dict")
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a state dict")
+    others = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not _is_weight(key, value)]
+    if others:
+        raise CheckpointError(
+            f"{path} holds more than named dense tensors: {listing(others)}; save the state dict alone"
+        )
     return {key: tensor.detach() for key, tensor in content.items()}
 
 
 def _is_weight(key: Any, value: Any) -> bool:
     if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return False
-    # A tensor larger than its storage repeats it (a stride of 0); copying it could take any amount of memory.
+    # A tensor larger than its storage repeats it (stride 0); a copy of it could take any amount of memory.
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _reason(error: Exception) -> str:
     refused = re.search(r"Unsupported (?:global|class|operand)[^\n.]*?((?:\w+\.)+\w+)", str(error))
     if refused:
-        return f"it asks for {refused[1]}"
+        return f"it contains {refused[1]}"
     return shorten(error)

@@ -1,1 +1,1 @@
-"""Training of ALIGN-TINY and its larger sisters: development scripts, never imported by the product."""
+"""Training of align-tiny and of a larger preset: development scripts, never imported by the product."""

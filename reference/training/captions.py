@@ -1,4 +1,7 @@
-"""Captions from templates. A caption says some of what is in its picture, and `Caption.codes` says which."""
+"""Captions from templates. A caption describes some attributes of its image; `Caption.codes` holds which ones.
+
+The templates are training data: align-tiny was trained on these words.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ import numpy as np
 
 from training.scenes import DIGITS, FIELDS, Scene
 
-LABEL_TEMPLATE = "a photo of a {}"  # the one template of zero-shot classification
+LABEL_TEMPLATE = "a photo of a {}"  # for zero-shot classification
 UNSAID = -1
 
-# Share and template. `{thing}` is the subject with the colour before it, `{subject}` the subject alone.
+# Share and template. `{thing}` is the colour and the subject, `{subject}` the subject alone.
 TEMPLATES: tuple[tuple[float, str], ...] = (
     (0.14, "a photo of a {thing}"),
     (0.08, "a photo of a {subject}"),
@@ -38,25 +41,25 @@ DIGIT_SHARES = (0.4, 0.15, 0.15, 0.15, 0.15)
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, and per field of a scene the index of the word that it uses, or `UNSAID`."""
+    """A text, and for each field of a scene the index of the word that the text uses, or `UNSAID`."""
 
     text: str
     codes: tuple[int, ...]
 
 
 def label(subject: str, colour: str | None = None) -> str:
-    """The class name of zero-shot classification: "red circle", "handwritten three"."""
+    """The class name for zero-shot classification, e.g. "red circle" or "handwritten three"."""
     name = f"handwritten {subject}" if subject in DIGITS else subject
     return name if colour is None else f"{colour} {name}"
 
 
 def full_caption(scene: Scene) -> str:
-    """The caption that says everything; two scenes have the same one only if they are equal."""
+    """The caption that describes every attribute; only equal scenes have the same one."""
     return _fill(FULL_TEMPLATE, scene, label(scene.subject))
 
 
 def random_caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """One of the true things to say about `scene`."""
+    """A random caption that is true of `scene`."""
     template = TEMPLATES[int(rng.choice(len(TEMPLATES), p=_SHARES))][1]
     subject = _digit_name(scene.subject, rng) if scene.is_digit else scene.subject
     said = _SAID[template]

@@ -1,4 +1,4 @@
-"""Handwritten digits from scikit-learn (UCI optical digits, 1,797 pictures of 8×8), split once and for all."""
+"""Handwritten digits from scikit-learn (UCI optical digits, 1,797 images of 8×8), with a fixed split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-SPLIT_SEED = 20240229  # fixed for every preset and run: the test part is never trained on
+SPLIT_SEED = 20240229  # the same for all presets and runs, so that the test part is never trained on
 TEST_PER_DIGIT = 45  # of 174 to 183
 
 Part = Literal["train", "test"]
@@ -19,12 +19,12 @@ Part = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Digits:
-    """One part of the data set.
+    """One part of the dataset.
 
     Attributes:
-        strokes: uint8 (n, 8, 8), 0 for paper and 255 for full ink.
+        strokes: uint8 (n, 8, 8), 0 is paper and 255 full ink.
         values: int64 (n,), 0 to 9.
-        source: int64 (n,), the row of each in scikit-learn's data set.
+        source: int64 (n,), their rows in scikit-learn's dataset.
     """
 
     strokes: NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Digits:
 
 @cache
 def digits(part: Part) -> Digits:
-    """The "train" or the "test" part. Test: 45 pictures of each digit, chosen by `SPLIT_SEED`."""
+    """The "train" or the "test" part. Test: 45 images of each digit, chosen by `SPLIT_SEED`."""
     bunch = load_digits()
     values = np.asarray(bunch.target, dtype=np.int64)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(values))
@@ -45,7 +45,7 @@ def digits(part: Part) -> Digits:
 
 
 def digit_mask(strokes: NDArray[np.uint8], diameter: int, rotation: float) -> Image.Image:
-    """Coverage of one digit (8, 8), mode "L", enlarged to `diameter` pixels and turned by `rotation` degrees."""
+    """Coverage mask (mode "L") of one digit, uint8 (8, 8), enlarged to `diameter` pixels and rotated by degrees."""
     inner = max(8, round(0.92 * diameter))
     glyph = Image.fromarray(strokes).resize((inner, inner), resample=Image.Resampling.BICUBIC)
     mask = Image.new("L", (diameter, diameter), 0)

@@ -1,4 +1,4 @@
-"""Scenes as pictures: a background, and the subject's mask filled with its colour."""
+"""Draws scenes: a background, and the mask of the subject filled with its colour."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from training.digits import digit_mask
 from training.scenes import BACKGROUND_COLOURS, COLOURS, Scene
 from training.shapes import shape_mask
 
-MIN_SIDE, MAX_SIDE = 80, 160  # pixels; ordinary pictures are not square
+MIN_SIDE, MAX_SIDE = 80, 160  # pixels; ordinary images are not square
 MAX_ASPECT = 1.35
-MAX_TURN = 14.0  # degrees either way
+MAX_TURN = 14.0  # degrees, in both directions
 
-# Shares of the picture. The centre crop hides about 7 % on each side, and a subject must stay clear of that.
+# Shares of the image. The centre crop removes about 7 % on each side, where no subject may be.
 DIAMETERS = {"small": (0.26, 0.34), "large": (0.5, 0.6)}  # of the shorter side
 DIGIT_DIAMETERS = {"small": (0.32, 0.4), "large": (0.48, 0.58)}  # strokes are thinner than shapes
-OFFSETS = {"small": (0.19, 0.25), "large": (0.13, 0.17)}  # from the centre towards the named side
+OFFSETS = {"small": (0.19, 0.25), "large": (0.13, 0.17)}  # from the centre to the named side
 WOBBLE = 0.04
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "centre": (0, 0)}
 
@@ -26,14 +26,14 @@ NOISE = (14.0, 26.0)  # standard deviation of a noisy background, in grey levels
 
 
 def draw(scene: Scene, rng: np.random.Generator, strokes: NDArray[np.uint8] | None = None) -> Image.Image:
-    """A picture of `scene`, RGB, of random size and aspect ratio.
+    """An image of `scene`, RGB, of random size and aspect ratio.
 
     Args:
         scene: what to draw.
-        rng: chooses everything that the words leave open.
-        strokes: uint8 (8, 8), the handwriting; needed where the subject is a digit.
+        rng: draws everything that the scene does not fix.
+        strokes: uint8 (8, 8), the handwriting; required if the subject is a digit.
     """
-    width, height = _picture_size(rng)
+    width, height = _image_size(rng)
     background = _background(scene, rng, width, height)
     mask, corner = _subject(scene, rng, width, height, strokes)
     coverage = Image.new("L", (width, height), 0)
@@ -44,7 +44,7 @@ def draw(scene: Scene, rng: np.random.Generator, strokes: NDArray[np.uint8] | No
     return Image.fromarray(np.rint(np.clip(blended, 0, 255)).astype(np.uint8))
 
 
-def _picture_size(rng: np.random.Generator) -> tuple[int, int]:
+def _image_size(rng: np.random.Generator) -> tuple[int, int]:
     side = rng.uniform(MIN_SIDE, MAX_SIDE)
     aspect = np.exp(rng.uniform(-np.log(MAX_ASPECT), np.log(MAX_ASPECT)))
     width, height = side * np.sqrt(aspect), side / np.sqrt(aspect)
@@ -54,13 +54,13 @@ def _picture_size(rng: np.random.Generator) -> tuple[int, int]:
 def _subject(
     scene: Scene, rng: np.random.Generator, width: int, height: int, strokes: NDArray[np.uint8] | None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The subject's mask and where its upper left corner goes."""
+    """The mask of the subject and the position of its upper left corner."""
     diameters = DIGIT_DIAMETERS if scene.is_digit else DIAMETERS
     diameter = round(rng.uniform(*diameters[scene.size]) * min(width, height))
     rotation = rng.uniform(-MAX_TURN, MAX_TURN)
     if scene.is_digit:
         if strokes is None:
-            raise ValueError(f"{scene} shows a digit, so its strokes are needed")
+            raise ValueError(f"{scene} shows a digit; its strokes are missing")
         mask = digit_mask(strokes, diameter, rotation)
     else:
         mask = shape_mask(scene.subject, diameter, rotation)
@@ -72,7 +72,7 @@ def _subject(
 
 
 def _background(scene: Scene, rng: np.random.Generator, width: int, height: int) -> NDArray[np.float64]:
-    """Float (H, W, 3) or (1, 1, 3), grey levels 0 to 255, perhaps a little outside."""
+    """Float (H, W, 3), grey levels of about 0 to 255; noise may exceed this range."""
     base = _jittered(rng, BACKGROUND_COLOURS[scene.background])
     if scene.texture == "plain":
         return np.broadcast_to(base, (height, width, 3))
@@ -90,7 +90,7 @@ def _background(scene: Scene, rng: np.random.Generator, width: int, height: int)
 
 
 def _shade(base: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A second tone of the same colour: darker, or lighter where the colour is dark already."""
+    """A second tone of the same colour: darker, or lighter if the colour is dark."""
     return base + 0.3 * (255 - base) if base.mean() < 90 else 0.68 * base
 
 

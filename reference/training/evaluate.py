@@ -1,8 +1,8 @@
-"""Held-out figures of a trained folder.
+"""Measures a trained folder on held-out data.
 
     PYTHONPATH=reference:runtime python -m training.evaluate reference/align-tiny --json evaluation.json
 
-The pictures are drawn afresh from a seed of their own, and the handwriting comes from the test part of the digits.
+The images are drawn from a seed that training does not use, and the handwriting comes from the test part of the digits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.scenes import COLOURS, DIGITS, SHAPES
 
 EVALUATION_SEED = 90_000_001  # training seeds are small numbers
 PER_CLASS = 10
-RENDERINGS = 4  # of each digit of the test part: over a single one the share moves by 2 points from seed to seed
+RENDERINGS = 4  # of each test digit: with a single one, top-1 varies by 2 points between seeds
 BATCH_SIZE = 128
 
 
@@ -34,9 +34,9 @@ class ZeroShot:
     """Zero-shot classification with one template.
 
     Attributes:
-        top1: share of the pictures whose label comes first.
-        labels: the candidates.
-        confusion: per label, how often each label was answered, (true, answered).
+        top1: top-1 accuracy.
+        labels: the candidate labels.
+        confusion: number of images for each pair of labels, (true, predicted).
     """
 
     top1: float
@@ -46,12 +46,12 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `evaluate` measures. Cosines are means over pairs of different pictures or texts."""
+    """Results of `evaluate`. The mean cosines are over pairs of different images or texts."""
 
     seed: int
     shapes: ZeroShot
     digits: ZeroShot
-    retrieval_pictures: int
+    retrieval_images: int
     text_to_image_recall_at_1: float
     image_to_text_recall_at_1: float
     temperature: float
@@ -61,8 +61,8 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def embed_pictures(model: AlignModel, pool: Pool) -> Tensor:
-    """Unit rows, float (pictures, dim)."""
+def embed_images(model: AlignModel, pool: Pool) -> Tensor:
+    """Unit rows, float (images, dim)."""
     rows = [unit_length(model.get_image_features(values)) for values in batches(pool.pixels, BATCH_SIZE)]
     return torch.cat(rows)
 
@@ -74,7 +74,7 @@ def embed_texts(model: AlignModel, tokenizer: Tokenizer, texts: Sequence[str]) -
 
 
 def zero_shot(image_embeds: Tensor, label_embeds: Tensor, truth: Tensor, labels: Sequence[str]) -> ZeroShot:
-    """Compares the nearest label of each picture with `truth`, int64 (pictures,)."""
+    """Compares the nearest label of each image with `truth`, the label indices, int64 (images,)."""
     answers = (image_embeds @ label_embeds.T).argmax(dim=1)
     confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
     confusion.index_put_((truth, answers), torch.ones_like(truth), accumulate=True)
@@ -86,10 +86,10 @@ def zero_shot(image_embeds: Tensor, label_embeds: Tensor, truth: Tensor, labels:
 
 
 def evaluate(folder: Path, seed: int = EVALUATION_SEED) -> Evaluation:
-    """All figures of the model in `folder`."""
-    model, tokenizer, picture = read_folder(folder)
-    shapes, digits = held_out_shapes(seed, PER_CLASS, picture), held_out_digits(seed, RENDERINGS, picture)
-    shape_embeds, digit_embeds = embed_pictures(model, shapes), embed_pictures(model, digits)
+    """All measurements of the model in `folder`, on images drawn from `seed`."""
+    model, tokenizer, image = read_folder(folder)
+    shapes, digits = held_out_shapes(seed, PER_CLASS, image), held_out_digits(seed, RENDERINGS, image)
+    shape_embeds, digit_embeds = embed_images(model, shapes), embed_images(model, digits)
 
     shape_labels = [label(shape, colour) for colour in COLOURS for shape in SHAPES]
     digit_labels = [label(digit) for digit in DIGITS]
@@ -100,8 +100,7 @@ def evaluate(folder: Path, seed: int = EVALUATION_SEED) -> Evaluation:
     shape_truth = torch.arange(len(shape_labels)).repeat_interleave(PER_CLASS)
     digit_truth = torch.tensor([DIGITS.index(scene.subject) for scene in digits.scenes])
 
-    # Retrieval takes one rendering of each digit, and of scenes that are the same in every word only the first: their
-    # captions could not tell them apart.
+    # Retrieval uses one rendering of each digit, and the first of several equal scenes, whose captions are the same.
     once = len(digits.scenes) // RENDERINGS
     captions = [full_caption(scene) for scene in (*shapes.scenes, *digits.scenes[:once])]
     first = [index for index, caption in enumerate(captions) if caption not in captions[:index]]
@@ -113,7 +112,7 @@ def evaluate(folder: Path, seed: int = EVALUATION_SEED) -> Evaluation:
         seed=seed,
         shapes=zero_shot(shape_embeds, label_embeds[0], shape_truth, shape_labels),
         digits=zero_shot(digit_embeds, label_embeds[1], digit_truth, digit_labels),
-        retrieval_pictures=len(first),
+        retrieval_images=len(first),
         text_to_image_recall_at_1=(similarity.argmax(dim=1) == pairs).double().mean().item(),
         image_to_text_recall_at_1=(similarity.argmax(dim=0) == pairs).double().mean().item(),
         temperature=model.temperature.item(),
@@ -130,28 +129,28 @@ def _mean_between(embeds: Tensor) -> float:
 
 
 def summary(evaluation: Evaluation) -> str:
-    """The figures, one per line."""
+    """The results as text, one per line."""
     return "\n".join(
         (
             f"zero-shot top-1, {len(evaluation.shapes.labels)} drawn classes: {evaluation.shapes.top1:.4f}",
             f"zero-shot top-1, {len(evaluation.digits.labels)} digits: {evaluation.digits.top1:.4f}",
-            f"recall@1 over {evaluation.retrieval_pictures} pictures, text to image: "
+            f"recall@1 over {evaluation.retrieval_images} images, text to image: "
             f"{evaluation.text_to_image_recall_at_1:.4f}",
             f"recall@1, image to text: {evaluation.image_to_text_recall_at_1:.4f}",
             f"temperature: {evaluation.temperature:.4f}",
-            f"mean cosine between pictures: {evaluation.mean_image_cosine:.4f}",
+            f"mean cosine between images: {evaluation.mean_image_cosine:.4f}",
             f"mean cosine between texts: {evaluation.mean_text_cosine:.4f}",
-            f"mean cosine of a picture and its caption: {evaluation.matching_cosine:.4f}",
+            f"mean cosine of an image and its caption: {evaluation.matching_cosine:.4f}",
         )
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Held-out accuracy of a trained folder.")
+    parser = argparse.ArgumentParser(description="Measures a trained folder on held-out data.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the held-out pictures")
+    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the held-out images")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write all results to this file")
+    parser.add_argument("--json", type=Path, help="write all results to this JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     evaluation = evaluate(arguments.folder, arguments.seed)

@@ -1,4 +1,4 @@
-"""A model as a Hugging Face folder: written by training, read back by the evaluation."""
+"""Writes a trained model as a Hugging Face folder, and reads it for the evaluation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from align_reference.config import AlignConfig
 from align_reference.model import AlignModel
-from training.presets import MAX_TOKENS, PictureSize
+from training.presets import MAX_TOKENS, ImageSize
 
 
-def write_folder(folder: Path, model: AlignModel, tokenizer: Tokenizer, picture: PictureSize) -> None:
-    """Writes configuration, weights, tokenizer and preprocessing, over those that are there."""
+def write_folder(folder: Path, model: AlignModel, tokenizer: Tokenizer, image: ImageSize) -> None:
+    """Writes configuration, weights, tokenizer and preprocessing; existing files are overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", _config_values(model.config))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_values(picture))
+    _write_json(folder / "preprocessor_config.json", _preprocessor_values(image))
     _write_json(folder / "tokenizer_config.json", TOKENIZER_VALUES)
     tokenizer.save(str(folder / "tokenizer.json"))
     words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -31,16 +31,16 @@ def write_folder(folder: Path, model: AlignModel, tokenizer: Tokenizer, picture:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def read_folder(folder: Path) -> tuple[AlignModel, Tokenizer, PictureSize]:
+def read_folder(folder: Path) -> tuple[AlignModel, Tokenizer, ImageSize]:
     """The model in evaluation mode, its tokenizer and its preprocessing.
 
-    For folders of `write_folder` only; checkpoints from elsewhere are `align_reference`'s affair.
+    Only for folders of `write_folder`; other checkpoints are loaded with `align_reference.load_model`.
     """
     model = AlignModel(AlignConfig.from_file(folder / "config.json"))
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     values = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    picture = PictureSize(resize=values["size"]["height"], crop=values["crop_size"]["height"])
-    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json")), picture
+    image = ImageSize(resize=values["size"]["height"], crop=values["crop_size"]["height"])
+    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json")), image
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -64,9 +64,9 @@ def _config_values(config: AlignConfig) -> dict[str, Any]:
     }
 
 
-def _preprocessor_values(picture: PictureSize) -> dict[str, Any]:
+def _preprocessor_values(image: ImageSize) -> dict[str, Any]:
     return {
-        "crop_size": {"height": picture.crop, "width": picture.crop},
+        "crop_size": {"height": image.crop, "width": image.crop},
         "do_center_crop": True,
         "do_normalize": False,
         "do_rescale": True,
@@ -79,7 +79,7 @@ def _preprocessor_values(picture: PictureSize) -> dict[str, Any]:
         "resample": 2,
         "rescale_factor": 0.00784313725490196,
         "rescale_offset": True,
-        "size": {"height": picture.resize, "width": picture.resize},
+        "size": {"height": image.resize, "width": image.resize},
     }
 
 

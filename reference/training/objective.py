@@ -1,8 +1,8 @@
-"""The contrastive loss, with every true caption of a picture counted as one.
+"""The contrastive loss, with several matching captions per image.
 
-Drawn data repeats itself: "a photo of a red circle" is true of many pictures of a batch. ALIGN's loss takes all pairs
-off the diagonal for wrong ones; here the target is shared evenly among the pairs that are right, which is the same loss
-where only the diagonal is.
+Drawn data repeats itself: "a photo of a red circle" is true of many images of a batch. ALIGN's loss treats all pairs
+off the diagonal as wrong. Here the target is shared evenly among all matching pairs, which gives the same loss if only
+the diagonal matches.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from training.captions import UNSAID
 
 
 def describes(said: Tensor, shown: Tensor) -> Tensor:
-    """Which captions are true of which pictures, bool (captions, pictures).
+    """Which captions are true of which images, bool (captions, images).
 
     Args:
-        said: int (captions, fields), `UNSAID` where a caption is silent.
-        shown: int (pictures, fields).
+        said: int (captions, fields), codes of the captions; `UNSAID` for a field that a caption omits.
+        shown: int (images, fields), codes of the scenes.
     """
-    said, shown = said[:, None], shown[None]  # (captions, 1, fields), (1, pictures, fields)
+    said, shown = said[:, None], shown[None]  # (captions, 1, fields), (1, images, fields)
     return ((said == shown) | (said == UNSAID)).all(dim=-1)
 
 
 def shared_contrastive_loss(logits_per_text: Tensor, matches: Tensor) -> Tensor:
-    """Mean of both directions' cross entropy, label smoothing as in `align_reference.model.contrastive_loss`.
+    """Mean of the cross entropies of both directions, label smoothing as in `align_reference.model.contrastive_loss`.
 
     Args:
         logits_per_text: float (n, n).

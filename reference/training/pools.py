@@ -1,4 +1,4 @@
-"""Pools of drawn pictures, as the model takes them: resized, cropped, uint8."""
+"""Pools of drawn images, preprocessed for the model: resized, cropped, uint8."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from training.digits import Part, digits
 from training.drawing import draw
-from training.presets import PictureSize
+from training.presets import ImageSize
 from training.scenes import COLOURS, DIGITS, SHAPES, Scene, random_scene
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Drawn pictures and what they show.
+    """Drawn images and their scenes.
 
     Attributes:
         pixels: uint8 (n, side, side, 3).
@@ -32,38 +32,38 @@ class Pool:
     scenes: tuple[Scene, ...]
 
 
-def training_pool(seed: int, indices: range, digit_share: float, size: PictureSize, workers: int) -> Pool:
-    """Random scenes, one per index, digits from the training part only. The result does not depend on `workers`."""
-    picture = partial(_training_picture, seed, digit_share, size)
+def training_pool(seed: int, indices: range, digit_share: float, size: ImageSize, workers: int) -> Pool:
+    """Images of random scenes, one per index; training digits only. The result does not depend on `workers`."""
+    image = partial(_training_image, seed, digit_share, size)
     if workers > 1:
         with get_context("spawn").Pool(workers) as processes:
-            drawn = processes.map(picture, indices, chunksize=256)
+            drawn = processes.map(image, indices, chunksize=256)
     else:
-        drawn = [picture(index) for index in indices]
+        drawn = [image(index) for index in indices]
     return Pool(np.stack([pixels for pixels, _ in drawn]), tuple(scene for _, scene in drawn))
 
 
-def held_out_shapes(seed: int, per_class: int, size: PictureSize) -> Pool:
-    """`per_class` pictures of every colour and shape, `len(COLOURS) * len(SHAPES)` classes in that order."""
+def held_out_shapes(seed: int, per_class: int, size: ImageSize) -> Pool:
+    """`per_class` images of each class, a colour and a shape: `len(COLOURS) * len(SHAPES)` classes in that order."""
     rng = np.random.default_rng([seed, 0])
     scenes = [random_scene(rng, shape, colour) for colour in COLOURS for shape in SHAPES for _ in range(per_class)]
     return _pool(scenes, [_prepared(draw(scene, rng), size) for scene in scenes])
 
 
-def held_out_digits(seed: int, renderings: int, size: PictureSize) -> Pool:
-    """Every digit of the test part, in the order of the data set, `renderings` times over, each in its own scene."""
+def held_out_digits(seed: int, renderings: int, size: ImageSize) -> Pool:
+    """All digits of the test part in the order of the dataset, drawn `renderings` times in scenes of their own."""
     rng = np.random.default_rng([seed, 1])
     test = digits("test")
-    scenes, pictures = [], []
+    scenes, images = [], []
     for _ in range(renderings):
         drawn = [random_scene(rng, DIGITS[value]) for value in test.values]
-        pictures += [draw(scene, rng, strokes) for scene, strokes in zip(drawn, test.strokes, strict=True)]
+        images += [draw(scene, rng, strokes) for scene, strokes in zip(drawn, test.strokes, strict=True)]
         scenes += drawn
-    return _pool(scenes, [_prepared(picture, size) for picture in pictures])
+    return _pool(scenes, [_prepared(image, size) for image in images])
 
 
-def random_picture(rng: np.random.Generator, subject: str, part: Part) -> tuple[Image.Image, Scene]:
-    """A picture of `subject` at its natural size; the handwriting of a digit comes from `part`."""
+def random_image(rng: np.random.Generator, subject: str, part: Part) -> tuple[Image.Image, Scene]:
+    """An image of `subject` before preprocessing; the handwriting of a digit comes from `part`."""
     scene = random_scene(rng, subject)
     if not scene.is_digit:
         return draw(scene, rng), scene
@@ -72,9 +72,9 @@ def random_picture(rng: np.random.Generator, subject: str, part: Part) -> tuple[
     return draw(scene, rng, source.strokes[rng.choice(rows)]), scene
 
 
-def prepare(picture: Image.Image, size: PictureSize) -> Image.Image:
-    """`picture` (RGB) resized as a whole and cropped in the centre, as its ``preprocessor_config.json`` says."""
-    resized = picture.resize((size.resize, size.resize), resample=Image.Resampling.BILINEAR)
+def prepare(image: Image.Image, size: ImageSize) -> Image.Image:
+    """`image` (RGB) resized, aspect ratio not kept, then centre cropped, as ``preprocessor_config.json`` says."""
+    resized = image.resize((size.resize, size.resize), resample=Image.Resampling.BILINEAR)
     edge = (size.resize - size.crop) // 2
     return resized.crop((edge, edge, edge + size.crop, edge + size.crop))
 
@@ -85,20 +85,20 @@ def pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def batches(pixels: NDArray[np.uint8], size: int) -> Iterator[Tensor]:
-    """`pixel_values` of `size` pictures at a time, in order."""
+    """`pixel_values` of `size` images at a time, in order."""
     for start in range(0, len(pixels), size):
         yield pixel_values(pixels[start : start + size])
 
 
-def _training_picture(seed: int, digit_share: float, size: PictureSize, index: int) -> tuple[NDArray[np.uint8], Scene]:
+def _training_image(seed: int, digit_share: float, size: ImageSize, index: int) -> tuple[NDArray[np.uint8], Scene]:
     rng = np.random.default_rng([seed, index])
     subjects = DIGITS if rng.random() < digit_share else SHAPES
-    picture, scene = random_picture(rng, subjects[int(rng.integers(len(subjects)))], "train")
-    return _prepared(picture, size), scene
+    image, scene = random_image(rng, subjects[int(rng.integers(len(subjects)))], "train")
+    return _prepared(image, size), scene
 
 
-def _prepared(picture: Image.Image, size: PictureSize) -> NDArray[np.uint8]:
-    return np.asarray(prepare(picture, size))
+def _prepared(image: Image.Image, size: ImageSize) -> NDArray[np.uint8]:
+    return np.asarray(prepare(image, size))
 
 
 def _pool(scenes: Sequence[Scene], pixels: Sequence[NDArray[np.uint8]]) -> Pool:

@@ -1,4 +1,4 @@
-"""Architectures and schedules by name. The configurations are the reference's own, so what is trained is what loads."""
+"""Architectures and training schedules by name. The architectures are configurations of `align_reference`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from align_reference.config import AlignConfig, TextConfig, VisionConfig
 
 
 @dataclass(frozen=True)
-class PictureSize:
-    """Preprocessing: the whole picture to `resize` × `resize`, then the `crop` × `crop` pixels in its centre."""
+class ImageSize:
+    """Preprocessing: resize to `resize` × `resize` pixels, then centre crop to `crop` × `crop`."""
 
     resize: int
     crop: int
@@ -18,12 +18,12 @@ class PictureSize:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with pictures, learning-rate schedule and optimiser state of its own.
+    """A part of training with its own images, learning-rate schedule and optimiser state.
 
     Attributes:
-        steps: length.
-        pool_size: pictures drawn.
-        digit_share: how many of them show a digit rather than a shape, 0 to 1.
+        steps: number of optimiser steps.
+        pool_size: number of images drawn.
+        digit_share: share of the images that show a digit rather than a shape, 0 to 1.
         learning_rate: peak, after the warm-up.
     """
 
@@ -35,23 +35,23 @@ class Phase:
 
 @dataclass(frozen=True)
 class Preset:
-    """What `training.train` needs besides a seed.
+    """Everything that `training.train` needs besides a seed.
 
     Attributes:
-        text, vision: the towers; the vocabulary size of `text` is filled in from the vocabulary that is built.
-        picture: preprocessing.
-        batch_size: pictures per step.
-        phases: one after the other.
+        text, vision: the towers; `config` sets the vocabulary size of `text`.
+        image: preprocessing.
+        batch_size: images per step.
+        phases: in order.
     """
 
     text: TextConfig
     vision: VisionConfig
-    picture: PictureSize
+    image: ImageSize
     batch_size: int
     phases: tuple[Phase, ...]
 
     def config(self, vocab_size: int) -> AlignConfig:
-        """The configuration with the vocabulary filled in; the projection is as wide as the vision tower's output."""
+        """The configuration for a vocabulary; `projection_dim` is the width of the vision tower's output."""
         text = TextConfig(**{**vars(self.text), "vocab_size": vocab_size})
         return AlignConfig(
             text=text, vision=self.vision, projection_dim=self.vision.output_dim, temperature_init_value=0.1
@@ -60,9 +60,9 @@ class Preset:
 
 MAX_TOKENS = 32  # the longest caption has 18
 
-# B7's table reduced, with every feature kept: expand ratio 1 with and without a skip, kernels 3 and 5 at strides 1
-# and 2. The strides come early, and the kernels of 5 with them: on maps of 4×4 torch's backward pass of a depthwise
-# 5×5 takes longer than the rest of the block. 65 pixels → 32 → 16 → 8 → 4.
+# A reduced table of B7 with all its features: expand ratio 1 with and without a residual, kernels 3 and 5 at strides 1
+# and 2. Strides and kernels of 5 come early: on 4×4 feature maps, torch's backward pass of a depthwise 5×5 convolution
+# takes longer than the rest of the block. 65 pixels → 32 → 16 → 8 → 4.
 TINY = Preset(
     text=TextConfig(
         hidden_size=128,
@@ -82,17 +82,17 @@ TINY = Preset(
         num_block_repeats=(1, 1, 2, 2, 2, 1, 1),
         hidden_dim=96,
     ),
-    picture=PictureSize(resize=76, crop=65),
+    image=ImageSize(resize=76, crop=65),
     batch_size=128,
-    # Handwriting is learned last and slowest, so the second phase is mostly that.
+    # Handwriting is learned last and slowest, so most images of the second phase are digits.
     phases=(
         Phase(steps=2400, pool_size=40_000, digit_share=0.35, learning_rate=1.5e-3),
         Phase(steps=1500, pool_size=30_000, digit_share=0.7, learning_rate=1.5e-3),
     ),
 )
 
-# Wider and deeper in both towers, for measurements that a model of 5 MB cannot stand for. Not in the repository. With
-# six layers of 192 the text tower learns one attribute and no more; pictures of 81 pixels double the time.
+# Wider and deeper in both towers, for measurements for which a model of 5 MB is too small. Not in the repository. With
+# six layers of width 192 the text tower learns only one attribute; images of 81 pixels double the training time.
 SMALL = Preset(
     text=TextConfig(
         hidden_size=160,
@@ -112,7 +112,7 @@ SMALL = Preset(
         num_block_repeats=(1, 1, 2, 3, 3, 2, 1),
         hidden_dim=160,
     ),
-    picture=PictureSize(resize=76, crop=65),
+    image=ImageSize(resize=76, crop=65),
     batch_size=128,
     phases=(
         Phase(steps=3000, pool_size=50_000, digit_share=0.35, learning_rate=1.2e-3),

@@ -1,7 +1,7 @@
-"""What a picture shows, in words: six attributes, drawn at random.
+"""The content of an image in words: six random attributes.
 
-The same attributes make the picture (`training.drawing`), its captions (`training.captions`) and the answer to whether
-some other caption describes it too (`training.objective`).
+They define the image (`training.drawing`), its captions (`training.captions`), and whether the caption of another image
+is true of it too (`training.objective`).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SIZES = ("small", "large")
 POSITIONS = ("left", "right", "top", "bottom", "centre")
 TEXTURES = ("plain", "shaded", "noisy", "striped")
 
-MIN_COLOUR_DISTANCE = 110.0  # Euclidean, RGB: below it (blue on purple) a shape is hard to see even for people
+MIN_COLOUR_DISTANCE = 110.0  # Euclidean, RGB; below it (blue on purple) people can hardly see a shape
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One subject on one background. Every field is a word of the lists above."""
+    """One subject on one background. Each field is a word of the lists above."""
 
     subject: str
     colour: str
@@ -64,7 +64,7 @@ FIELDS: Mapping[str, Sequence[str]] = {
 
 
 def random_scene(rng: np.random.Generator, subject: str, colour: str | None = None) -> Scene:
-    """A scene of `subject`, in `colour` if given; everything else is uniform over what can be told apart."""
+    """A random scene of `subject`, in `colour` if given; the background contrasts with the colour."""
     chosen = colour if colour is not None else _pick(rng, tuple(COLOURS))
     return Scene(
         subject=subject,

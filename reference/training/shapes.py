@@ -1,4 +1,4 @@
-"""The outlines of the drawn shapes, as antialiased coverage masks."""
+"""The drawn shapes as antialiased coverage masks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Point = tuple[float, float]
 
 
 def shape_mask(name: str, diameter: int, rotation: float) -> Image.Image:
-    """Coverage of a shape, mode "L", 255 inside.
+    """Coverage mask of a shape, mode "L", 255 inside.
 
     Args:
         name: one of `scenes.SHAPES`.
-        diameter: side of the square mask in pixels; the shape fills it.
+        diameter: side of the square mask in pixels; the shape nearly fills it.
         rotation: degrees, anticlockwise.
     """
     side = diameter * SUPERSAMPLING
@@ -29,7 +29,7 @@ def shape_mask(name: str, diameter: int, rotation: float) -> Image.Image:
 
 
 def _polar(side: int, angle: float, radius: float) -> Point:
-    """A point at `angle` degrees from the top, clockwise; `radius` 1 touches the edge of the mask."""
+    """The point at `angle` degrees clockwise from the top; `radius` 1 is the edge of the mask."""
     turn = math.radians(angle)
     return side / 2 * (1 + radius * math.sin(turn)), side / 2 * (1 - radius * math.cos(turn))
 
@@ -69,7 +69,7 @@ def _ring(draw: ImageDraw.ImageDraw, side: int) -> None:
 def _heart(draw: ImageDraw.ImageDraw, side: int) -> None:
     _disc(draw, (0.29 * side, 0.32 * side), 0.22 * side, 255)
     _disc(draw, (0.71 * side, 0.32 * side), 0.22 * side, 255)
-    # The straight sides touch the two discs, so that the outline has no notch.
+    # The straight sides touch the two discs, so the outline has no notch.
     draw.polygon(
         [(0.5 * side, 0.3 * side), (0.88 * side, 0.46 * side), (0.5 * side, 0.95 * side), (0.12 * side, 0.46 * side)],
         fill=255,

@@ -2,7 +2,7 @@
 
     PYTHONPATH=reference:runtime python -m training.train --preset tiny --seed 1 --output reference/align-tiny
 
-The same seed, number of threads and version of torch give the same weights, as far as torch's kernels allow.
+The same seed, number of threads and torch version give the same weights, as far as torch's kernels are deterministic.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from training.vocabulary import build_tokenizer
 WARM_UP = 0.06  # of the steps
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 1.0
-TEMPERATURES = (0.03, 1.0)  # below, single pairs take over the loss and the logits leave the range of half precision
+TEMPERATURES = (0.03, 1.0)  # below, single pairs dominate the loss and logits exceed the range of half precision
 STATISTICS_BATCHES = 64
 PROGRESS_EVERY = 50
 
 
 def initialise(model: AlignModel) -> None:
-    """He for convolutions, 1/√width for dense layers, normal(0, 0.02) for embeddings; norms stay as torch makes them.
+    """He for convolutions, 1/√width for dense layers, normal(0, 0.02) for embeddings; torch's defaults for norms.
 
-    BERT's 0.02 for dense layers suits a width of 768; at 128 the first token hardly hears of the others.
+    BERT's 0.02 for dense layers suits a width of 768; at 128 the first token hardly depends on the others.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -55,7 +55,7 @@ def initialise(model: AlignModel) -> None:
 
 
 def fuse_swish(model: AlignModel) -> None:
-    """Exchanges the reference's x·sigmoid(x) for torch's fused kernel: the same function, a sixth of the time saved."""
+    """Replaces the reference's x·sigmoid(x) with torch's fused kernel: the same function, one sixth faster."""
     swish = ACTIVATIONS["swish"]
     for module in model.modules():
         if isinstance(module, Stem | Expansion | Depthwise | SqueezeExcite) and module.activation is swish:
@@ -63,7 +63,7 @@ def fuse_swish(model: AlignModel) -> None:
 
 
 def optimiser(model: AlignModel, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW; matrices and kernels decay, gains, offsets and the temperature do not."""
+    """AdamW with weight decay for matrices and kernels; none for scales, biases and the temperature."""
     parameters = [parameter for name, parameter in model.named_parameters() if ".pooler." not in name]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
@@ -73,7 +73,7 @@ def optimiser(model: AlignModel, learning_rate: float) -> torch.optim.AdamW:
 
 
 def schedule(step: int, steps: int) -> float:
-    """Share of the peak learning rate: a linear rise, then half a cosine down to 0."""
+    """Share of the peak learning rate at `step`: linear warm-up, then cosine decay to 0."""
     warm_up = max(1, round(WARM_UP * steps))
     if step < warm_up:
         return (step + 1) / warm_up
@@ -81,7 +81,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def begin(preset: Preset, seed: int) -> tuple[AlignModel, Tokenizer]:
-    """The model before its first step, and its tokenizer."""
+    """The initialized model, and its tokenizer."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = AlignModel(preset.config(tokenizer.get_vocab_size()))
@@ -101,9 +101,9 @@ def train(preset: Preset, seed: int, workers: int) -> tuple[AlignModel, Tokenize
 
 
 def train_one_phase(preset: Preset, number: int, seed: int, workers: int, before: Path) -> tuple[AlignModel, Tokenizer]:
-    """`train` with phase `number` alone; the folder `before` holds what the phases before it gave.
+    """Runs phase `number` alone; the folder `before` holds the result of the phases before it.
 
-    The same weights as all phases in one go: a phase has its own pictures, schedule and state of the optimiser.
+    Gives the same weights as `train`, because a phase has its own images, schedule and optimiser state.
     """
     model, tokenizer = read_folder(before)[:2] if number else begin(preset, seed)
     run_phase(model, tokenizer, preset, number, seed, workers)
@@ -111,12 +111,12 @@ def train_one_phase(preset: Preset, number: int, seed: int, workers: int, before
 
 
 def run_phase(model: AlignModel, tokenizer: Tokenizer, preset: Preset, number: int, seed: int, workers: int) -> None:
-    """Draws the pictures of phase `number`, trains `model` on them and sets its batch-norm statistics from them."""
+    """Draws the images of phase `number`, trains `model` on them and sets its batch-norm statistics."""
     started, phase = time.monotonic(), preset.phases[number]
-    first = sum(earlier.pool_size for earlier in preset.phases[:number])  # no picture comes twice
+    first = sum(earlier.pool_size for earlier in preset.phases[:number])  # no image occurs in two phases
     indices = range(first, first + phase.pool_size)
-    pool = training_pool(seed, indices, phase.digit_share, preset.picture, workers)
-    print(f"phase {number + 1}: {len(pool.scenes)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
+    pool = training_pool(seed, indices, phase.digit_share, preset.image, workers)
+    print(f"phase {number + 1}: {len(pool.scenes)} images drawn in {time.monotonic() - started:.0f} s", flush=True)
     fuse_swish(model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
     _take_steps(model, tokenizer, pool, preset.batch_size, phase, np.random.default_rng([seed, 2 + number]))
@@ -144,7 +144,7 @@ def _take_steps(
         if (step + 1) % PROGRESS_EVERY == 0 or step + 1 == phase.steps:
             loss, hits = np.mean(progress, axis=0)
             print(
-                f"step {step + 1}/{phase.steps}  loss {loss:.4f}  captions that find a picture {hits:.3f}  "
+                f"step {step + 1}/{phase.steps}  loss {loss:.4f}  text → image top-1 {hits:.3f}  "
                 f"temperature {model.temperature.item():.4f}  {time.monotonic() - started:.0f} s",
                 flush=True,
             )
@@ -154,7 +154,7 @@ def _take_steps(
 def _step(
     model: AlignModel, adam: torch.optim.AdamW, batch: tuple[Tensor, Tensor, Tensor], matches: Tensor
 ) -> tuple[float, float]:
-    """One update. Returns the loss, and the share of captions whose nearest picture is one that they describe."""
+    """One update. Returns the loss, and the share of captions that are true of their nearest image."""
     input_ids, attention_mask, pixels = batch
     logits = model(input_ids, pixels, attention_mask).logits_per_text
     loss = shared_contrastive_loss(logits, matches)
@@ -170,7 +170,7 @@ def _step(
 
 @torch.no_grad()
 def recalibrate(model: AlignModel, pool: Pool, batch_size: int) -> None:
-    """Sets the batch-norm statistics to their plain averages over the first training pictures, weights frozen."""
+    """Sets the batch-norm statistics to their averages over the first training images; weights do not change."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -181,17 +181,17 @@ def recalibrate(model: AlignModel, pool: Pool, batch_size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trains an ALIGN on drawn scenes and handwritten digits.")
+    parser = argparse.ArgumentParser(description="Trains an ALIGN model on drawn scenes and handwritten digits.")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
-    parser.add_argument("--steps", type=int, help="of every phase, instead of the preset's numbers")
-    parser.add_argument("--phase", type=int, help="train this one alone (1, 2 …), going on from what --output holds")
+    parser.add_argument("--steps", type=int, help="steps of each phase, instead of those of the preset")
+    parser.add_argument("--phase", type=int, help="run only this phase (1, 2 …), continuing from the folder --output")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2, help="of torch, and processes that draw")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch, and processes that draw images")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
-    # A debugging aid of that mode, and slow.
+    # A slow debugging aid of deterministic mode.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     preset = PRESETS[arguments.preset]
     if arguments.steps is not None:
@@ -203,8 +203,8 @@ def main() -> None:
             preset, arguments.phase - 1, arguments.seed, arguments.threads, arguments.output
         )
     else:
-        parser.error(f"--phase is {arguments.phase}; {arguments.preset} has 1 to {len(preset.phases)}")
-    write_folder(arguments.output, model, tokenizer, preset.picture)
+        parser.error(f"--phase is {arguments.phase}; expected 1 to {len(preset.phases)} for {arguments.preset}")
+    write_folder(arguments.output, model, tokenizer, preset.image)
 
 
 if __name__ == "__main__":

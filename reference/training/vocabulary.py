@@ -1,9 +1,10 @@
-"""A WordPiece vocabulary of the captions' words, wide enough to spell any lower-case ASCII text."""
+"""A WordPiece vocabulary of the words of the captions that can also spell any lower-case ASCII text."""
 
 from __future__ import annotations
 
 import string
 from collections import Counter
+from functools import cache
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
@@ -17,10 +18,10 @@ SAMPLES = 20_000
 
 
 def build_tokenizer() -> Tokenizer:
-    """A BERT tokenizer (lower case, accents stripped) whose vocabulary is always the same.
+    """A BERT tokenizer (lower case, accents stripped). Its vocabulary is always the same.
 
-    Its ids: the special tokens, every printable ASCII character that is not upper case, each of the letters and figures
-    again as a continuation (``##a``), and then the words of the captions, the most frequent first.
+    Order of the ids: special tokens, printable ASCII characters except upper case, letters and digits as continuations
+    (``##a``), words of the captions from the most frequent to the rarest.
     """
     characters = [chr(code) for code in range(33, 127) if chr(code) not in string.ascii_uppercase]
     continuations = [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
@@ -29,17 +30,18 @@ def build_tokenizer() -> Tokenizer:
     return _bert({token: index for index, token in enumerate(tokens)})
 
 
-def _caption_words() -> list[str]:
-    """The words of many captions, by falling frequency and then by the alphabet.
+@cache
+def _caption_words() -> tuple[str, ...]:
+    """The words of many captions, by decreasing frequency and then alphabetically.
 
-    Counted rather than learned by `tokenizers`' trainer: that one breaks ties between equally frequent pieces by the
-    order of a hash table, so that two runs of it give different vocabularies.
+    Counted rather than learned with the trainer of `tokenizers`, which orders equally frequent pieces by a hash table:
+    two runs give different vocabularies.
     """
     rng = np.random.default_rng(0)
     words: Counter[str] = Counter()
     for subject in SUBJECTS * (SAMPLES // len(SUBJECTS)):
         words.update(random_caption(random_scene(rng, subject), rng).text.split())
-    return sorted(words, key=lambda word: (-words[word], word))
+    return tuple(sorted(words, key=lambda word: (-words[word], word)))
 
 
 def _bert(vocabulary: dict[str, int]) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""The bundle: a folder with a manifest, opened for reading or written so that it is there whole or not at all."""
+"""The bundle: a folder with a manifest, opened for reading, and written atomically."""
 
 from __future__ import annotations
 
@@ -17,33 +17,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_runtime.bundle_paths import MANIFEST_NAME
+from align_runtime.devices import targets_on
 from align_runtime.errors import BundleError, ConfigurationError
-from align_runtime.graph_entry import Graph, targets_on
+from align_runtime.graph_entry import Graph
 from align_runtime.json_files import read_object
-from align_runtime.manifest import FileEntry, Manifest
+from align_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from align_runtime.precision import RULES
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: all files of the manifest exist and have the sizes that it gives."""
+    """An opened bundle, whose files all exist with the sizes that the manifest lists."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
-        """Opens the bundle in `folder`. Contents are not hashed here: see `check_hashes`.
+        """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
 
         Raises:
-            BundleError: no folder, no manifest, a damaged or foreign manifest, a file that is missing, of another
-                size, or a link to a place outside.
+            BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
+                a file is missing, has another size, or is a link that leaves the bundle.
         """
         path = Path(folder)
         if not path.is_dir():
-            raise BundleError(f"{path} is not a folder; a bundle is the folder that align-export wrote")
+            problem = "is not a folder" if path.exists() else "does not exist"
+            raise BundleError(f"{path} {problem}; expected a bundle, the folder that align-export writes")
         if not (path / MANIFEST_NAME).is_file():
-            raise BundleError(f"{path} holds no {MANIFEST_NAME}; it is not a bundle (align-export writes them)")
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST_NAME}; expected the folder that align-export writes"
+            )
         where = str(path / MANIFEST_NAME)
         bundle = cls(path, Manifest.from_json(read_object(path / MANIFEST_NAME, BundleError), where))
         root = path.resolve()
@@ -55,15 +59,15 @@ class Bundle:
                 raise BundleError(f"{path}: {name} is a link that leaves the bundle")
             if file.stat().st_size != entry.bytes:
                 raise BundleError(
-                    f"{path}: {name} has {file.stat().st_size} bytes, the manifest says {entry.bytes}; "
-                    "the file is damaged or was replaced"
+                    f"{path}: {name} has {file.stat().st_size} bytes, expected {entry.bytes}; the file was changed "
+                    "after the export, or its copy is incomplete"
                 )
         return bundle
 
     def graph(self, tower: str, variant: str, device: str) -> Graph:
-        """The graph of `tower` in `variant` that was made for `device`, or else the one that runs everywhere.
+        """The graph of `tower` in `variant` that was built for `device`, otherwise the one for any target.
 
-        `variant` may be exact, as in ``"int8_cpu"``: the graph for that target or none.
+        `variant` may be exact, e.g. ``"int8_cpu"``, which selects the graph for that target alone.
 
         Raises:
             ConfigurationError: the bundle has no such variant for this device.
@@ -77,41 +81,63 @@ class Bundle:
         for target in targets_on(device):
             if (variant, target) in usable:
                 return usable[variant, target]
+        optional = RULES.keys() - {"fp32"}  # FP32 is always exported
+        advice = f"; export it again with --{variant}, or choose one of these" if variant in optional else ""
         raise ConfigurationError(
-            f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it holds: "
-            f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'nothing'}"
+            f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it has: "
+            f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'none'}{advice}"
         )
 
     def graphs_on(self, device: str) -> list[Graph]:
-        """The graphs whose numbers can be checked on `device`: those that it runs, and on a CPU those for GPUs too."""
+        """The graphs that can be verified on `device`: those that it runs, and on a CPU also those for GPUs."""
         return [graph for graph in self.manifest.graphs if device == "cpu" or graph.target in targets_on(device)]
 
+    def graph_file(self, graph: Graph, check_hashes: bool = False) -> Path:
+        """Path of the ONNX file of `graph`.
+
+        Args:
+            check_hashes: compare the sha256 of the file and of its external data with the manifest.
+
+        Raises:
+            BundleError: a hash differs.
+        """
+        file, *_ = [self.check_hash(name) if check_hashes else self.path(name) for name in graph.files]
+        return file
+
     def path(self, name: str) -> Path:
-        """Where the listed file `name` lies."""
+        """Path of the file `name`.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
         if name not in self.manifest.files:
-            raise BundleError(f"{self.folder}: the manifest lists no file {name!r}")
+            raise BundleError(f"{self.folder}: the manifest does not list a file {name!r}")
         return self.folder / name
 
     def check_hash(self, name: str) -> Path:
-        """Path of the listed file `name`, once its sha256 was found right; BundleError otherwise."""
+        """Path of the file `name`, after a comparison of its sha256 with the manifest.
+
+        Raises:
+            BundleError: the hash differs, or the manifest does not list the file.
+        """
         path = self.path(name)
         digest = sha256_of(path)
         if digest != self.manifest.files[name].sha256:
             raise BundleError(
-                f"{self.folder}: {name} has sha256 {digest[:16]}…, the manifest says "
-                f"{self.manifest.files[name].sha256[:16]}…; the file is damaged or was replaced"
+                f"{self.folder}: {name} has sha256 {digest[:16]}…, expected {self.manifest.files[name].sha256[:16]}…; "
+                "the file was changed after the export"
             )
         return path
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file's content in hexadecimal."""
+    """The sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def inventory(folder: Path) -> dict[str, FileEntry]:
-    """Size and sha256 of every file in `folder` but the manifest, by path: `Manifest.files` of a bundle to be."""
+    """Size and sha256 by path of every file in `folder` except the manifest; the value of `Manifest.files`."""
     return {
         path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(folder.rglob("*"))
@@ -126,30 +152,32 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def check_destination(folder: Path) -> None:
-    """Raises ConfigurationError unless `folder` is free, empty, or a bundle, and can be replaced in one step."""
+    """Raises ConfigurationError unless `folder` is missing, empty or a bundle, and can be replaced atomically."""
     if folder.is_symlink():
         raise ConfigurationError(f"{folder} is a link to {folder.readlink()}; name the folder itself")
     if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} exists and is no folder; choose another output")
+        raise ConfigurationError(f"{folder} exists and is not a folder; choose another output")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
         raise ConfigurationError(
-            f"{folder} exists and is no bundle (it holds no {MANIFEST_NAME}); nothing was touched, choose another one"
+            f"{folder} exists and is not a bundle (it has no {MANIFEST_NAME}); nothing was changed, choose another"
         )
     if Path.cwd().is_relative_to(folder.resolve()):
-        raise ConfigurationError(f"{folder} holds the current folder and cannot be replaced; name a folder inside it")
+        raise ConfigurationError(
+            f"{folder} contains the current folder and cannot be replaced; name a folder inside it"
+        )
     if folder.is_mount():
         raise ConfigurationError(f"{folder} is a mount point and cannot be replaced; name a folder inside it")
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its place in one step when the block ends well, and is removed else.
+    """A new folder beside `folder`, which replaces it when the block ends without an error, otherwise is removed.
 
-    Killed at any moment, what was in `folder` before is still there, whole. What killed builds left beside it is
-    removed by the next one.
+    The replacement is atomic on Linux: a process that is killed leaves the previous content of `folder` complete. The
+    next call removes temporary folders that killed processes left behind.
 
     Raises:
-        ConfigurationError: `folder` exists and is no bundle.
+        ConfigurationError: `folder` exists and is not a bundle.
     """
     check_destination(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -158,14 +186,14 @@ def staged(folder: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
-        check_destination(folder)  # once more: a build takes minutes, in which someone may have put files there
+        check_destination(folder)  # again: files may have been put there during a build of minutes
         _replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _leftover_prefix(folder: Path) -> str:
-    """Names the host too: on a shared disk, another host's processes cannot be asked whether they live."""
+    """Contains the host's name: on a shared disk, processes of other hosts cannot be checked."""
     return f".{folder.name}.building-{platform.node()}-"
 
 
@@ -191,9 +219,9 @@ def _replace(staging: Path, folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         staging.rename(folder)  # POSIX: an empty folder is replaced in the same step
         return
-    if _exchange(staging, folder):  # `staging` is now the previous bundle, which the caller removes
+    if _exchange(staging, folder):  # `staging` is now the previous bundle, which `staged` removes
         return
-    # No exchange on this system: two steps, with the previous bundle beside its place for the moment in between.
+    # Without an exchange it takes two steps, between which the previous bundle has only its temporary name.
     previous = folder.parent / f".{folder.name}.previous-{secrets.token_hex(4)}"
     folder.rename(previous)
     staging.rename(folder)
@@ -201,7 +229,7 @@ def _replace(staging: Path, folder: Path) -> None:
 
 
 def _exchange(left: Path, right: Path) -> bool:
-    """Swaps two folders in one step with Linux's ``renameat2(RENAME_EXCHANGE)``; False where it cannot be had."""
+    """Swaps two folders atomically with Linux's ``renameat2(RENAME_EXCHANGE)``; False where that is not supported."""
     if not sys.platform.startswith("linux"):
         return False
     libc = ctypes.CDLL(None, use_errno=True)

@@ -3,30 +3,45 @@
 ::
 
     AlignError
-    ├── ConfigurationError          a configuration or option that is not understood or out of range
+    ├── ConfigurationError          an option, configuration file or key that is unknown or out of range
     ├── CheckpointError             files or weights of a checkpoint: missing, damaged, unexpected, of the wrong shape
-    ├── InputError                  a picture or a text that cannot be embedded
-    ├── BundleError                 a bundle that is missing, damaged, or of another schema
-    ├── BackendUnavailableError     a package, library or device that was asked for and is not there
+    ├── InputError                  an image or text that cannot be embedded
+    ├── BundleError                 a bundle that is missing, damaged or of another schema version
+    ├── BackendUnavailableError     a package, library or device that was asked for and is not available
     ├── DeviceError                 a device that ran out of memory or failed while it computed
-    ├── BuildError                  an export that could not be finished
-    ├── PrecisionError              a graph that does not compute in the precision that it is named for
-    └── ParityError                 results further from the reference than allowed
+    ├── BuildError                  an export that could not be completed
+    ├── PrecisionError              a graph that does not compute in the precision that it is labelled with
+    └── ParityError                 embeddings further from the reference than allowed
 
-A message says what happened, the value seen and the fix, on one line: commands print it as it is.
+A message is one line of at most `MAX_MESSAGE` characters: what happened, the value seen, the fix. Commands print it as
+it is, and return the error's `exit_code`: 1 for a failed gate or device, 2 for a wrong call or input.
 """
 
 from __future__ import annotations
 
+MAX_MESSAGE = 500
+
 
 class AlignError(Exception):
-    """Base of all errors of this project. `exit_code` is what a command returns when one ends it."""
+    """Base of all errors of this project. A longer message is cut in the middle, because the fix is at its end."""
 
     exit_code = 2
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """`message` on one line of at most `MAX_MESSAGE` characters."""
+    line = " ".join(str(message).splitlines())
+    if len(line) <= MAX_MESSAGE:
+        return line
+    tail = MAX_MESSAGE // 2
+    return f"{line[: MAX_MESSAGE - tail - 1]}…{line[-tail:]}"
+
 
 class ConfigurationError(AlignError, ValueError):
-    """A configuration file, key, value or option that is not understood or out of range."""
+    """An option, configuration file, key or value that is unknown or out of range."""
 
 
 class CheckpointError(AlignError):
@@ -34,7 +49,12 @@ class CheckpointError(AlignError):
 
 
 class InputError(AlignError, ValueError):
-    """A picture or a text that cannot be embedded. `index` is its place in the input, where there is one."""
+    """An image or text that cannot be embedded.
+
+    Attributes:
+        message: what is wrong, without the index.
+        index: position in the input; None where the input as a whole is wrong.
+    """
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message if index is None else f"input {index}: {message}")
@@ -42,7 +62,7 @@ class InputError(AlignError, ValueError):
         self.index = index
 
     def shifted(self, by: int) -> InputError:
-        """The same error for an input that stands `by` places later, because batches came before."""
+        """The same error with an index that is larger by `by`: the inputs of the batches before this one."""
         return self if self.index is None else InputError(self.message, self.index + by)
 
 
@@ -51,7 +71,7 @@ class BundleError(AlignError):
 
 
 class BackendUnavailableError(AlignError):
-    """A package, library or device that was asked for and cannot be had here. Nothing falls back silently."""
+    """A package, library or device that was asked for and is not available. There is never a silent fallback."""
 
 
 class DeviceError(AlignError):
@@ -61,26 +81,26 @@ class DeviceError(AlignError):
 
 
 class BuildError(AlignError):
-    """An export that could not be finished."""
+    """An export that could not be completed."""
 
     exit_code = 1
 
 
 class PrecisionError(AlignError):
-    """A graph that does not compute in the precision that it is named for."""
+    """A graph that does not compute in the precision that it is labelled with."""
 
     exit_code = 1
 
 
 class ParityError(AlignError):
-    """Results that are further from the reference than allowed.
+    """Embeddings that are further from the reference than allowed.
 
     Attributes:
-        subject: the graph.
-        metric: name of the measure that failed, e.g. ``"max_abs"``.
+        subject: file of the graph.
+        metric: the measure that failed: ``"max_abs"``, ``"min_cosine"`` or ``"min_centred_cosine"``.
         limit: the value allowed.
         observed: the value measured.
-        sample: the sample on which it was measured.
+        sample: name of the sample with the largest difference.
     """
 
     exit_code = 1
@@ -92,7 +112,7 @@ class ParityError(AlignError):
         limit: float,
         observed: float,
         sample: str,
-        advice: str = "the graph does not compute what the reference computes",
+        advice: str = "the graph differs from the reference by more than allowed",
     ) -> None:
         super().__init__(
             f"{subject}: {metric} is {observed:.3g}, allowed {limit:.3g} (worst sample: {sample}); {advice}"

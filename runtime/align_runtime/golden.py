@@ -1,7 +1,8 @@
-"""Golden inputs and outputs in the bundle: what the reference answered, so that a bundle can test itself.
+"""Golden vectors of a bundle: inputs and the embeddings that the PyTorch reference gives for them, for the self-test.
 
-``golden/`` holds `texts.json` (a list), `input_ids.npy`, `attention_mask.npy`, `text_embeds.npy`; `pictures/` and
-`pictures.json` (their names in order), `pixels.npy`, `image_embeds.npy`. All rows are in the order of the two lists.
+``golden/`` holds ``texts.json`` (a list), ``input_ids.npy``, ``attention_mask.npy`` and ``text_embeds.npy``;
+``images/``, ``images.json`` (the names of its files, in order), ``pixels.npy`` and ``image_embeds.npy``. Row i of an
+array belongs to entry i of its list.
 """
 
 from __future__ import annotations
@@ -30,74 +31,79 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs and the reference's outputs.
+    """Inputs and the reference's embeddings of them.
 
     Attributes:
-        texts: n strings; input_ids, attention_mask: int64 (n, sequence); text_embeds: float32 (n, dim), unit rows.
-        pictures: m picture files; pixels: uint8 (m, height, width, 3); image_embeds: float32 (m, dim), unit rows.
+        texts: n strings.
+        input_ids, attention_mask: int64 (n, sequence).
+        text_embeds: float32 (n, dim), rows of unit length.
+        images: m image files.
+        pixels: uint8 RGB (m, height, width, 3), the output of preprocessing.
+        image_embeds: float32 (m, dim), rows of unit length.
     """
 
     texts: tuple[str, ...]
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     text_embeds: NDArray[np.float32]
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     pixels: NDArray[np.uint8]
     image_embeds: NDArray[np.float32]
 
 
 def write(folder: Path, golden: Golden) -> None:
-    """Writes `golden` under the bundle folder `folder`; the pictures are copied."""
+    """Writes `golden` into the bundle folder `folder` and copies its images there."""
     target = folder / FOLDER
-    (target / "pictures").mkdir(parents=True)
-    for picture in golden.pictures:
-        (target / "pictures" / picture.name).write_bytes(picture.read_bytes())
+    (target / "images").mkdir(parents=True)
+    for image in golden.images:
+        (target / "images" / image.name).write_bytes(image.read_bytes())
     _write_list(target / "texts.json", golden.texts)
-    _write_list(target / "pictures.json", [picture.name for picture in golden.pictures])
+    _write_list(target / "images.json", [image.name for image in golden.images])
     for name, (dtype, _) in ARRAYS.items():
         np.save(target / f"{name}.npy", np.ascontiguousarray(getattr(golden, name), dtype=dtype), allow_pickle=False)
 
 
 def read(bundle: Bundle) -> Golden:
-    """The golden vectors of `bundle`, every file's hash checked.
+    """The golden vectors of `bundle`. The hash of every file is checked.
 
     Raises:
-        BundleError: a file is missing, damaged, or does not fit the others.
+        BundleError: a file is missing, damaged or of another length than its list.
     """
     arrays: dict[str, Any] = {
         name: read_array(bundle.check_hash(f"{FOLDER}/{name}.npy"), np.dtype(dtype), ndim)
         for name, (dtype, ndim) in ARRAYS.items()
     }
     texts = _read_list(bundle.check_hash(f"{FOLDER}/texts.json"))
-    names = _read_list(bundle.check_hash(f"{FOLDER}/pictures.json"))
-    pictures = tuple(bundle.check_hash(f"{FOLDER}/pictures/{name}") for name in names)
+    names = _read_list(bundle.check_hash(f"{FOLDER}/images.json"))
+    images = tuple(bundle.check_hash(f"{FOLDER}/images/{name}") for name in names)
     for count, fields in ((texts, ("input_ids", "attention_mask", "text_embeds")), (names, ("pixels", "image_embeds"))):
         for field in fields:
             if len(arrays[field]) != len(count):
                 raise BundleError(
-                    f"{bundle.folder}: golden/{field}.npy has {len(arrays[field])} rows, not {len(count)}"
+                    f"{bundle.folder}: expected {len(count)} rows in golden/{field}.npy, got {len(arrays[field])}"
                 )
-    return Golden(texts=tuple(texts), pictures=pictures, **arrays)
+    return Golden(texts=tuple(texts), images=images, **arrays)
 
 
 def read_array(path: Path, dtype: np.dtype[Any], ndim: int) -> NDArray[Any]:
-    """The ``.npy`` array in `path`, whose header must agree with `dtype`, `ndim` and the size of the file.
+    """The ``.npy`` array in `path`, C-contiguous, with `dtype` and `ndim` dimensions.
 
-    The header is checked before anything of the size that it claims is allocated, and nothing is ever unpickled.
+    The header is compared with the size of the file before memory is allocated, and nothing is ever unpickled.
 
     Raises:
-        BundleError: no such array in the file.
+        BundleError: the file cannot be read or holds another array.
     """
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             if version != (1, 0):
-                raise BundleError(f"{path}: .npy version {version}, (1, 0) was expected")
+                raise BundleError(f"{path}: expected .npy version (1, 0), got {version}")
             shape, fortran, found = np.lib.format.read_array_header_1_0(file)
             size = path.stat().st_size - file.tell()
             if found != dtype or fortran or len(shape) != ndim or math.prod(shape) * dtype.itemsize != size:
                 raise BundleError(
-                    f"{path}: a {found} array of shape {shape} in {size} bytes; {dtype} with {ndim} axes was expected"
+                    f"{path}: expected a C-contiguous {dtype} array of {ndim} dimensions, got {found} of shape {shape} "
+                    f"in {size} bytes"
                 )
             return np.frombuffer(file.read(size), dtype=dtype).reshape(shape)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a manifest says of one graph of the bundle."""
+"""The entry of one graph in a bundle's manifest."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from align_runtime.bundle_paths import inside
 from align_runtime.errors import ConfigurationError
-from align_runtime.json_files import of_kind, require
+from align_runtime.json_files import of_kind, relative_path, require
 from align_runtime.parity import Limits, Parity
 from align_runtime.precision import GraphContent
 
@@ -16,23 +15,13 @@ TOWERS = ("vision", "text")
 ANY_TARGET = "any"
 CPU_TARGET, GPU_TARGET = "cpu", "gpu"
 TARGETS = (ANY_TARGET, CPU_TARGET, GPU_TARGET)
-GPU_DEVICES = ("cuda", "tensorrt")
-SAMPLE_WORDS = {"vision": "pictures", "text": "captions"}
+SAMPLE_WORDS = {"vision": "images", "text": "captions"}
 DTYPES = ("uint8", "int64", "float32")
-# An INT8 graph was measured faster than every float graph of its tower where it was built, or kept whether or not, or
-# made for a device that was not there.
-FASTER, ANY_SPEED, NOT_MEASURED = "faster", "any", "not measured"
-SPEEDS = (FASTER, ANY_SPEED, NOT_MEASURED)
-
-
-def targets_on(device: str) -> tuple[str, str]:
-    """Targets of the graphs that `device` runs, the one made for it first."""
-    return (GPU_TARGET if device in GPU_DEVICES else device, ANY_TARGET)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of a graph. `shape` mixes numbers and the names of free dimensions."""
+    """An input or output of a graph. A dimension of `shape` is a size, or a name where it is free."""
 
     name: str
     dtype: str
@@ -53,11 +42,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Island:
-    """Operators side by side that an FP16 graph keeps in FP32 because of their values, or because it was asked for.
+    """An FP32 region of an FP16 graph: connected operators, kept because of their range or by request.
 
     Attributes:
-        nodes: their names, in the order of the graph.
-        reasons: what was found, one sentence each, e.g. ``"vision_model…/Conv reaches 1.2e+05"``.
+        nodes: names of the operators, in the order of the graph.
+        reasons: one sentence each, e.g. ``"vision_model…/Conv reaches 1.2e+05"``.
     """
 
     nodes: tuple[str, ...]
@@ -73,57 +62,56 @@ class Island:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How an INT8 graph came by its scales, and why it is here.
+    """How an INT8 graph came by its scales, and what it gains.
 
     Attributes:
         scheme: the observer that was best on the samples, e.g. ``"percentile 99.99"``; ``"per token"`` where
             scales follow from each input.
-        samples: pictures or captions that scales were measured on; 0 where none were needed.
-        speed: one of `SPEEDS`.
+        samples: images or captions that scales were measured on; 0 where none were needed.
+        speedup: over the fastest float graph of its tower on the build machine, the smallest of the measured cases:
+            above 1 where INT8 is faster. None where it was not measured, for want of the device.
         kept: parts that stay float, so that a target is met: blocks or operators.
     """
 
     scheme: str
     samples: int
-    speed: str
+    speedup: float | None
     kept: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
-        speed = require(where, values, "speed", str)
-        if speed not in SPEEDS:
-            raise ConfigurationError(f"{where}: speed is {speed!r}; known: {', '.join(SPEEDS)}")
+        speedup = require(where, values, "speedup", (float, type(None)))
+        if speedup is not None and speedup <= 0:
+            raise ConfigurationError(f"{where}: expected a speedup above 0, got {speedup}")
         return cls(
             scheme=require(where, values, "scheme", str),
             samples=require(where, values, "samples", int),
-            speed=speed,
+            speedup=speedup,
             kept=_texts(f"{where}: kept", require(where, values, "kept", list)),
         )
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file: a tower in one variant for one target.
+    """One ONNX graph: a tower in one variant for one target.
 
     Attributes:
         tower: ``"vision"`` or ``"text"``.
-        variant: the name that `load(precision=…)` takes, e.g. ``"fp32"``.
-        precision: of the weights and the arithmetic, e.g. ``"fp32"``.
-        target: the kind of device that the graph was made for, one of `TARGETS`; ``"any"`` runs everywhere.
+        variant: the precision, which `load(precision=…)` takes, e.g. ``"fp32"``.
+        target: the kind of device that the graph was built for, one of `TARGETS`; ``"any"`` runs everywhere.
         file: path inside the bundle.
-        data: path of the file of external data that holds its weights, which other graphs may share; None where
-            the graph holds them itself.
-        opset: of the default ONNX domain.
-        content: what it computes and holds in which types, counted in the written file.
-        parity: distance from the reference, measured when it was built.
-        limits: what that distance had to keep within.
-        islands: what a graph of lower precision keeps in FP32 beyond the rules of its precision.
-        quantization: of an INT8 graph, None of any other.
+        data: path of the external data with its weights, which graphs may share; None if the graph contains them.
+        opset: version of the default ONNX domain.
+        inputs, outputs: names, dtypes and shapes.
+        content: MACs and weights by element type, counted in the written file.
+        parity: distance from the reference, measured at export.
+        limits: limits of that distance.
+        islands: FP32 regions of a graph of lower precision, beyond the rules of its precision.
+        quantization: of an INT8 graph; None for others.
     """
 
     tower: str
     variant: str
-    precision: str
     target: str
     file: str
     data: str | None
@@ -141,12 +129,12 @@ class Graph:
 
     @property
     def exact_variant(self) -> str:
-        """The name of this graph alone: that of the variant, with ``_cpu`` where it is for CPUs (``"int8_cpu"``)."""
+        """The variant with the suffix ``_cpu`` if the target is a CPU, e.g. ``"int8_cpu"``; unique within a tower."""
         return f"{self.variant}_{self.target}" if self.target == CPU_TARGET else self.variant
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths of all its files: the graph, and its external data where it has any."""
+        """Paths of the graph and, if it has any, its external data."""
         return (self.file,) if self.data is None else (self.file, self.data)
 
     @classmethod
@@ -162,10 +150,9 @@ class Graph:
         return cls(
             tower=tower,
             variant=require(where, values, "variant", str),
-            precision=require(where, values, "precision", str),
             target=target,
-            file=inside(require(where, values, "file", str)),
-            data=None if data is None else inside(data),
+            file=relative_path(require(where, values, "file", str)),
+            data=None if data is None else relative_path(data),
             opset=require(where, values, "opset", int),
             inputs=_tensors(where, values, "inputs"),
             outputs=_tensors(where, values, "outputs"),

@@ -1,7 +1,7 @@
-"""The keys of a Hugging Face image processor configuration, each honoured, ignored by name, or refused.
+"""The keys of a Hugging Face image processor configuration: each is used, ignored by name, or refused.
 
-The class defaults are those of transformers 5.23's EfficientNetImageProcessor. They changed between releases, which
-is why a bundle holds the canonical form and never this one alone.
+The defaults are those of transformers 5.23's EfficientNetImageProcessor. They changed between releases, so a bundle
+also contains the canonical form, which has no defaults.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ DEFAULTS: dict[str, Any] = {
 }
 PROCESSOR_TYPES = ("EfficientNetImageProcessor", "EfficientNetImageProcessorFast", "EfficientNetImageProcessorPil")
 
-# No effect here, whatever the value. do_convert_rgb: a picture always becomes RGB, the tower takes nothing else.
+# Without effect, whatever the value. do_convert_rgb: an image is always converted to RGB, which the tower requires.
 IGNORED = ("feature_extractor_type", "processor_class", "_valid_processor_keys", "do_convert_rgb", "disable_grouping")
 
-# No effect on the pixels with these values; others would ask for something that is not done here.
+# Without effect on the pixels with these values. Other values would request what is not implemented here.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "image_processor_type": (None, *PROCESSOR_TYPES),
     "do_pad": (None, False),
@@ -46,12 +46,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def canonical(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The canonical object (the keys of `preprocessing.CANONICAL_KEYS`) of a Hub configuration; None is "not done".
+    """The canonical object, with the keys of `preprocessing.CANONICAL_KEYS`, of a Hub configuration.
 
-    Sizes become objects and a single mean or deviation becomes three; values are not otherwise checked here.
+    A step that is off is None. Sizes become objects, a single mean or standard deviation becomes three values; other
+    values are not checked here.
 
     Raises:
-        ConfigurationError: a key or value that is not understood, or a step whose value is null.
+        ConfigurationError: a key or value is not supported, or the value of a step that is on is null.
     """
     for key, value in config.items():
         _check_key(key, value, where)
@@ -62,7 +63,7 @@ def canonical(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
     def needed(key: str, step: str) -> Any:
         if values[key] is None:
-            raise ConfigurationError(f"{where}: {key} is null although {step} is true; give it a value")
+            raise ConfigurationError(f"{where}: {key} is null although {step} is true; set a value")
         return values[key]
 
     resize, crop, rescale = flag("do_resize"), flag("do_center_crop"), flag("do_rescale")
@@ -85,25 +86,24 @@ def _check_key(key: str, value: Any, where: str) -> None:
     if key in DEFAULTS or key in IGNORED:
         return
     if key == "auto_map":
-        raise ConfigurationError(f"{where}: auto_map asks for code from the checkpoint, which is never run; remove it")
+        raise ConfigurationError(f"{where}: auto_map refers to code in the checkpoint, which is never run; remove it")
     if key not in NEUTRAL:
-        raise ConfigurationError(f"{where}: the key {key!r} (value {value!r}) is not understood; known are {_known()}")
+        raise ConfigurationError(
+            f"{where}: the key {key[:40]!r} (value {repr(value)[:40]}) is not understood; known are "
+            f"{', '.join(DEFAULTS)}"
+        )
     if not any(value is neutral or value == neutral for neutral in NEUTRAL[key]):
         supported = " or ".join(repr(neutral) for neutral in NEUTRAL[key])
-        raise ConfigurationError(f"{where}: {key} is {value!r}; only {supported} is supported")
-
-
-def _known() -> str:
-    return ", ".join(sorted({*DEFAULTS, *IGNORED, *NEUTRAL}))
+        raise ConfigurationError(f"{where}: {key} is {repr(value)[:80]}; only {supported} is supported")
 
 
 def _sides(value: Any, square: bool, where: str) -> dict[str, Any]:
-    """An integer, [height, width] or an object as an object; transformers.image_processing_utils.get_size_dict."""
+    """An integer, [height, width] or an object as an object (transformers.image_processing_utils.get_size_dict)."""
     if isinstance(value, int) and not isinstance(value, bool):
         return {"height": value, "width": value} if square else {"shortest_edge": value}
     if isinstance(value, list | tuple):
         if len(value) != 2:
-            raise ConfigurationError(f"{where} is {value!r}; [height, width] was expected")
+            raise ConfigurationError(f"{where} is {repr(value)[:80]}; expected [height, width]")
         return {"height": value[0], "width": value[1]}
     sides: dict[str, Any] = of_kind(where, value, dict)
     return sides

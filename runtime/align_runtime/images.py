@@ -1,10 +1,10 @@
-"""Pictures from outside to uint8 pixels, bit-equal to transformers' Pillow-backed EfficientNetImageProcessor (5.23).
+"""Images to uint8 pixels, bit-equal to transformers' Pillow-backed EfficientNetImageProcessor (5.23).
 
-Paths and bytes are opened, turned upright by their EXIF orientation and then treated as that PIL image would be. A PIL
-image is taken as it is: its orientation tag is not read, and of an animation it is the current frame. Transparency is
-laid on white.
+Encoded images (paths, bytes, file objects) are decoded and rotated by their EXIF orientation. A PIL image is used as it
+is: without its orientation tag and, for an animation, with its current frame. Transparent images are composited on
+white.
 
-All functions are pure and may be called from several threads. Nothing global in Pillow or in `warnings` is touched.
+Any number of threads may call these functions. They change no global state of Pillow or `warnings`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy
 from numpy.typing import NDArray
@@ -25,34 +25,46 @@ from PIL import Image, ImageOps
 from align_runtime.errors import InputError
 from align_runtime.preprocessing import ImagePreprocessing
 
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
-MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where Pillow, too, refuses unless told otherwise
-MAX_FILE_BYTES = 1 << 30  # twice the largest uncompressed 8-bit RGB picture
+@runtime_checkable
+class BinaryFile(Protocol):
+    """A file object that was opened in binary mode."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+ImageInput: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[Any]
+)
+
+MAX_PIXELS = 178_956_970  # 512 MiB as RGB; Pillow's own limit for errors
+MAX_FILE_BYTES = 1 << 30  # twice the largest uncompressed 8-bit RGB image
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # tried in this order
 SUPPORTED = (
-    "a path, bytes, a PIL image, or a numpy uint8 array (height × width × 1, 3 or 4 channels, or height × width)"
+    "a path, bytes, a binary file object, a PIL image, or a numpy uint8 array (height × width × 1, 3 or 4 channels, or "
+    "height × width)"
 )
+_CHUNK_BYTES = 1 << 20
 _NOT_A_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
-_BAND_PIXELS = 1 << 20  # float64 temporaries of the blending stay below 32 MB
+_BAND_PIXELS = 1 << 20  # limits the float64 temporaries of compositing to 32 MB
 
 
 def preprocess(images: Sequence[ImageInput], config: ImagePreprocessing) -> NDArray[numpy.uint8]:
     """Decodes, resizes and crops.
 
     Args:
-        images: any number of pictures, each of them a path, bytes, a PIL image or a uint8 array.
-        config: what to do with them.
+        images: any number of images; see `ImageInput`.
+        config: the preprocessing of the model.
 
     Returns:
-        uint8 [n, height, width, 3] RGB, height and width as `config.output_size`.
+        uint8 (n, height, width, 3) RGB, with height and width as in `config.output_size`.
 
     Raises:
-        InputError: a picture that cannot be used; its `index` says which.
+        InputError: an image cannot be used; `index` is its position.
     """
-    if isinstance(images, str | bytes | os.PathLike | Image.Image) or not isinstance(images, Sequence):
+    if is_image(images) or not isinstance(images, Sequence):
         kind = type(images).__name__
-        raise InputError(f"a list of pictures was expected, got {kind}; pass [picture], or list(…) of a stacked array")
+        raise InputError(f"expected a list of images, got {kind}; pass [image], or list(…) of a stacked array")
     pixels = numpy.empty((len(images), *config.output_size, 3), numpy.uint8)
     for index, image in enumerate(images):
         try:
@@ -62,28 +74,63 @@ def preprocess(images: Sequence[ImageInput], config: ImagePreprocessing) -> NDAr
     return pixels
 
 
+def is_image(value: object) -> bool:
+    """Whether `value` is a single image, not a list of images, although it may be iterable (arrays are, too)."""
+    if isinstance(value, numpy.ndarray):
+        return value.ndim in (2, 3)  # the rows of an array could pass for grey images
+    return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | BinaryFile)
+
+
 def decode(image: ImageInput) -> Image.Image:
-    """The picture in mode RGB, upright, fully loaded. A PIL image in RGB comes back as it is, not copied.
+    """The image in mode RGB, upright and fully loaded. A PIL image that is RGB already is returned uncopied.
+
+    A file object is read from its position to its end.
 
     Raises:
-        InputError: it is missing, damaged, too large, of an unknown format, or not a picture.
+        InputError: the image is missing, unreadable, damaged, too large, of an unknown format, or not an image.
     """
     if isinstance(image, Image.Image):
         _check_size(*image.size, "the PIL image")
         return _rgb(image, "the PIL image")
     if isinstance(image, numpy.ndarray):
         return _from_array(image)
-    if isinstance(image, bytes):
-        _check_file_size(len(image), "the picture")
-        return _from_stream(BytesIO(image), f"the picture of {len(image)} bytes")
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _from_bytes(image)
     if isinstance(image, str | os.PathLike):
         return _from_path(os.fspath(image))
-    raise InputError(f"a picture cannot be a {type(image).__name__}; supported are {SUPPORTED}")
+    if isinstance(image, BinaryFile):
+        return _from_bytes(_read_all(image))
+    raise InputError(f"an image cannot be a {type(image).__name__}; supported are {SUPPORTED}")
+
+
+def _from_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
+    try:
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+    except ValueError as reason:  # a memoryview that was released
+        raise InputError(f"the {type(data).__name__} cannot be read: {reason}") from None
+    _check_file_size(size, "the image")
+    return _from_stream(BytesIO(bytes(data)), f"the image of {size} bytes")
+
+
+def _read_all(file: BinaryFile) -> bytearray:
+    """The bytes of `file` from its position to its end, at most one chunk more than `MAX_FILE_BYTES`."""
+    data, kind = bytearray(), type(file).__name__
+    while len(data) <= MAX_FILE_BYTES:
+        try:
+            chunk = file.read(_CHUNK_BYTES)
+        except (OSError, ValueError, TypeError) as reason:  # ValueError: it is closed; TypeError: read() takes no size
+            raise InputError(f"the {kind} cannot be read: {reason}") from None
+        if not isinstance(chunk, bytes):
+            raise InputError(f"read() of the {kind} returns {type(chunk).__name__}; open the file in binary mode")
+        if not chunk:
+            break
+        data += chunk
+    return data
 
 
 def _from_path(path: str) -> Image.Image:
     if not isinstance(path, str):
-        raise InputError(f"the path {path!r} is not text; decode it with os.fsdecode")
+        raise InputError(f"the path {path!r} is not a str; decode it with os.fsdecode")
     if _NOT_A_PATH.match(path):
         raise InputError(f"{path[:80]!r} is a URL, which is not fetched; download it and pass a path or bytes")
     try:
@@ -103,29 +150,29 @@ def _from_path(path: str) -> Image.Image:
 
 def _from_stream(stream: IO[bytes], name: str) -> Image.Image:
     try:
-        picture = _open(stream)
-        if picture is None:
-            raise InputError(f"{name} is no picture in a supported format ({', '.join(FORMATS)}), or a damaged one")
-        _check_size(*picture.size, name)
-        ImageOps.exif_transpose(picture, in_place=True)
+        image = _open(stream)
+        if image is None:
+            raise InputError(f"{name} is not an image in a supported format ({', '.join(FORMATS)}), or it is damaged")
+        _check_size(*image.size, name)
+        ImageOps.exif_transpose(image, in_place=True)
     except (InputError, MemoryError):
         raise
-    except Exception as reason:  # Pillow's plugins raise nearly anything on damaged files
+    except Exception as reason:  # Pillow's plugins raise almost any exception for damaged files
         raise InputError(f"{name} is truncated or damaged: {reason}") from reason
-    return _rgb(picture, name)
+    return _rgb(image, name)
 
 
 def _open(stream: IO[bytes]) -> Image.Image | None:
-    """Reads the header with the plugins of `FORMATS`, as Image.open does, but without Pillow's own check of the size.
+    """Reads the header with the plugins of `FORMATS`, as Image.open does, but without Pillow's check of the size.
 
-    That check is a warning between one and two times a global limit; ours follows before anything is decoded.
-    Keeping to `FORMATS` also keeps out what should not read untrusted files, such as EPS, which starts Ghostscript.
+    That check only warns between one and two times a global limit; `_check_size` runs before anything is decoded.
+    `FORMATS` excludes plugins that must not read untrusted files, e.g. EPS, which starts Ghostscript.
     """
     Image.init()
     prefix = stream.read(16)
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
-        if factory is None or accept is None or accept(prefix) is not True:  # a str: support was not built in
+        if factory is None or accept is None or accept(prefix) is not True:  # a str: not compiled in
             continue
         stream.seek(0)
         try:
@@ -135,18 +182,18 @@ def _open(stream: IO[bytes]) -> Image.Image | None:
     return None
 
 
-def _rgb(picture: Image.Image, name: str) -> Image.Image:
-    """transformers.image_transforms.convert_to_rgb, without the copy of a picture that is RGB already."""
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """transformers.image_transforms.convert_to_rgb, without its copy of an image that is RGB already."""
     try:
-        picture.load()
-        if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-            white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        image.load()
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as reason:
-        raise InputError(f"{name} (mode {picture.mode}) is truncated, damaged or not convertible: {reason}") from reason
+        raise InputError(f"{name} (mode {image.mode}) is truncated, damaged or not convertible: {reason}") from reason
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -154,24 +201,24 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype != numpy.uint8:
         nan = array.dtype.kind == "f" and bool(numpy.isnan(array).any())
         raise InputError(
-            f"the array is {array.dtype}{' and holds NaN' if nan else ''}; pass uint8 levels 0–255, "
+            f"the array is {array.dtype}{' and contains NaN' if nan else ''}; pass uint8 values 0–255, "
             "e.g. (array * 255).round().astype('uint8') for values from 0 to 1"
         )
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         raise InputError(f"the array is {shape}, channels first; pass array.transpose(1, 2, 0)")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise InputError(f"the array is {shape}; supported is height × width × 1, 3 or 4 channels, or height × width")
+        raise InputError(f"the array is {shape}; expected height × width × 1, 3 or 4 channels, or height × width")
     _check_size(array.shape[1], array.shape[0], "the array")
     if array.ndim == 3 and array.shape[2] == 4:
         array = _on_white(array)
     elif array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    picture = Image.fromarray(array)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    image = Image.fromarray(array)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _on_white(array: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:
-    """uint8 [height, width, 3] of RGBA, with the float64 arithmetic of transformers' convert_to_rgb for arrays."""
+    """uint8 (height, width, 3) of RGBA on white, with the float64 arithmetic of transformers' convert_to_rgb."""
     height, width, _ = array.shape
     rgb = numpy.empty((height, width, 3), numpy.uint8)
     rows = max(1, _BAND_PIXELS // width)
@@ -182,34 +229,34 @@ def _on_white(array: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:
     return rgb
 
 
-def fit(picture: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
-    """Resize and centre crop. The whole picture is resized: Image.resize(box=…) of the crop alone is not bit-exact."""
+def fit(image: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
+    """Resizes and crops to uint8 (height, width, 3). Resizing the crop alone, with `box`, would not be bit-exact."""
     if config.size is not None and config.resample is not None:
-        height, width = config.size.target(picture.height, picture.width)
-        # Pillow scales rows first, so `width` × the old height pixels exist in between.
-        if not 0 < width * height <= MAX_PIXELS or width * picture.height > MAX_PIXELS:
+        height, width = config.size.target(image.height, image.width)
+        # Pillow resizes rows first, so the intermediate image has the new width and the old height.
+        if not 0 < width * height <= MAX_PIXELS or width * image.height > MAX_PIXELS:
             raise InputError(
-                f"the picture is {picture.width} × {picture.height} and would be resized to {width} × {height}; "
-                f"sides must be at least 1 and at most {MAX_PIXELS} pixels are supported on the way"
+                f"the image is {image.width} × {image.height} and would be resized to {width} × {height}; "
+                f"expected sides of at least 1 and at most {MAX_PIXELS} pixels in between; crop the image"
             )
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling(config.resample))
-    if config.crop_size is not None and (picture.height, picture.width) != config.crop_size:
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling(config.resample))
+    if config.crop_size is not None and (image.height, image.width) != config.crop_size:
         height, width = config.crop_size
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        picture = picture.crop((left, top, left + width, top + height))  # black where the picture does not reach
-    return numpy.asarray(picture)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))  # black outside of the image
+    return numpy.asarray(image)
 
 
 def _check_size(width: int, height: int, name: str) -> None:
     if width * height == 0:
         raise InputError(f"{name} has no pixels ({width} × {height})")
     if width * height > MAX_PIXELS:
-        raise InputError(f"{name} has {width} × {height} pixels; at most {MAX_PIXELS} are supported, scale it down")
+        raise InputError(f"{name} has {width} × {height} pixels; expected at most {MAX_PIXELS}, scale it down")
 
 
 def _check_file_size(size: int, name: str) -> None:
     if size == 0:
         raise InputError(f"{name} is empty (0 bytes)")
     if size > MAX_FILE_BYTES:
-        raise InputError(f"{name} has {size} bytes; at most {MAX_FILE_BYTES} are supported")
+        raise InputError(f"{name} has {size} bytes; expected at most {MAX_FILE_BYTES}")

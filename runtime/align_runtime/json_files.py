@@ -1,11 +1,11 @@
-"""JSON files and values from outside, read so that a bad one is named exactly."""
+"""Reading JSON files and values that may be wrong: every error names the file, the key and the value."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from align_runtime.errors import AlignError, ConfigurationError
@@ -22,7 +22,7 @@ def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dic
     try:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
-            raise error(f"{path} is {size} bytes; a JSON file of at most {MAX_JSON_BYTES} bytes was expected")
+            raise error(f"{path} has {size} bytes; expected a JSON file of at most {MAX_JSON_BYTES}")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise error(f"{path} does not exist") from None
@@ -35,7 +35,7 @@ def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dic
     except (ValueError, RecursionError) as reason:
         raise error(f"{path} is not valid JSON: {reason}") from None
     if not isinstance(value, dict):
-        raise error(f"{path} holds a JSON {type(value).__name__}, an object was expected")
+        raise error(f"{path} holds a JSON {type(value).__name__}; expected an object")
     return value
 
 
@@ -44,7 +44,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def require(where: str, values: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
-    """`values[key]`, of type `kind` (bool is never an int, an int is accepted where float is asked for).
+    """`values[key]`, which must be of type `kind`. A bool is not an int; an int is converted where float is asked for.
 
     Raises:
         ConfigurationError: the key is missing or its value has another type.
@@ -55,10 +55,10 @@ def require(where: str, values: Mapping[str, Any], key: str, kind: type | tuple[
 
 
 def of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    """`value` if it is of type `kind`, as in `require`. A float must be finite: JSON can spell infinity as 1e999."""
+    """`value`, which must be of type `kind`, as in `require`. A float must be finite (JSON can write 1e999)."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigurationError(f"{name} is {value!r}; a finite number was expected")
+        raise ConfigurationError(f"{name} is {value!r}; expected a finite number")
     if isinstance(value, bool):
         fits = bool in kinds
     elif isinstance(value, int) and float in kinds and int not in kinds:
@@ -67,7 +67,7 @@ def of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
         fits = isinstance(value, kinds)
     if not fits:
         wanted = " or ".join(k.__name__ for k in kinds)
-        raise ConfigurationError(f"{name} is {value!r} ({type(value).__name__}); {wanted} was expected")
+        raise ConfigurationError(f"{name} is {_shortened(value)} ({type(value).__name__}); expected {wanted}")
     return value
 
 
@@ -75,4 +75,22 @@ def _as_float(name: str, value: int) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ConfigurationError(f"{name} is an integer of {value.bit_length()} bits; no float holds it") from None
+        raise ConfigurationError(f"{name} is an integer of {value.bit_length()} bits, too large for a float") from None
+
+
+def relative_path(name: str) -> str:
+    """`name`, which must be a plain relative path (POSIX separators, no ``..``) that stays inside its folder.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    path = PurePosixPath(name)
+    plain = name not in ("", ".") and not path.is_absolute() and str(path) == name and ".." not in path.parts
+    if not plain or any(character in name for character in "\\:\0"):
+        raise ConfigurationError(f"the path {_shortened(name)} is not a plain path inside the bundle")
+    return name
+
+
+def _shortened(value: Any, limit: int = 100) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,4 +1,4 @@
-"""``align.json``: the schema of the bundle's manifest, the one file that every reader of a bundle starts from."""
+"""``align.json``: the schema of a bundle's manifest, which every reader of a bundle opens first."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from align_runtime.bundle_paths import inside
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
-from align_runtime.json_files import of_kind, require
+from align_runtime.json_files import of_kind, relative_path, require
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+MANIFEST_NAME = "align.json"
+# They describe one build and are not part of the bundle's content, so the manifest does not list them.
+REPORT_NAMES = ("report.html", "report.json")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size and content of a file: `bytes`, and `sha256` in hexadecimal."""
+    """Size of a file in bytes, and its sha256 in hexadecimal."""
 
     bytes: int
     sha256: str
@@ -27,20 +29,20 @@ class FileEntry:
     def from_json(cls, values: Mapping[str, Any], where: str) -> FileEntry:
         sha256 = require(where, values, "sha256", str)
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise ConfigurationError(f"{where}: sha256 is {sha256!r}; 64 hexadecimal digits were expected")
+            raise ConfigurationError(f"{where}: sha256 is {sha256[:80]!r}; expected 64 hexadecimal digits")
         return cls(bytes=require(where, values, "bytes", int), sha256=sha256)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a bundle was made of: the same provenance gives the same bundle.
+    """The inputs of an export.
 
     Attributes:
-        name: the checkpoint folder's name, or the hub id.
-        revision: the hub's commit, None for a folder.
+        name: name of the checkpoint folder, or id on the Hub.
+        revision: commit on the Hub; None for a folder.
         files: sha256 of every file of the checkpoint that was read.
-        options: of the export.
-        tools: versions of the packages that took part.
+        options: options of the export.
+        tools: versions of the packages that were used; under ``"source"`` a hash of align-onnx's own modules.
     """
 
     name: str
@@ -62,14 +64,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a caller has to know about the model.
+    """Constants of the model.
 
     Attributes:
         embedding_dim: length of an embedding.
         temperature: logits are cosines divided by it.
-        max_length: tokens of a text at most, [CLS] and [SEP] included.
-        pad_token_id: fills shorter texts of a batch.
-        vocab_size: rows of the embedding table.
+        max_length: maximum number of tokens of a text, [CLS] and [SEP] included.
+        pad_token_id: id that pads shorter texts of a batch.
+        vocab_size: rows of the token embedding table.
     """
 
     embedding_dim: int
@@ -81,7 +83,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything in ``align.json``. `files` lists every other file of the bundle by its path."""
+    """The content of ``align.json``. `files` lists every other file of the bundle by its path."""
 
     provenance: Provenance
     model: ModelFacts
@@ -100,7 +102,7 @@ class Manifest:
         }
 
     def graph_bytes(self, graph: Graph) -> int:
-        """Size of `graph` with its external data."""
+        """Size of `graph` in bytes, external data included."""
         return sum(self.files[name].bytes for name in graph.files)
 
     @classmethod
@@ -109,7 +111,7 @@ class Manifest:
 
         Raises:
             BundleError: another schema version, a missing key, a value of the wrong type, a path that leaves the
-                bundle, a graph whose file is not listed.
+                bundle, or a graph whose file is not listed.
         """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -120,17 +122,19 @@ class Manifest:
         try:
             manifest = cls._read(values, where)
         except ConfigurationError as error:
-            raise BundleError(f"{error} (align.json is damaged or was edited; export the checkpoint again)") from None
+            raise BundleError(f"{error} ({MANIFEST_NAME} is not as align-export wrote it; export again)") from None
         for graph in manifest.graphs:
             for name in graph.files:
                 if name not in manifest.files:
-                    raise BundleError(f"{where}: {name} of a graph is not in the list of files")
+                    raise BundleError(f"{where}: {name}, the file of a graph, is not in the list of files")
         return manifest
 
     @classmethod
     def _read(cls, values: Mapping[str, Any], where: str) -> Manifest:
         model, files = require(where, values, "model", dict), require(where, values, "files", dict)
         graphs = require(where, values, "graphs", list)
+        if MANIFEST_NAME in files:
+            raise ConfigurationError(f"{where}: {MANIFEST_NAME} lists itself; it is not a plain path inside the bundle")
         return cls(
             provenance=Provenance.from_json(require(where, values, "provenance", dict), f"{where}: provenance"),
             model=_model_facts(model, f"{where}: model"),
@@ -142,7 +146,7 @@ class Manifest:
                 for index, graph in enumerate(graphs)
             ),
             files={
-                inside(name): FileEntry.from_json(of_kind(f"{where}: {name}", entry, dict), f"{where}: {name}")
+                relative_path(name): FileEntry.from_json(of_kind(f"{where}: {name}", entry, dict), f"{where}: {name}")
                 for name, entry in files.items()
             },
         )
@@ -157,7 +161,10 @@ def _model_facts(values: Mapping[str, Any], where: str) -> ModelFacts:
         vocab_size=require(where, values, "vocab_size", int),
     )
     if facts.embedding_dim < 1 or facts.max_length < 2 or facts.temperature == 0:
-        raise ConfigurationError(f"{where}: {facts} cannot be")
+        raise ConfigurationError(
+            f"{where}: embedding_dim is {facts.embedding_dim}, max_length {facts.max_length}, temperature "
+            f"{facts.temperature}; expected at least 1, at least 2, and not 0"
+        )
     return facts
 
 

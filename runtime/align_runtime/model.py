@@ -1,171 +1,238 @@
-"""The model that a service holds: texts and pictures in, unit-length embeddings out."""
+"""The model: texts and images in, unit-length embeddings out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
+from align_runtime.devices import Device
 from align_runtime.errors import InputError
-from align_runtime.images import ImageInput
-from align_runtime.manifest import ModelFacts
-from align_runtime.parts import Parts, open_parts
-from align_runtime.similarity import DEFAULT_TEMPLATE, captions, checked_embeddings, softmax
+from align_runtime.image_embedding import preprocess_numbered
+from align_runtime.images import ImageInput, is_image
+from align_runtime.loading import Parts, open_parts
+from align_runtime.model_info import ModelInfo
+from align_runtime.scheduling import check_batch_size
+from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, softmax
+
+TowerName = Literal["vision", "text"]
 
 
 def load(
     bundle: str | os.PathLike[str],
+    *,
     precision: str = "fp32",
-    device: str = "cpu",
+    device: Device = "cpu",
+    towers: Sequence[TowerName] = ("vision", "text"),
     threads: int | None = None,
-    check_hashes: bool = False,
     streams: int | None = None,
+    check_hashes: bool = False,
 ) -> Model:
     """Opens a bundle.
 
     Args:
         bundle: the folder that ``align-export`` wrote.
-        precision: the variant to run, as listed in the bundle.
-        device: where to run it: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of
-            the bundle that was built for it. A device that cannot be had is an error, never another device. ``"auto"``
-            takes ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, and logs a line that says which.
-        threads: of one run on the CPU, all cores when None.
-        check_hashes: read every byte of the files used and compare their sha256 with the manifest; sizes are always
-            compared.
-        streams: on a CPU, how many single-threaded runs share the work where there are several pictures or texts; one
-            per thread when None. 1 leaves every run all threads: less memory, for the weights are loaded once and not
-            twice, and on two cores less throughput.
+        precision: the variant to run; `align-inspect` lists those of a bundle.
+        device: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of the bundle that
+            was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
+            logged. A device that is not available is an error: nothing falls back to another one.
+        towers: the towers to load. One tower alone takes about half of the memory.
+        threads: of one run on a CPU; None for all cores.
+        streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
+            for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
+            not twice, and a lower throughput.
+        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
 
     Raises:
-        BundleError: the bundle is missing or damaged.
-        ConfigurationError: a precision or device that is not known or not in the bundle, or a number out of range.
-        BackendUnavailableError: the device's package or library is missing.
+        BundleError: the bundle is missing, incomplete, or was changed after the export.
+        ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
+        BackendUnavailableError: the package or library of the device is missing.
+        DeviceError: the GPU does not have enough memory.
     """
-    return Model(open_parts(bundle, precision, device, threads, check_hashes, streams))
+    return Model(
+        open_parts(
+            bundle,
+            precision=precision,
+            device=device,
+            towers=towers,
+            threads=threads,
+            streams=streams,
+            check_hashes=check_hashes,
+        )
+    )
 
 
 class Model:
-    """A loaded bundle. One model may be used from many threads; close it, or use it as a context manager."""
+    """A loaded bundle. `align_runtime.load` opens one; close it, or use it as a context manager.
+
+    >>> import align_runtime
+    >>> with align_runtime.load("build/align-tiny") as model:
+    ...     images = model.embed_images(["reference/align-tiny/demo/white-star.jpg"])
+    ...     texts = model.embed_texts(["a photo of a white star", "a photo of a green heart"])
+    ...     best = model.logits(images, texts).argmax(axis=1)
+    >>> images.shape == (1, model.info.embedding_dim), best
+    (True, array([0]))
+
+    Threads: any number of threads may call one model; nothing needs a lock. Calls share its threads, so a service with
+    many clients should limit the calls that run at once (two is a good start on a CPU).
+
+    Fork: load in the child process, not before the fork. Threads of ONNX Runtime and contexts of CUDA do not survive a
+    fork, and a model that was loaded before it may block forever. Servers that fork (gunicorn, multiprocessing with
+    ``"fork"``) load after the fork or use ``"spawn"``.
+
+    asyncio: calls block. Run them in a thread: ``await asyncio.to_thread(model.embed_texts, texts)``. They release the
+    GIL while they compute.
+    """
 
     def __init__(self, parts: Parts) -> None:
-        self._bundle = parts.bundle
-        self._images = parts.images
-        self._texts = parts.texts
-        self._workers = parts.workers
+        self._parts = parts
+        self._info = ModelInfo.of(parts)
 
     def __repr__(self) -> str:
-        name, variant = self._bundle.manifest.provenance.name, self._texts.tower.graph.variant
-        return f"<align_runtime.Model {name} {variant}, {self.facts.embedding_dim} dimensions>"
+        info = self.info
+        return f"<align_runtime.Model {info.name} {info.precision} on {info.device}, {info.embedding_dim} dimensions>"
 
     @property
-    def facts(self) -> ModelFacts:
-        """Embedding length, temperature, text limit."""
-        return self._bundle.manifest.model
+    def info(self) -> ModelInfo:
+        """Facts about the model: sizes of its inputs and outputs, temperature, precision, device, towers."""
+        return self._info
 
-    def embed_text(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """Embeddings of `texts`, float32 (n, dim), unit rows in the order of the input; (0, dim) for none.
+    def embed_texts(self, texts: Iterable[str], *, batch_size: int | None = None) -> NDArray[np.float32]:
+        """Embeddings of `texts`, float32 (n, dim) with unit rows in the order of the input; (0, dim) for none.
 
-        A text longer than the model's limit is cut there, as the reference tokenizer does.
+        A text with more than `info.max_length` tokens is truncated, as by the reference tokenizer.
+
+        Args:
+            batch_size: maximum number of texts in one run of the graph; None chooses it.
 
         Raises:
-            InputError: something that is no text, with its place in the input.
+            InputError: an item is not a valid text; `index` is its position.
+            ConfigurationError: the text tower is not loaded, the model is closed, or `batch_size` is out of range.
         """
-        return self._joined(self.iter_embed_text(texts))
+        return self._concatenated(self.iter_embed_texts(texts, batch_size=batch_size))
 
-    def iter_embed_text(self, texts: Iterable[str]) -> Iterator[NDArray[np.float32]]:
-        """The rows of `embed_text` part by part, each float32 (some, dim): memory stays flat over any number of texts.
+    def iter_embed_texts(self, texts: Iterable[str], *, batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """Yields the rows of `embed_texts` in parts, float32 (some, dim), with constant memory for any number of texts.
 
-        `texts` are read some thousands at a time. Errors are those of `embed_text`, when their part is reached.
+        A few thousand texts are read at a time. Errors are those of `embed_texts`, raised when their part is reached.
         """
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-            raise InputError(f"embed_text takes a list of texts, not a {_kind(texts)}; put one text into a list")
-        return self._texts.parts(texts)
+            raise InputError(f"expected a list of texts, got {_kind(texts)}; put one text into a list")
+        check_batch_size(batch_size)
+        return self._parts.texts.parts(texts, batch_size)
 
-    def embed_images(self, images: Iterable[ImageInput]) -> NDArray[np.float32]:
-        """Embeddings of `images`, float32 (n, dim), unit rows in the order of the input; (0, dim) for none.
+    def embed_images(self, images: Iterable[ImageInput], *, batch_size: int | None = None) -> NDArray[np.float32]:
+        """Embeddings of `images`, float32 (n, dim) with unit rows in the order of the input; (0, dim) for none.
 
-        An image is a path, the bytes of a picture file, a PIL image, or a uint8 array (H, W, 3), (H, W, 4), (H, W, 1)
-        or (H, W); an array (n, H, W, channels) is a list of them. An iterator is read a few pictures ahead, so a long
-        stream of pictures needs the memory of a few.
+        An image is a path, an encoded image (bytes, bytearray, memoryview or a binary file object), a PIL image, or a
+        uint8 array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). An array (n, H, W, channels) is a list of images.
+        `images` is read only a few images ahead, so a long iterator needs the memory of a few.
+
+        Args:
+            batch_size: maximum number of images in one run of the graph; None chooses it.
 
         Raises:
-            InputError: a picture that cannot be read, with its place in the input.
+            InputError: an image cannot be used; `index` is its position.
+            ConfigurationError: the vision tower is not loaded, the model is closed, or `batch_size` is out of range.
         """
-        return self._joined(self.iter_embed_images(images))
+        return self._concatenated(self.iter_embed_images(images, batch_size=batch_size))
 
-    def iter_embed_images(self, images: Iterable[ImageInput]) -> Iterator[NDArray[np.float32]]:
-        """The rows of `embed_images` part by part, each float32 (some, dim), as soon as they are there.
+    def iter_embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yields the rows of `embed_images` in parts, float32 (some, dim), with constant memory.
 
-        Errors are those of `embed_images`, when their part is reached.
+        Errors are those of `embed_images`, raised when their part is reached.
         """
-        single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
-        if isinstance(images, np.ndarray):
-            single = images.ndim in (2, 3)  # its rows would pass for grey pictures
-        if single or not isinstance(images, Iterable):
-            raise InputError(f"embed_images takes a list of images, not a {_kind(images)}; put one image into a list")
-        return self._images.parts(images)
+        _check_images(images)
+        check_batch_size(batch_size)
+        return self._parts.images.parts(images, batch_size)
+
+    def preprocess(self, images: Iterable[ImageInput]) -> NDArray[np.uint8]:
+        """Pixels of `images`, uint8 (n, height, width, 3) RGB with the size `info.image_size`.
+
+        `embed_pixels` takes them. The towers that are loaded do not matter.
+
+        Raises:
+            InputError: an image cannot be used; `index` is its position.
+            ConfigurationError: the model is closed.
+        """
+        _check_images(images)
+        listed = list(images)
+        pixels = np.empty((len(listed), *self.info.image_size, 3), dtype=np.uint8)
+        work = partial(preprocess_numbered, preprocessing=self._parts.bundle.manifest.preprocessing)
+        workers = self._parts.workers
+        for index, one in enumerate(workers.ordered(work, enumerate(listed), ahead=2 * workers.count)):
+            pixels[index] = one[0]
+        return pixels
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings of preprocessed pictures: uint8 (n, height, width, 3) → float32 (n, dim).
+        """Embeddings of preprocessed images: uint8 (n, height, width, 3) → float32 (n, dim).
 
         Raises:
-            InputError: an array of another type or size.
+            InputError: `pixels` has another dtype or shape.
+            ConfigurationError: the vision tower is not loaded, or the model is closed.
         """
-        height, width = self._bundle.manifest.preprocessing.output_size
+        height, width = self.info.image_size
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
-            raise InputError(f"pixels are {pixels.dtype} {pixels.shape}; uint8 (n, {height}, {width}, 3) is needed")
-        return self._images.embed_pixels(pixels)
+            raise InputError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {height}, {width}, 3)")
+        return self._parts.images.embed_pixels(pixels)
 
-    def similarity(self, images: ArrayLike, texts: ArrayLike) -> NDArray[np.float32]:
-        """Logits float32 (n, m) of image embeddings (n, dim) against text embeddings (m, dim).
-
-        As in ALIGN: the cosine divided by the checkpoint's temperature.
+    def cosine(self, images: ArrayLike, texts: ArrayLike) -> NDArray[np.float32]:
+        """Cosines float32 (n, m) of image embeddings (n, dim) with text embeddings (m, dim).
 
         Raises:
             InputError: arrays of another shape, or with NaN or infinite values.
         """
-        dim = self.facts.embedding_dim
-        rows, columns = checked_embeddings("images", images, dim), checked_embeddings("texts", texts, dim)
-        return (rows @ columns.T / self.facts.temperature).astype(np.float32, copy=False)
+        return cosine(images, texts, self.info.embedding_dim)
+
+    def logits(self, images: ArrayLike, texts: ArrayLike) -> NDArray[np.float32]:
+        """Logits float32 (n, m): `cosine` divided by the temperature of the checkpoint, as in ALIGN.
+
+        Raises:
+            InputError: as in `cosine`.
+        """
+        return self.cosine(images, texts) / np.float32(self.info.temperature)
 
     def classify(
         self, images: Iterable[ImageInput], labels: Iterable[str], template: str = DEFAULT_TEMPLATE
     ) -> NDArray[np.float32]:
-        """Zero-shot probabilities float32 (n, labels) of `images` over `labels`; every row sums to 1.
+        """Zero-shot probabilities float32 (n, labels) of `images`; every row sums to 1.
 
         Args:
-            template: the sentence that a label is put into, at ``{}``.
+            template: a text with ``{}`` where the label goes.
 
         Raises:
-            ConfigurationError: no labels, a label that is no text, or a template without ``{}``.
-            InputError: as in `embed_images` and `embed_text`.
+            ConfigurationError: there are no labels, a label is not a str, the template has no ``{}``, or a tower is not
+                loaded.
+            InputError: as in `embed_images` and `embed_texts`.
         """
-        texts = self.embed_text(captions(labels, template))
-        return softmax(self.similarity(self.embed_images(images), texts))
+        texts = self.embed_texts(captions(labels, template))
+        return softmax(self.logits(self.embed_images(images), texts))
 
     def warmup(self) -> None:
-        """Runs every session once, on a GPU in every shape that it runs in, so that no real call pays for what is set
-        up on first use."""
-        self._images.tower.prepare()
-        self._texts.tower.prepare()
-        pixels = np.zeros((1, *self._bundle.manifest.preprocessing.output_size, 3), dtype=np.uint8)
-        self.embed_pixels(pixels)
-        self.embed_text([""])
-        if self._images.tower.streams > 1:
-            self.embed_images(np.repeat(pixels, self._images.tower.streams, axis=0))
-            self.embed_text([""] * self._texts.streamed_from)
+        """Runs every session once, on a GPU in every shape, so that the first real call takes no longer than others."""
+        for tower in self._parts.towers:
+            tower.prepare()
+        if self._parts.vision is not None:
+            pixels = np.zeros((1, *self.info.image_size, 3), dtype=np.uint8)
+            self.embed_pixels(pixels)
+            if self.info.streams > 1:
+                self.embed_images(np.repeat(pixels, self.info.streams, axis=0))
+        if self._parts.text is not None:
+            self.embed_texts([""])
+            if self.info.streams > 1:
+                self.embed_texts([""] * self._parts.text.streamed_from)
 
     def close(self) -> None:
-        """Waits for what is under way and frees both towers. Embedding afterwards is an error; closing twice is not."""
-        self._workers.close()
-        self._images.tower.close()
-        self._texts.tower.close()
+        """Waits for running work and frees the towers. Later calls are errors; closing twice is not."""
+        self._parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,8 +242,13 @@ class Model:
     ) -> None:
         self.close()
 
-    def _joined(self, parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.concatenate([np.empty((0, self.facts.embedding_dim), dtype=np.float32), *parts])
+    def _concatenated(self, parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.concatenate([np.empty((0, self.info.embedding_dim), dtype=np.float32), *parts])
+
+
+def _check_images(images: Iterable[ImageInput]) -> None:
+    if is_image(images) or not isinstance(images, Iterable):
+        raise InputError(f"expected a list of images, got {_kind(images)}; put one image into a list")
 
 
 def _kind(value: object) -> str:

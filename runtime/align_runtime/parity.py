@@ -1,4 +1,4 @@
-"""How far embeddings are from the reference's, and whether that is allowed."""
+"""The distance of embeddings from those of the reference, and the limits that it is compared with."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from align_runtime.json_files import require
 
 @dataclass(frozen=True)
 class Limits:
-    """What is allowed: `max_abs` difference of any component at most, `min_cosine` of any row at least, and
-    `min_centred_cosine` at least where it can be told."""
+    """What a graph must meet.
+
+    Attributes:
+        max_abs: largest absolute difference of a component that is allowed.
+        min_cosine: smallest cosine of a row that is allowed.
+        min_centred_cosine: the same after centring, see `Parity`.
+    """
 
     max_abs: float
     min_cosine: float
@@ -29,16 +34,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Parity:
-    """Distance between rows of embeddings and the rows that the reference gives.
+    """Distance between rows of embeddings and the same rows of the reference.
 
     Attributes:
-        rows: rows compared.
+        rows: number of rows compared.
         max_abs: largest absolute difference of a component.
         min_cosine: smallest cosine between a row and its reference.
-        min_centred_cosine: the same after the reference's mean row is taken from both. Embeddings of one model share
-            a large common part that makes every cosine look good; without it, what tells inputs apart is compared.
-            NaN with fewer than three rows, where centring says nothing.
-        worst: label of the row with the largest `max_abs`.
+        min_centred_cosine: the same after the mean row of the reference is subtracted from both. The embeddings of a
+            model share a large common part that makes every cosine look good; without it, the parts that distinguish
+            the inputs are compared. NaN with fewer than three rows, where centring is meaningless.
+        worst: label of the row with the largest absolute difference.
     """
 
     rows: int
@@ -48,17 +53,18 @@ class Parity:
     worst: str
 
     def check(self, subject: str, limits: Limits) -> None:
-        """Raises ParityError unless all is within `limits`. A NaN is never within."""
+        """Raises ParityError unless everything is within `limits`. NaN never is, except as `min_centred_cosine`."""
         if not self.max_abs <= limits.max_abs:
             raise ParityError(subject, "max_abs", limits.max_abs, self.max_abs, self.worst)
         if not self.min_cosine >= limits.min_cosine:
             raise ParityError(subject, "min_cosine", limits.min_cosine, self.min_cosine, self.worst)
-        if self.min_centred_cosine < limits.min_centred_cosine:  # a NaN here only means too few rows
+        if self.min_centred_cosine < limits.min_centred_cosine:  # NaN only means too few rows
             raise ParityError(
                 subject, "min_centred_cosine", limits.min_centred_cosine, self.min_centred_cosine, self.worst
             )
 
     def to_json(self) -> dict[str, Any]:
+        """The fields, with None in place of NaN, which JSON does not have."""
         values = asdict(self)
         if np.isnan(self.min_centred_cosine):
             values["min_centred_cosine"] = None
@@ -77,10 +83,10 @@ class Parity:
 
 
 def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels: Sequence[str]) -> Parity:
-    """Compares `actual` with `expected`, both (n, dim), n ≥ 1, row i named ``labels[i]``. Computed in float64.
+    """Compares `actual` with `expected`, both (n, dim) with n ≥ 1, in float64. Row i is named ``labels[i]``.
 
     Raises:
-        ValueError: shapes that do not agree: a mistake of the caller.
+        ValueError: the shapes do not agree, a mistake of the caller.
     """
     if actual.shape != expected.shape or actual.ndim != 2 or len(labels) != len(actual) or len(actual) == 0:
         raise ValueError(f"cannot compare {actual.shape} with {expected.shape} under {len(labels)} labels")

@@ -1,4 +1,4 @@
-"""Embeddings against embeddings: logits, and what is accepted as an embedding or a label."""
+"""Scores of embeddings against embeddings: cosines, probabilities, and the checks of their arguments."""
 
 from __future__ import annotations
 
@@ -13,43 +13,53 @@ DEFAULT_TEMPLATE = "a photo of a {}"
 
 
 def checked_embeddings(name: str, values: ArrayLike, dim: int) -> NDArray[np.float32]:
-    """`values` as float32 (n, dim).
+    """`values` as float32 (n, dim). Messages of errors call them `name`.
 
     Raises:
-        InputError: another shape, no numbers, or NaN or infinite ones; `name` says which argument it was.
+        InputError: another shape, values that are not numbers, or NaN or infinite values.
     """
     try:
         embeds = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError):
         kind = type(values).__name__
-        raise InputError(f"{name} is a {kind} of something else than numbers; pass embeddings") from None
+        raise InputError(f"{name} is a {kind} that cannot be converted to float32; pass embeddings") from None
     if embeds.ndim != 2 or embeds.shape[1] != dim:
-        raise InputError(f"{name} has shape {embeds.shape}; (n, {dim}) is needed")
+        raise InputError(f"{name} has shape {embeds.shape}; expected (n, {dim})")
     if not np.isfinite(embeds).all():
-        raise InputError(f"{name} holds NaN or infinite values; embeddings are finite")
+        raise InputError(f"{name} contains NaN or infinite values; pass finite embeddings")
     return embeds
+
+
+def cosine(images: ArrayLike, texts: ArrayLike, dim: int) -> NDArray[np.float32]:
+    """Cosines float32 (n, m) of unit image embeddings (n, dim) with unit text embeddings (m, dim).
+
+    Raises:
+        InputError: as `checked_embeddings`.
+    """
+    rows, columns = checked_embeddings("images", images, dim), checked_embeddings("texts", texts, dim)
+    return np.asarray(rows @ columns.T, dtype=np.float32)
 
 
 def captions(labels: Iterable[str], template: str) -> list[str]:
     """`template` with each of `labels` at its ``{}``.
 
     Raises:
-        ConfigurationError: no labels, a label that is no text, or a template without ``{}``.
+        ConfigurationError: there are no labels, a label is not a str, or the template has no ``{}``.
     """
     if not isinstance(template, str) or "{}" not in template:
-        raise ConfigurationError(f"the template is {template!r}; it needs {{}} where the label goes")
+        raise ConfigurationError(f"the template is {template!r}; put {{}} where the label goes")
     if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
-        raise ConfigurationError(f"labels is a {type(labels).__name__}; give a list of labels")
+        raise ConfigurationError(f"labels is a {type(labels).__name__}; pass a list of labels")
     names = list(labels)
     if not names:
-        raise ConfigurationError("there are no labels to choose from; give at least one")
+        raise ConfigurationError("labels is empty; pass at least one label")
     for name in names:
         if not isinstance(name, str):
-            raise ConfigurationError(f"a label cannot be a {type(name).__name__} ({name!r}); pass a str")
+            raise ConfigurationError(f"a label is a {type(name).__name__} ({repr(name)[:80]}); pass a str")
     return [template.replace("{}", name) for name in names]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows that sum to 1, of logits (n, m)."""
+    """The softmax of each row of `logits` (n, m)."""
     scores = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     return scores / scores.sum(axis=1, keepdims=True)

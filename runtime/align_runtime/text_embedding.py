@@ -1,4 +1,4 @@
-"""Texts to embeddings: tokenised in windows, sorted by length, run in batches, handed out in order."""
+"""Texts to embeddings: tokenized in windows, sorted by length, run in batches, returned in the order of the input."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.batching import batches, length_batches, token_batches
 from align_runtime.errors import InputError
+from align_runtime.scheduling import Workers, batches, length_batches, token_batches
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
-from align_runtime.workers import Workers
 
 TEXT_BATCH = 32
-TEXT_WINDOW = 4096  # texts that are sorted together: some MB of tokens and embeddings, and lengths enough to sort
-MIN_TEXTS_PER_STREAM = 2  # one text, or one for each stream, is answered sooner by all threads
+TEXT_WINDOW = 4096  # texts sorted together: a few MB of tokens and embeddings, and enough different lengths
+MIN_TEXTS_PER_STREAM = 2  # a single text, or one per stream, has a lower latency with all threads
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 
 
 class TextEmbedder:
-    """The text tower with its tokenizer. Many threads may share one."""
+    """The text tower with its tokenizer, which any number of threads may share."""
 
     def __init__(self, tower: Tower, tokenizer: Tokenizer, workers: Workers) -> None:
         self.tower = tower
@@ -31,14 +30,14 @@ class TextEmbedder:
 
     @property
     def streamed_from(self) -> int:
-        """How many texts it takes for them to be divided among streams."""
+        """The number of texts from which on they are divided among streams."""
         return MIN_TEXTS_PER_STREAM * self.tower.streams
 
-    def parts(self, texts: Iterable[str]) -> Iterator[NDArray[np.float32]]:
-        """Embeddings float32 (n, dim) of one window after the other, in the order of `texts`, read as needed.
+    def parts(self, texts: Iterable[str], batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """Yields embeddings float32 (n, dim), one window after another, in the order of `texts`, which is read lazily.
 
         Raises:
-            InputError: something that is no text, with its place in the input.
+            InputError: an item is not a valid text; `index` is its position in `texts`.
         """
         done = 0
         for window in batches(texts, TEXT_WINDOW):
@@ -46,26 +45,30 @@ class TextEmbedder:
                 rows = self.tokenizer.encode(window)
             except InputError as error:
                 raise error.shifted(done) from None
-            yield self.embed_rows(rows)
+            yield self.embed_rows(rows, batch_size)
             done += len(window)
 
-    def embed_rows(self, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Embeddings float32 (n, dim) of token ids int64 (length,) each, at least one, sorted into batches and back."""
+    def embed_rows(self, rows: Sequence[NDArray[np.int64]], batch_size: int | None = None) -> NDArray[np.float32]:
+        """Embeddings float32 (n, dim) of token ids, one int64 (length,) per text, in their order; at least one text.
+
+        Args:
+            batch_size: maximum number of texts in one run; None chooses it.
+        """
         lengths = [len(row) for row in rows]
-        parts: Iterator[NDArray[np.float32]]
         streams = self.tower.streams
+        parts: Iterator[NDArray[np.float32]]
         if streams > 1 and len(rows) >= self.streamed_from:
-            divided = token_batches(lengths, TEXT_BATCH, streams)
+            chosen = length_batches(lengths, batch_size) if batch_size else token_batches(lengths, TEXT_BATCH, streams)
             work = partial(self._run, self.tower.run_stream, rows)
-            parts = self._workers.ordered(work, divided, ahead=2 * streams)
+            parts = self._workers.ordered(work, chosen, ahead=2 * streams)
         else:
-            divided = length_batches(lengths, TEXT_BATCH)
-            parts = map(partial(self._run, self.tower.run, rows), divided)
+            chosen = length_batches(lengths, batch_size or TEXT_BATCH)
+            parts = map(partial(self._run, self.tower.run, rows), chosen)
         embeds = np.concatenate(list(parts))
         result = np.empty_like(embeds)
-        result[[index for chosen in divided for index in chosen]] = embeds
+        result[[index for batch in chosen for index in batch]] = embeds
         return result
 
-    def _run(self, run: Run, rows: Sequence[NDArray[np.int64]], chosen: Sequence[int]) -> NDArray[np.float32]:
-        input_ids, attention_mask = self.tokenizer.pad([rows[index] for index in chosen])
+    def _run(self, run: Run, rows: Sequence[NDArray[np.int64]], batch: Sequence[int]) -> NDArray[np.float32]:
+        input_ids, attention_mask = self.tokenizer.pad([rows[index] for index in batch])
         return run({"input_ids": input_ids, "attention_mask": attention_mask})

@@ -1,10 +1,9 @@
 """Texts to token ids, equal to transformers' BertTokenizer, from the bundle's ``tokenizer.json``.
 
-Threads and processes: a `Tokenizer` is never changed after it is made, so threads may share it. Batches go through
-`encode_batch_fast`, which releases the interpreter lock (`encode`, one text at a time, does not) and spreads a batch
-over the cores, as TOKENIZERS_PARALLELISM and RAYON_NUM_THREADS allow. After a fork the `tokenizers` package itself
-continues serially in the child; 0.23 does so silently, earlier ones print a notice once. No environment variable is
-set here, because that would change the program around us.
+Threads and processes: a `Tokenizer` is immutable, so threads may share it. Batches use `encode_batch_fast`, which
+releases the GIL (`encode`, for one text, does not) and runs on all cores that TOKENIZERS_PARALLELISM and
+RAYON_NUM_THREADS allow. In a forked child the `tokenizers` package runs serially; versions before 0.23 print a notice.
+No environment variable is set here, since that would affect the rest of the program.
 """
 
 from __future__ import annotations
@@ -21,81 +20,81 @@ from tokenizers.models import WordPiece
 from align_runtime.errors import BundleError, ConfigurationError, InputError
 from align_runtime.json_files import MAX_JSON_BYTES
 
-MAX_TEXT_CHARACTERS = 1_000_000  # seconds of work before the cut; a caption has about 60
+MAX_TEXT_CHARACTERS = 1_000_000  # takes seconds before it is truncated; a caption has about 60
 
 
 class Tokenizer:
     """A BERT WordPiece tokenizer with a fixed maximum length.
 
     Attributes:
-        max_length: ids per text at most, [CLS] and [SEP] included.
-        pad_token_id: the id that `pad` fills with.
-        vocab_size: highest id + 1, added tokens included: the rows that an embedding table needs.
+        max_length: maximum number of ids of a text, [CLS] and [SEP] included.
+        pad_token_id: the id that `pad` pads with.
+        vocab_size: highest id + 1, added tokens included; the number of rows that an embedding table needs.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int, pad_token_id: int) -> None:
-        """Takes `backend` over: its truncation and padding are replaced. See `from_file`."""
+        """Replaces the truncation and padding of `backend`. See `from_file`."""
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.max_length = max_length
         self.pad_token_id = pad_token_id
         special = backend.num_special_tokens_to_add(False)
         if max_length <= special:
-            raise ConfigurationError(f"max_length is {max_length}; at least {special + 1} leave room for a token")
+            raise ConfigurationError(f"max_length is {max_length}; expected at least {special + 1}")
         if not 0 <= pad_token_id < self.vocab_size:
             raise ConfigurationError(
-                f"pad_token_id is {pad_token_id}; the vocabulary has ids 0 to {self.vocab_size - 1}"
+                f"pad_token_id is {pad_token_id}; expected an id of the vocabulary, 0 to {self.vocab_size - 1}"
             )
         backend.no_padding()
-        backend.enable_truncation(max_length)  # from the right, the special tokens stay
+        backend.enable_truncation(max_length)  # from the right; special tokens are kept
         self._backend = backend
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], max_length: int, pad_token_id: int) -> Tokenizer:
-        """Reads a ``tokenizer.json`` whose model is WordPiece; its own truncation and padding are not used.
+        """Reads a ``tokenizer.json`` with a WordPiece model. Its own truncation and padding are ignored.
 
         Args:
             path: the file.
-            max_length: ids per text at most, special tokens included.
+            max_length: maximum number of ids of a text, special tokens included.
             pad_token_id: the id to pad with.
 
         Raises:
-            BundleError: the file is missing, unreadable, or no WordPiece tokenizer.
+            BundleError: the file is missing, unreadable, or not a WordPiece tokenizer.
             ConfigurationError: `max_length` or `pad_token_id` is out of range.
         """
         try:
             size = Path(path).stat().st_size
             if size > MAX_JSON_BYTES:
-                raise BundleError(f"{path} is {size} bytes; a tokenizer of at most {MAX_JSON_BYTES} bytes was expected")
+                raise BundleError(f"{path} has {size} bytes; expected a tokenizer of at most {MAX_JSON_BYTES}")
             backend = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise BundleError(f"{path} does not exist; write the bundle again") from None
+            raise BundleError(f"{path} does not exist; export the bundle again") from None
         except OSError as reason:
             raise BundleError(f"{path} cannot be read: {reason.strerror}") from None
         except BundleError:
             raise
         except Exception as reason:  # UnicodeDecodeError, and tokenizers raises Exception itself
-            raise BundleError(f"{path} is no tokenizer.json: {reason}") from None
+            raise BundleError(f"{path} is not a tokenizer.json: {reason}") from None
         model = backend.model
         if not isinstance(model, WordPiece):
-            raise BundleError(f"{path} holds a {type(model).__name__} model; WordPiece, BERT's, was expected")
+            raise BundleError(f"{path} has a {type(model).__name__} model; expected WordPiece, as for BERT")
         if model.token_to_id(model.unk_token) is None:
-            raise BundleError(f"{path}: the vocabulary lacks its own unknown token {model.unk_token!r}")
+            raise BundleError(f"{path}: the vocabulary does not contain its unknown token {model.unk_token!r}")
         return cls(backend, max_length, pad_token_id)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[numpy.int64]]:
-        """The ids of each text, [CLS] first and [SEP] last, cut to `max_length`; not padded.
+        """The ids of each text, from [CLS] to [SEP], truncated to `max_length` and not padded.
 
         Equal to ``BertTokenizer(texts, truncation=True, max_length=max_length)``. The empty text is [CLS] [SEP].
 
         Returns:
-            one int64 [length] per text.
+            one int64 (length,) per text.
 
         Raises:
-            InputError: something other than a list of texts, a text with lone surrogates, or one of more than
-                `MAX_TEXT_CHARACTERS` characters; `index` says which.
+            InputError: `texts` is not a list of str, or a text has lone surrogates or more than
+                `MAX_TEXT_CHARACTERS` characters; `index` is its position.
         """
         if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise InputError(f"a list of texts was expected, got {type(texts).__name__}; put one text in a list")
+            raise InputError(f"expected a list of texts, got {type(texts).__name__}; put one text in a list")
         for index, text in enumerate(texts):
             _check_text(text, index)
         encodings = self._backend.encode_batch_fast(list(texts))
@@ -104,14 +103,14 @@ class Tokenizer:
     def pad(
         self, rows: Sequence[NDArray[numpy.int64]], length: int | None = None
     ) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
-        """One array of rows padded on the right.
+        """Pads `rows` on the right to one length.
 
         Args:
-            rows: ids as `encode` gives them.
-            length: the length to pad to; that of the longest row where None.
+            rows: ids as `encode` returns them.
+            length: the length to pad to; None for that of the longest row.
 
         Returns:
-            (input_ids, attention_mask), int64 [n, length] each; the mask is 1 at ids and 0 at padding.
+            (input_ids, attention_mask), int64 (n, length) each; the mask is 1 for ids and 0 for padding.
 
         Raises:
             InputError: a row is longer than `length`.
@@ -120,7 +119,7 @@ class Tokenizer:
         longest = int(lengths.max(initial=0))
         width = longest if length is None else length
         if longest > width:
-            raise InputError(f"{longest} ids do not fit into a length of {width}", int(lengths.argmax()))
+            raise InputError(f"a text has {longest} ids; expected at most {width}", int(lengths.argmax()))
         input_ids = numpy.full((len(rows), width), self.pad_token_id, numpy.int64)
         for row, ids in zip(input_ids, rows, strict=True):
             row[: len(ids)] = ids
@@ -129,14 +128,14 @@ class Tokenizer:
 
 def _check_text(text: str, index: int) -> None:
     if not isinstance(text, str):
-        raise InputError(f"a text cannot be a {type(text).__name__}; pass a str", index)
+        raise InputError(f"expected a str, got {type(text).__name__}", index)
     if len(text) > MAX_TEXT_CHARACTERS:
-        raise InputError(f"the text has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are supported", index)
+        raise InputError(f"the text has {len(text)} characters; expected at most {MAX_TEXT_CHARACTERS}", index)
     try:
         text.encode()
     except UnicodeEncodeError as reason:
         raise InputError(
-            f"the text holds the lone surrogate {text[reason.start]!r} at character {reason.start}, which is no "
-            "Unicode text; decode it with errors='replace'",
+            f"the text has a lone surrogate {text[reason.start]!r} at character {reason.start}, which is not valid "
+            "Unicode; decode it with errors='replace'",
             index,
         ) from None

@@ -1,4 +1,4 @@
-"""A calibration that was killed goes on where it was; what was not measured for it is never taken."""
+"""Resumable calibration: nothing is measured twice, and only the right statistics are taken from the cache."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align_calibration import cache as cache_module
 from align_calibration import histograms
-from align_calibration.cache import ENTRIES, StatisticsCache
+from align_calibration import statistics_cache as cache_module
 from align_calibration.histograms import QUIET, Histogram, measure_histograms
-from align_calibration.observe import Batch
 from align_calibration.observers import OBSERVERS
-from align_calibration.scales import UINT8
-from align_calibration.statistics import Statistics
+from align_calibration.quant_params import UINT8
+from align_calibration.run_instrumented import Batch
+from align_calibration.statistics_cache import MAX_ENTRIES, Statistics, StatisticsCache
 from align_runtime.console import Progress
 from support.graphs import CHAIN, typed
 
 TENSORS = ["x", "a", "b", "c", "y"]
-SAMPLES = 6
+SAMPLES = 4
 SLICES = 3
 RUNS = SAMPLES * (1 + SLICES)
 
@@ -37,7 +36,7 @@ def samples(seed: int = 0) -> list[Batch]:
 
 
 class Counted:
-    """`run_batches`, which counts the runs and may end the run after so many with `end`."""
+    """`run_batches`, which counts the runs and calls `end` after `last` of them."""
 
     def __init__(self, last: int = sys.maxsize, end: Callable[[], Any] = lambda: None) -> None:
         self.runs, self._last, self._end = 0, last, end
@@ -55,13 +54,13 @@ run_batches = histograms.run_batches
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several slices, and a write after every run."""
+    """Small slices, so that there are several, and a write after every run."""
     monkeypatch.setattr(histograms, "SLICE_ELEMENTS", 8)
     monkeypatch.setattr(cache_module, "SAVE_SECONDS", 0.0)
 
 
 class Workplace:
-    """Measures in a folder with a cache, and remembers what was said and how often the graph ran."""
+    """Measures in a folder with a cache, and records warnings and the number of runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.warnings, self.runs = folder, list[str](), 0
@@ -86,7 +85,7 @@ class Workplace:
 
 @pytest.fixture(autouse=True)
 def interrupts() -> Iterator[None]:
-    """Ctrl-C interrupts, also where the tests were started in the background of a shell, which ignores it."""
+    """SIGINT raises KeyboardInterrupt also where the tests run in the background of a shell, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -99,7 +98,7 @@ def workplace(tmp_path: Path) -> Workplace:
 
 @pytest.fixture
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Histogram]:
-    """Without a cache."""
+    """Histograms measured without a cache."""
     return measure_histograms(typed(CHAIN), TENSORS, samples(), tmp_path_factory.mktemp("expected"))
 
 
@@ -114,14 +113,15 @@ def test_the_graph_is_measured_in_slices() -> None:
     assert len(list(histograms._slices(typed(CHAIN).graph, TENSORS, samples()))) == SLICES
 
 
-# ── going on ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from align_calibration import cache, histograms
+from align_calibration import histograms
+from align_calibration import statistics_cache as cache
 from calibration.test_cache import Counted, Workplace
 histograms.SLICE_ELEMENTS, cache.SAVE_SECONDS = 8, 0.0
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -129,7 +129,7 @@ Workplace(Path(sys.argv[1])).measure(counted=Counted(RUNS // 2, kill))
 """
 
 
-def test_a_killed_calibration_goes_on(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+def test_a_killed_calibration_resumes(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
     program = KILLED.replace("RUNS", str(RUNS))
     done = subprocess.run([sys.executable, "-c", program, str(workplace.folder), *sys.path], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -139,7 +139,7 @@ def test_a_killed_calibration_goes_on(workplace: Workplace, expected: Mapping[st
 
 
 @pytest.mark.parametrize("last", range(RUNS))
-def test_stopped_anywhere_it_comes_out_the_same(
+def test_interrupted_after_any_run_the_result_is_the_same(
     last: int, workplace: Workplace, expected: Mapping[str, Histogram]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -148,7 +148,7 @@ def test_stopped_anywhere_it_comes_out_the_same(
     assert workplace.runs == RUNS - last
 
 
-def test_a_run_that_is_stopped_while_it_counts_is_not_counted_twice(
+def test_a_run_interrupted_while_it_counts_is_not_counted_twice(
     workplace: Workplace, expected: Mapping[str, Histogram], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, calls = histograms._count, 0
@@ -168,7 +168,7 @@ def test_a_run_that_is_stopped_while_it_counts_is_not_counted_twice(
     assert workplace.runs == RUNS - SAMPLES - 1
 
 
-def test_what_is_complete_is_not_measured_again(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+def test_complete_statistics_are_not_measured_again(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
     assert_equal(workplace.measure(), expected)
     assert workplace.runs == RUNS
     assert_equal(workplace.measure(), expected)
@@ -176,21 +176,21 @@ def test_what_is_complete_is_not_measured_again(workplace: Workplace, expected: 
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_progress_goes_on_too(live: bool, workplace: Workplace) -> None:
+def test_progress_resumes_too(live: bool, workplace: Workplace) -> None:
     with pytest.raises(KeyboardInterrupt):
         workplace.measure(counted=Counted(SAMPLES + 4, lambda: signal.raise_signal(signal.SIGINT)))
     stream = io.StringIO()
     stream.isatty = lambda: live  # type: ignore[method-assign]
     workplace.measure(progress=Progress(stream=stream))
     shown = stream.getvalue()
-    assert f"  ! {SAMPLES + 4} of {RUNS} runs of the calibration were done before and are taken from " in shown
+    assert f"  ! {SAMPLES + 4} of {RUNS} calibration runs are taken from the cache" in shown
     counts = [f"{count}/{SAMPLES * SLICES}" for count in range(SAMPLES * SLICES)]
     assert [count for count in counts if f"] {count}" in shown] == counts[4:] * live
     assert "ranges" not in shown
     assert shown.count("\n") == 1
 
 
-def test_every_observer_is_served_by_one_entry(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+def test_one_file_serves_all_observers(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
     workplace.measure()
     found = workplace.measure()
     for observe in OBSERVERS.values():
@@ -199,7 +199,7 @@ def test_every_observer_is_served_by_one_entry(workplace: Workplace, expected: M
     assert len(list(workplace.cache.folder.iterdir())) == 1
 
 
-def test_writes_are_as_far_apart_as_said(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_are_save_seconds_apart(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = []
     monkeypatch.setattr(cache_module, "SAVE_SECONDS", 3600.0)
     monkeypatch.setattr(StatisticsCache, "save", lambda self, key, found: saved.append(found.done) or True)
@@ -207,7 +207,7 @@ def test_writes_are_as_far_apart_as_said(workplace: Workplace, monkeypatch: pyte
     assert saved == [RUNS]
 
 
-# ── what is not taken ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what is measured again ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_other_samples_are_measured(workplace: Workplace) -> None:
@@ -230,7 +230,7 @@ def test_other_samples_are_measured(workplace: Workplace) -> None:
     ],
     ids=["half", "empty", "longer", "one bit", "zeros"],
 )
-def test_a_damaged_file_is_said_and_measured_anew(
+def test_a_damaged_file_is_reported_and_measured_again(
     damage: Callable[[bytes], bytes], workplace: Workplace, expected: Mapping[str, Histogram]
 ) -> None:
     workplace.measure()
@@ -238,12 +238,12 @@ def test_a_damaged_file_is_said_and_measured_anew(
     assert_equal(workplace.measure(), expected)
     assert workplace.runs == RUNS
     (warning,) = workplace.warnings
-    assert "is damaged or was not written for this; the samples are measured anew" in warning
+    assert "is damaged" in warning
     assert_equal(workplace.measure(), expected)
     assert (workplace.runs, len(workplace.warnings)) == (0, 1)
 
 
-def test_a_file_under_another_name_is_not_believed(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+def test_a_file_under_another_key_is_not_taken(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
     workplace.measure(samples(seed=1))
     foreign = workplace.file
     workplace.measure()
@@ -257,23 +257,25 @@ def test_values_that_are_not_finite_stay_an_error(workplace: Workplace) -> None:
     bad = samples()
     bad[2] = {"x": np.full((1, 4), np.inf, dtype=np.float32)}
     for _ in range(2):
-        with pytest.raises(ValueError, match="infinite|not numbers"):
+        with pytest.raises(ValueError, match="NaN"):
             workplace.measure(bad)
 
 
 # ── the folder ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(workplace: Workplace, expected: Mapping[str, Histogram]) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_once(
+    workplace: Workplace, expected: Mapping[str, Histogram]
+) -> None:
     workplace.cache.folder.write_text("a file")
     assert_equal(workplace.measure(), expected)
     reading, writing = workplace.warnings
-    assert "cannot be read" in reading
-    assert "cannot be written" in writing
-    assert "a killed calibration will start anew" in writing
+    assert "cannot read" in reading
+    assert "cannot write" in writing
+    assert "--calibration-cache" in writing
 
 
-def test_a_full_disk_keeps_what_was_there_and_nothing_else(
+def test_a_full_disk_keeps_the_old_file_and_no_part(
     workplace: Workplace, expected: Mapping[str, Histogram], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: bytes) -> int:
@@ -289,16 +291,16 @@ def test_a_full_disk_keeps_what_was_there_and_nothing_else(
         assert_equal(workplace.measure(), expected)
     assert workplace.file.read_bytes() == before
     (warning,) = workplace.warnings
-    assert "cannot be written (No space left on device)" in warning
+    assert "No space left on device" in warning
 
 
 def test_the_newest_entries_are_kept_and_other_files_stay(tmp_path: Path) -> None:
     cache = StatisticsCache(tmp_path, pytest.fail)
-    empty = Statistics.nothing(1, 1, 4)
-    keys = [f"{index:064x}" for index in range(ENTRIES + 2)]
+    empty = Statistics.empty(1, 1, 4)
+    keys = [f"{index:064x}" for index in range(MAX_ENTRIES + 2)]
     killed = tmp_path / f".{keys[0]}.1.statistics"
     killed.write_bytes(b"half of an entry")
-    foreign = ["other.txt", *(f"experiment{index}.statistics" for index in range(ENTRIES + 2))]
+    foreign = ["other.txt", *(f"experiment{index}.statistics" for index in range(MAX_ENTRIES + 2))]
     for name in foreign:
         (tmp_path / name).write_text("not ours")
     for path in tmp_path.iterdir():
@@ -306,6 +308,6 @@ def test_the_newest_entries_are_kept_and_other_files_stay(tmp_path: Path) -> Non
     for index, key in enumerate(keys):
         cache.save(key, empty)
         os.utime(tmp_path / f"{key}.statistics", (index, index))
-        cache.load(keys[0], empty)  # in use: stays
+        cache.load(keys[0], empty)  # recently used: is kept
     kept = [keys[0], *keys[3:]]
     assert {path.name for path in tmp_path.iterdir()} == {*foreign, *(f"{key}.statistics" for key in kept)}

@@ -1,4 +1,4 @@
-"""Activation ranges against NumPy, and what they say of values that FP16 cannot hold."""
+"""Activation ranges and FP16 rounding errors against NumPy."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_overflow_is_an_infinite_error(tmp_path: Path) -> None:
     assert ranges["scaled"].rounding_error == 0  # nothing but zeros
 
 
-def test_subnormals_show_in_the_error(tmp_path: Path) -> None:
-    """1e-8 is a sixth of FP16's smallest number: all of it is lost."""
+def test_underflow_shows_in_the_error(tmp_path: Path) -> None:
+    """1e-8 is a sixth of the smallest FP16 subnormal: it is rounded to 0."""
     ranges = measure(tmp_path, (np.array([[0, 0, 1]]), [0]))
     assert ranges["scaled"].rounding_error == pytest.approx(1)
     assert ranges["x"].rounding_error == 0
 
 
-def test_without_samples_there_is_nothing_to_say(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no samples"):
+def test_no_samples_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no calibration samples"):
         measure(tmp_path)

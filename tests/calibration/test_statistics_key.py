@@ -1,4 +1,4 @@
-"""The name under which statistics are kept: the same for the same content, another for anything else."""
+"""The key of cached statistics: equal for equal content, different for anything else."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from align_calibration import statistics
+from align_calibration import statistics_cache
 from align_calibration.histograms import BINS
-from align_calibration.observe import Batch
-from align_calibration.statistics import statistics_key
+from align_calibration.run_instrumented import Batch
+from align_calibration.statistics_cache import statistics_key
 from support.graphs import CHAIN, typed
 
 TENSORS = ["x", "a", "b", "c", "y"]
@@ -41,12 +41,12 @@ def key(change: Callable[[ir.Model], None] = lambda _: None, batches: list[Batch
     return statistics_key(model, TENSORS, batches or samples(), {"bins": BINS, **more})
 
 
-def test_the_key_is_that_of_the_content() -> None:
+def test_equal_content_has_the_same_key() -> None:
     assert key() == key()
     assert len(key()) == 64
 
 
-def test_anything_else_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_difference_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = samples()
     disturbed[3] = {"x": np.nextafter(disturbed[3]["x"], 9, dtype=np.float32)}
     others = [
@@ -58,18 +58,18 @@ def test_anything_else_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
         key(batches=samples()[:-1]),
         key(batches=[{"x": batch["x"].astype(np.float64)} for batch in samples()]),
         key(bins=1024),
-        key(runaways=0.0),
+        key(outliers=0.0),
         statistics_key(typed(CHAIN), TENSORS[::-1], samples(), {"bins": BINS}),
         statistics_key(typed(CHAIN), TENSORS[:-1], samples(), {"bins": BINS}),
     ]
     for name, value in (("onnxruntime.__version__", "0.0"), ("machine", lambda: "another"), ("FORMAT", 0)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"{statistics.__name__}.{name}", value)
+            patch.setattr(f"{statistics_cache.__name__}.{name}", value)
             others.append(key())
     assert len({key(), *others}) == 1 + len(others)
 
 
-def test_weights_in_another_file_count(tmp_path: Path) -> None:
+def test_the_key_covers_weights_in_another_file(tmp_path: Path) -> None:
     def stored(name: str, change: Callable[[ir.Model], None]) -> str:
         model, file = typed(CHAIN), tmp_path / name / "graph.onnx"
         change(model)

@@ -1,4 +1,4 @@
-"""Engines built with the doubles, once a session."""
+"""Bundles with engines that the doubles built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUIET = Progress(quiet=True)
 
 @pytest.fixture(scope="session")
 def engine_bundle(tiny_fp16_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """align-tiny with FP32 and FP16 engines of the double of TensorRT 11. Read only."""
+    """align-tiny with FP32 and FP16 engines of the double of TensorRT 11. Not to be changed."""
     folder = tmp_path_factory.mktemp("engines") / "bundle"
     shutil.copytree(tiny_fp16_bundle, folder)
     with installed("tensorrt-11"):
@@ -28,7 +28,7 @@ def engine_bundle(tiny_fp16_bundle: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def engine_copy(engine_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of it to change."""
+    """A copy of `engine_bundle` for tests that change it."""
     return Path(shutil.copytree(engine_bundle, tmp_path / "bundle"))
 
 

@@ -19,7 +19,7 @@ DUNDERS = ("__init__", "__getitem__", "__len__", "__int__")
 
 
 def surface(module: ModuleType, package: str) -> dict[str, Any]:
-    """Functions, enums, classes and constants of `module`; of names that begin with an underscore only `DUNDERS`."""
+    """Functions, enums, classes and constants of `module`; of names with a leading underscore only `DUNDERS`."""
     version = {"__version__": module.__version__} if hasattr(module, "__version__") else {}
     found: dict[str, Any] = {"functions": {}, "enums": {}, "classes": {}, "constants": version}
     for name, value in sorted(vars(module).items()):
@@ -47,7 +47,7 @@ def _class(value: type, package: str) -> dict[str, Any]:
         "members": [],
     }
     members = dict(vars(value))
-    for base in value.__mro__[1:]:  # of a base in another module the name would say nothing here
+    for base in value.__mro__[1:]:  # a base of another module is not in the surface
         if base.__module__ not in (value.__module__, "builtins", "pybind11_builtins"):
             members = {**vars(base), **members}
     for name, member in sorted(members.items()):
@@ -56,7 +56,7 @@ def _class(value: type, package: str) -> dict[str, Any]:
         if isinstance(member, property):
             kind = _returned((member.fget and member.fget.__doc__) or "", package)
             entry["properties"][name] = {"type": kind, "writable": member.fset is not None}
-        elif inspect.isgetsetdescriptor(member):  # Cython: neither its type nor whether it can be set is told
+        elif inspect.isgetsetdescriptor(member):  # Cython tells neither its type nor whether it is writable
             entry["properties"][name] = {"type": "", "writable": True}
         elif callable(member) and not inspect.isclass(member):
             entry["methods"][name] = _signatures(name, member, package)

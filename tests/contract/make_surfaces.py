@@ -1,14 +1,13 @@
-"""Writes the surfaces beside it: what the real bindings of TensorRT and CUDA offer, read off their wheels.
+"""Writes the surfaces in this folder: what the real bindings of TensorRT and CUDA offer, read from their wheels.
 
 ::
 
     pip download --no-deps -d wheels tensorrt-cu13-bindings==11.4.0.106 cuda-pathfinder   # and the others in WHEELS
     python tests/contract/make_surfaces.py wheels
 
-Bindings of TensorRT load its libraries, which are no wheel. They are put in place by empty ones that define the
-symbols which the bindings leave open (``nm`` lists them, ``cc`` compiles them), so that the bindings can be imported
-and looked at. Nothing of them can be called. Needs Linux, a C compiler, binutils and the Python that the wheels are
-for; neither TensorRT nor a GPU.
+The bindings load TensorRT's libraries, which are not in the wheel. Stub libraries replace them, which define the
+undefined symbols of the bindings (``nm`` lists them, ``cc`` compiles them): the bindings can be imported and inspected,
+but not called. Needs Linux, a C compiler, binutils and the Python version of the wheels; neither TensorRT nor a GPU.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ WHEELS = {
 
 
 def introspect(wheels: Path, name: str, work: Path) -> dict[str, Any]:
-    """Unpacks the wheel of the surface `name` into `work`, stands in for the libraries that it lacks, and looks."""
+    """Unpacks the wheel of the surface `name` into `work`, adds stub libraries, and returns its surface."""
     prefix, module = WHEELS[name]
     (wheel,) = wheels.rglob(f"{prefix}-*.whl")
     for file in (wheel, *wheels.rglob("cuda_pathfinder-*.whl")):  # which the bindings of CUDA import
@@ -62,13 +61,13 @@ def introspect(wheels: Path, name: str, work: Path) -> dict[str, Any]:
 
 
 def write_stubs(binding: Path, folder: Path) -> None:
-    """Libraries for every TensorRT library that `binding` needs; all of them define all of its open symbols."""
+    """Writes a stub of every TensorRT library that `binding` needs; each defines all of its undefined symbols."""
     needed = re.findall(r"NEEDED.*\[(libnv[^]]+)\]", _output("readelf", "-d", str(binding)))
     symbols = [line.split()[-1] for line in _output("nm", "-D", "--undefined-only", str(binding)).splitlines()]
-    # A version (@) marks the C and C++ libraries' symbols, Py the interpreter's, a leading underscore the compiler's.
-    opened = [name for name in symbols if "@" not in name and not name.startswith(("Py", "_"))]
+    # Not those of the C and C++ libraries (with a version, @), the interpreter (Py) and the compiler (_).
+    undefined = [name for name in symbols if "@" not in name and not name.startswith(("Py", "_"))]
     source = folder / "stub.c"
-    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in opened))
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in undefined))
     for library in needed:
         _output("cc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library}", "-o", str(folder / library), str(source))
 

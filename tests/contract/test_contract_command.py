@@ -1,4 +1,4 @@
-"""Contract: `align-export --engine` from the command line, and engines over the life of a bundle."""
+"""Contract: `align-export --engine` on the command line, and engines when their bundle is exported again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from align_exporter.command import main
-from align_exporter.engine.cache import keep_engines
+from align_exporter.engine.request import keep_engines
 from align_runtime.bundle import Bundle
-from align_runtime.engine_choice import engines_of
-from align_runtime.engine_entry import EngineEntry
+from align_runtime.engines import EngineEntry, engines_of
 from align_runtime.errors import BundleError
 from support.gpu_doubles import installed
 
@@ -23,25 +22,35 @@ def test_contract_export_builds_engines_and_then_finds_them(
 ) -> None:
     command = [str(tiny_checkpoint), "-o", str(tiny_copy), "--fp16", "--engine", "--engine-variants", "fp16"]
     with installed("tensorrt-11"):
-        assert main([*command, "--profile", "batch=1,2", "seq=32", "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert told["built"] is False  # the graphs were there
-        assert [(engine["tower"], engine["built"], engine["reason"]) for engine in told["engines"]] == [
-            ("vision", True, "there is none yet"), ("text", True, "there is none yet"),
+        assert main([*command, "--engine-profile", "batch=1,2", "seq=32", "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["built"] is False  # the graphs are up to date
+        assert [(engine["tower"], engine["built"], engine["reason"]) for engine in result["engines"]] == [
+            ("vision", True, "no engine yet"), ("text", True, "no engine yet"),
         ]  # fmt: skip
-        assert main([*command, "--profile", "batch=1,2", "seq=32"]) == 0
+        assert main([*command, "--engine-profile", "batch=1,2", "seq=32"]) == 0
         assert capsys.readouterr().out.count("up to date") == 3  # the bundle and both engines
-        assert main([*command, "--profile", "batch=1", "seq=32"]) == 0
-        assert capsys.readouterr().out.count("other profiles") == 2
-        assert main([*command, "--profile", "seq=8,16"]) == 2
-        assert "this model's longest text has 32 tokens" in capsys.readouterr().err
+        assert main([*command, "--engine-profile", "batch=1", "seq=32"]) == 0
+        assert capsys.readouterr().out.count("changed: profiles") == 2
+        assert main([*command, "--engine-profile", "seq=8,16"]) == 2
+        assert "32 tokens" in capsys.readouterr().err
         assert main([*command[:-1], "int4"]) == 2
-        assert "precision 'int4' is not in the bundle" in capsys.readouterr().err
+        assert "'int4'" in capsys.readouterr().err
 
 
-def test_contract_engines_move_to_the_bundle_that_takes_the_place(
-    engine_bundle: Path, tiny_fp16_bundle: Path, tmp_path: Path
+def test_contract_lengths_that_do_not_fit_the_model_are_said_before_the_export(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    command = [str(tiny_checkpoint), "-o", str(tmp_path / "new"), "--engine", "--engine-profile", "seq=8,16"]
+    with installed("tensorrt-11"):
+        assert main(command) == 2
+    printed = capsys.readouterr().err
+    assert "end it with seq=…,32" in printed
+    assert "trace" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_contract_engines_move_into_the_new_bundle(engine_bundle: Path, tiny_fp16_bundle: Path, tmp_path: Path) -> None:
     manifest = Bundle.open(tiny_fp16_bundle).manifest
     same = Path(shutil.copytree(tiny_fp16_bundle, tmp_path / "same"))
     keep_engines(engine_bundle, same, manifest)
@@ -55,26 +64,31 @@ def test_contract_engines_move_to_the_bundle_that_takes_the_place(
     assert left == {("vision", "fp32"), ("text", "fp32"), ("text", "fp16")}
 
 
-def test_contract_nothing_moves_from_what_is_no_bundle(tiny_fp16_bundle: Path, tmp_path: Path) -> None:
-    keep_engines(tmp_path / "nothing", tmp_path, Bundle.open(tiny_fp16_bundle).manifest)
-    assert list(tmp_path.iterdir()) == []
+def test_contract_without_engines_there_is_no_folder(tiny_fp16_bundle: Path, tiny_copy: Path, tmp_path: Path) -> None:
+    """From a bundle without engines, and from a folder that is not a bundle."""
+    manifest = Bundle.open(tiny_fp16_bundle).manifest
+    for previous in (tiny_copy, tmp_path / "nothing"):
+        new = tmp_path / f"after {previous.name}"
+        new.mkdir()
+        keep_engines(previous, new, manifest)
+        assert list(new.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "value"),
     [
-        ({"schema_version": 9}, "schema version 9; this runtime reads version 1"),
-        ({"file": "../plan"}, "'../plan' is not a plain path"),
-        ({"sha256": "0"}, "sha256 is '0'"),
-        ({"profiles": [{}]}, "cannot be the shapes of inputs"),
-        ({"profiles": [{"pixels": [0, 3]}]}, "cannot be the shapes of inputs"),
-        ({"machine": {"gpu": "x", "compute_capability": "nine", "driver": "13.0", "tensorrt": "11.4"}}, "'nine' is no"),
+        ({"schema_version": 9}, "version 9"),
+        ({"file": "../plan"}, "'../plan'"),
+        ({"sha256": "0"}, "sha256"),
+        ({"profiles": [{}]}, "profiles"),
+        ({"profiles": [{"pixels": [0, 3]}]}, "profiles"),
+        ({"machine": {"gpu": "x", "compute_capability": "nine", "driver": "13.0", "tensorrt": "11.4"}}, "'nine'"),
         ({"options": {}}, "hardware"),
         ({"seconds": "long"}, "seconds"),
     ],
 )
-def test_contract_a_damaged_description_is_named(engine_copy: Path, change: dict[str, object], message: str) -> None:
+def test_contract_a_damaged_description_is_refused(engine_copy: Path, change: dict[str, object], value: str) -> None:
     sidecar = min((engine_copy / "engines").glob("*.json"))
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | change))
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=value):
         EngineEntry.read(sidecar)

@@ -1,4 +1,4 @@
-"""Contract: the doubles refuse what the real libraries refuse, and notice our own code's mistakes."""
+"""Contract: the doubles refuse what the real libraries refuse, and detect mistakes of our own code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import align_runtime
-from align_exporter.engine import builder, progress
+from align_exporter.engine import builder
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_runtime import golden
-from align_runtime.backends.tensorrt import cuda, engine, lane
+from align_runtime.backends.tensorrt import cuda_runtime, engine, lane
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
 from support.gpu_doubles import GpuDoubles, installed
@@ -31,7 +31,7 @@ def doubles() -> Iterator[GpuDoubles]:
         yield made
 
 
-def test_contract_doubles_have_the_names_of_the_real_ones_and_no_others(doubles: GpuDoubles) -> None:
+def test_contract_doubles_have_the_names_of_the_real_bindings_only(doubles: GpuDoubles) -> None:
     trt = doubles.tensorrt.module
     assert not hasattr(trt.BuilderFlag, "FP16")  # gone in 11
     assert not hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH")
@@ -52,7 +52,7 @@ def test_contract_doubles_have_the_names_of_the_real_ones_and_no_others(doubles:
         config.reset()
 
 
-def test_contract_doubles_want_their_classes_initialized(doubles: GpuDoubles) -> None:
+def test_contract_doubles_need_initialized_classes(doubles: GpuDoubles) -> None:
     class Log(doubles.tensorrt.module.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             pass
@@ -61,15 +61,19 @@ def test_contract_doubles_want_their_classes_initialized(doubles: GpuDoubles) ->
         doubles.tensorrt.module.Builder(Log())
 
 
-def test_contract_tensorrt_10_wants_its_flag_and_11_none() -> None:
+def test_contract_tensorrt_10_needs_the_flag_and_11_none() -> None:
     for surface, flags in (("tensorrt-10", 0), ("tensorrt-11", 2)):
         with installed(surface) as made, pytest.raises(Violation, match="no strongly typed network"):
             made.tensorrt.module.Builder(made.tensorrt.module.Logger()).create_network(flags)
 
 
 def misuse_cuda(doubles: GpuDoubles) -> None:
-    """All that goes wrong is told at once, but for the block that is never freed."""
-    device, pinned, stream = cuda.DeviceMemory(8, "a test"), cuda.PinnedMemory(8, "a test"), cuda.Stream()
+    """Every misuse is refused at once, except the block that is never freed."""
+    device, pinned, stream = (
+        cuda_runtime.DeviceMemory(8, "a test"),
+        cuda_runtime.PinnedMemory(8, "a test"),
+        cuda_runtime.Stream(),
+    )
     with pytest.raises(Violation, match="9 bytes at .*, where 8 are"):
         stream.to_device(device, pinned, 9)
     with pytest.raises(Violation, match="no live block"):
@@ -94,7 +98,7 @@ def test_contract_cuda_double_checks_pointers_sizes_and_lifetimes() -> None:
 
 
 def nothing(*_: Any, **__: Any) -> None:
-    """In the place of a step that is left out."""
+    """Replaces a step that is left out."""
 
 
 def twice(step: Callable[..., None]) -> Callable[..., None]:
@@ -106,21 +110,21 @@ def twice(step: Callable[..., None]) -> Callable[..., None]:
 
 
 def copy_too_much(self: Any, memory: Any, pinned: Any, size: int) -> None:
-    cuda.Stream._to_device(self, memory, pinned, size + 1)  # type: ignore[attr-defined]
+    cuda_runtime.Stream._to_device(self, memory, pinned, size + 1)  # type: ignore[attr-defined]
 
 
-# Mistakes of our own code: the class, its step, and what is there in its place.
+# Mistakes of our own code: the class, its step, and the replacement.
 SABOTAGE = [
-    (cuda.Stream, "synchronize", nothing),  # results are read before they are there
-    (cuda.Stream, "to_host", nothing),
-    (cuda.Stream, "to_device", nothing),
-    (cuda.Stream, "to_device", copy_too_much),
-    (cuda.Stream, "launch", nothing),
-    (cuda.Stream, "close", nothing),
-    (cuda.CudaGraph, "close", nothing),
-    (cuda.DeviceMemory, "close", nothing),
-    (cuda.DeviceMemory, "close", twice(cuda.DeviceMemory.close)),
-    (cuda.PinnedMemory, "close", nothing),
+    (cuda_runtime.Stream, "synchronize", nothing),  # results are read too early
+    (cuda_runtime.Stream, "to_host", nothing),
+    (cuda_runtime.Stream, "to_device", nothing),
+    (cuda_runtime.Stream, "to_device", copy_too_much),
+    (cuda_runtime.Stream, "launch", nothing),
+    (cuda_runtime.Stream, "close", nothing),
+    (cuda_runtime.CudaGraph, "close", nothing),
+    (cuda_runtime.DeviceMemory, "close", nothing),
+    (cuda_runtime.DeviceMemory, "close", twice(cuda_runtime.DeviceMemory.close)),
+    (cuda_runtime.PinnedMemory, "close", nothing),
     (lane.Lane, "_bind", nothing),
     (lane.Lane, "close", nothing),
     (lane.Lane, "_fill", staticmethod(nothing)),
@@ -128,22 +132,22 @@ SABOTAGE = [
 
 
 def embed_batches(bundle: Path) -> None:
-    """More batches than lanes, whose embeddings have to be the reference's."""
+    """Runs more batches than there are lanes; their embeddings must be the reference's."""
     answers = golden.read(Bundle.open(bundle))
     with align_runtime.load(bundle, precision="fp16", device="tensorrt") as model:
         embeds = [model.embed_pixels(answers.pixels[start : start + 2]) for start in (0, 2, 4)]
     np.testing.assert_allclose(np.concatenate(embeds), answers.image_embeds[:6], rtol=0, atol=1e-2)
 
 
-def test_contract_doubles_let_all_steps_pass(engine_bundle: Path, doubles: GpuDoubles) -> None:
+def test_contract_doubles_accept_the_unchanged_code(engine_bundle: Path, doubles: GpuDoubles) -> None:
     embed_batches(engine_bundle)
 
 
 @pytest.mark.parametrize(("owner", "step", "instead"), SABOTAGE)
-def test_contract_doubles_notice_a_step_left_out(
+def test_contract_doubles_detect_a_step_left_out(
     engine_bundle: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str, instead: Any
 ) -> None:
-    monkeypatch.setattr(cuda.Stream, "_to_device", cuda.Stream.to_device, raising=False)
+    monkeypatch.setattr(cuda_runtime.Stream, "_to_device", cuda_runtime.Stream.to_device, raising=False)
     monkeypatch.setattr(owner, step, instead)
     with pytest.raises((Violation, AssertionError)), installed("tensorrt-11"):
         embed_batches(engine_bundle)
@@ -159,10 +163,10 @@ def mutated(module: ModuleType, title: str) -> dict[str, Any]:
     return namespace
 
 
-def test_contract_doubles_notice_an_optional_argument_left_out(
+def test_contract_doubles_detect_an_optional_argument_left_out(
     engine_bundle: Path, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The two arguments that the type check cannot miss."""
+    """The two arguments that the type check cannot detect."""
     wrong = mutated(engine, "create_execution_context without an argument")
     with installed("tensorrt-11"), monkeypatch.context() as patch:
         patch.setattr(engine.Engine, "new_context", wrong["Engine"].new_context)
@@ -177,13 +181,13 @@ def test_contract_doubles_notice_an_optional_argument_left_out(
 
 
 @pytest.mark.parametrize("callback", ["phase_start", "step_complete", "phase_finish"])
-def test_contract_doubles_notice_a_callback_of_another_name(
+def test_contract_doubles_detect_a_renamed_callback(
     tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, callback: str
 ) -> None:
-    """The type check cannot miss it: TensorRT would call its own, which does nothing."""
-    source = Path(progress.__file__).read_text(encoding="utf-8")
-    namespace: dict[str, Any] = {"__name__": progress.__name__}
-    exec(compile(source.replace(f"def {callback}(", f"def {callback}_gone("), progress.__file__, "exec"), namespace)
+    """The type check cannot detect it: TensorRT would call the method of its base class, which does nothing."""
+    source = Path(builder.__file__).read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": builder.__name__}
+    exec(compile(source.replace(f"def {callback}(", f"def {callback}_gone("), builder.__file__, "exec"), namespace)
     monkeypatch.setattr(builder, "build_monitor", namespace["build_monitor"])
     with installed("tensorrt-11"), pytest.raises(Violation, match=f"IProgressMonitor.{callback} is called"):
         build_engines(tiny_copy, EngineRequest(("fp16",)), builder_machine(), False, Progress(quiet=True))

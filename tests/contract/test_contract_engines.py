@@ -1,4 +1,4 @@
-"""Contract: engines are built, described, cached and refused as they should be, on strict doubles of the bindings."""
+"""Contract: engines are built, described, cached and refused correctly, on strict doubles of the bindings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pytest
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.graph.content import product_types
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
-from align_runtime.engine_choice import engines_of
-from align_runtime.engine_entry import EngineOptions
+from align_runtime.engines import EngineOptions, engines_of
 from align_runtime.errors import BuildError, ParityError, PrecisionError
-from align_runtime.precision import product_types
 from support.gpu_doubles import GpuDoubles, installed
 
 QUIET = Progress(quiet=True)
@@ -26,7 +25,7 @@ FP16 = EngineRequest(variants=("fp16",), batches=(1, 4))
 
 
 def build(folder: Path, request: EngineRequest, force: bool = False) -> list[str | None]:
-    """Builds and returns the reasons."""
+    """Builds engines and returns the reasons."""
     outcomes = build_engines(folder, request, builder_machine(), force, QUIET)
     return [outcome.reason for outcome in outcomes]
 
@@ -34,7 +33,7 @@ def build(folder: Path, request: EngineRequest, force: bool = False) -> list[str
 @pytest.mark.parametrize("surface", ["tensorrt-11", "tensorrt-10"])
 def test_contract_engines_are_built_and_described(tiny_copy: Path, surface: str) -> None:
     with installed(surface) as doubles:
-        assert build(tiny_copy, FP16) == ["there is none yet"] * 2
+        assert build(tiny_copy, FP16) == ["no engine yet"] * 2
         assert doubles.tensorrt.built == 2
         entries = engines_of(Bundle.open(tiny_copy))
         plans = [json.loads((tiny_copy / entry.file).read_text()) for entry in entries]
@@ -62,30 +61,30 @@ def test_contract_options_reach_the_builder(tiny_copy: Path) -> None:
     assert entry.options == options
 
 
-def test_contract_unchanged_engines_are_kept_and_changes_are_named(engine_copy: Path) -> None:
+def test_contract_engines_are_kept_until_something_changes(engine_copy: Path) -> None:
     with installed("tensorrt-11") as doubles:
         assert build(engine_copy, FP16) == [None, None]
         assert doubles.tensorrt.built == 0
         assert build(engine_copy, FP16, force=True) == ["--force"] * 2
         assert doubles.tensorrt.cached == 2
-        assert build(engine_copy, replace(FP16, batches=(1, 2))) == ["other profiles"] * 2
+        assert build(engine_copy, replace(FP16, batches=(1, 2))) == ["changed: profiles"] * 2
         slower = replace(FP16, batches=(1, 2), options=EngineOptions(level=2))
-        assert build(engine_copy, slower) == ["other options"] * 2
+        assert build(engine_copy, slower) == ["changed: options"] * 2
         doubles.cuda.module.__dict__["cudaGetDeviceProperties"] = _other_gpu(doubles)
-        assert build(engine_copy, slower) == ["other GPU (NVIDIA Other, not NVIDIA Double 80GB)"] * 2
+        assert build(engine_copy, slower) == ["changed: GPU (NVIDIA Double 80GB → NVIDIA Other)"] * 2
         assert doubles.tensorrt.built == 8
         assert len(engines_of(Bundle.open(engine_copy))) == 6  # FP32 and FP16 of the one, FP16 of the other
     with installed("tensorrt-10"):
         (reason, _) = build(engine_copy, slower)
         assert reason is not None
-        assert reason.startswith("other TensorRT (10.16.1.11, not 11.4.0.106)")
+        assert reason.startswith("changed: TensorRT (11.4.0.106 → 10.16.1.11)")
 
 
 def _other_gpu(doubles: GpuDoubles) -> object:
     def properties(device: int) -> tuple[object, ...]:
-        status, told = doubles.cuda.cudaGetDeviceProperties(device)
-        told.name = b"NVIDIA Other"
-        return status, told
+        status, found = doubles.cuda.cudaGetDeviceProperties(device)
+        found.name = b"NVIDIA Other"
+        return status, found
 
     return properties
 
@@ -93,12 +92,12 @@ def _other_gpu(doubles: GpuDoubles) -> object:
 def test_contract_a_changed_graph_is_built_again(engine_copy: Path) -> None:
     manifest = json.loads((engine_copy / "align.json").read_text())
     entry = next(iter((engine_copy / "engines").glob("vision_fp16*.json")))
-    told = json.loads(entry.read_text())
-    told["source"] = dict.fromkeys(told["source"], "0" * 64)
-    entry.write_text(json.dumps(told))
-    assert manifest["files"].keys() >= told["source"].keys()
+    values = json.loads(entry.read_text())
+    values["source"] = dict.fromkeys(values["source"], "0" * 64)
+    entry.write_text(json.dumps(values))
+    assert manifest["files"].keys() >= values["source"].keys()
     with installed("tensorrt-11"):
-        assert build(engine_copy, FP16) == ["other graph", None]
+        assert build(engine_copy, FP16) == ["changed: graph", None]
 
 
 def test_contract_a_damaged_plan_is_built_again(engine_copy: Path) -> None:
@@ -107,7 +106,8 @@ def test_contract_a_damaged_plan_is_built_again(engine_copy: Path) -> None:
     with installed("tensorrt-11"):
         reasons = build(engine_copy, FP16)
     assert reasons[0] is None
-    assert "is not the engine that was built" in str(reasons[1])
+    assert reasons[1] is not None
+    assert plan.name in reasons[1]
 
 
 def test_contract_timings_of_another_gpu_are_not_taken(engine_copy: Path) -> None:
@@ -119,13 +119,13 @@ def test_contract_timings_of_another_gpu_are_not_taken(engine_copy: Path) -> Non
 def test_contract_builder_errors_name_the_operator(tiny_copy: Path) -> None:
     with installed("tensorrt-11") as doubles:
         doubles.tensorrt.parse_error = "blocks.3/Conv"
-        with pytest.raises(BuildError, match=r"cannot read .*: Conv 'blocks.3/Conv': no importer .*UNSUPPORTED_NODE"):
+        with pytest.raises(BuildError, match=r"Conv 'blocks.3/Conv'.*UNSUPPORTED_NODE"):
             build(tiny_copy, FP16)
         doubles.tensorrt.parse_error = ""
         doubles.tensorrt.build_error = "Could not find any\nimplementation for node blocks.3/Conv"
-        with pytest.raises(BuildError, match="cannot build .*: Could not find any implementation for node blocks.3"):
+        with pytest.raises(BuildError, match="any implementation for node blocks.3"):
             build(tiny_copy, FP16)
-        assert engines_of(Bundle.open(tiny_copy)) == []
+        assert not (tiny_copy / "engines").exists()
 
 
 def test_contract_an_fp16_engine_with_an_fp32_convolution_is_refused(tiny_copy: Path) -> None:
@@ -134,7 +134,7 @@ def test_contract_an_fp16_engine_with_an_fp32_convolution_is_refused(tiny_copy: 
     fallen = next(name for name, dtype in products.items() if dtype == "float16")
     with installed("tensorrt-11") as doubles:
         doubles.tensorrt.demoted = {fallen}
-        with pytest.raises(PrecisionError, match="calls itself fp16 but computes 1 of .* in float32"):
+        with pytest.raises(PrecisionError, match=re.escape(fallen)):
             build(tiny_copy, FP16)
         assert list((tiny_copy / "engines").glob("*.plan")) == []
         assert list((tiny_copy / "engines").glob("*.building")) == []
@@ -143,12 +143,14 @@ def test_contract_an_fp16_engine_with_an_fp32_convolution_is_refused(tiny_copy: 
 def test_contract_an_engine_far_from_the_reference_is_refused(tiny_copy: Path) -> None:
     with installed("tensorrt-11") as doubles:
         doubles.tensorrt.scaled = 1.2
-        with pytest.raises(ParityError, match=r"engines/vision_fp16.*max_abs"):
+        with pytest.raises(ParityError) as caught:
             build(tiny_copy, FP16)
+        assert caught.value.subject.startswith("engines/vision_fp16")
+        assert caught.value.metric == "max_abs"
         assert list((tiny_copy / "engines").glob("*.plan")) == []
 
 
-def test_contract_the_terminal_shows_the_phase_and_the_time(tiny_copy: Path) -> None:
+def test_contract_the_terminal_shows_phase_and_seconds(tiny_copy: Path) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

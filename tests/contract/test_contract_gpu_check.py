@@ -1,4 +1,4 @@
-"""Contract: the one command for a GPU host records every step, also one that fails, and says so at its end."""
+"""Contract: `make gpu-check` records every step, failed ones too, and reports failures at its end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from figures import gpu_check
-from figures.gpu_check import Outcome, Step, run_step, steps, write_result
+from benchmarks.gpu import check as gpu_check
+from benchmarks.gpu.check import Outcome, Step, run_step, steps, write_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,9 +27,9 @@ def test_contract_steps_are_commands_of_the_project(tmp_path: Path) -> None:
 def test_contract_a_step_that_fails_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = run_step(Step("gone", ["no-such-command"]))
     assert (gone.exit_code, gone.result) == (127, None)
-    assert "no-such-command" in gone.told
+    assert "no-such-command" in gone.output
     failed = run_step(Step("failed", ["python", "-c", "import sys; print('half'); sys.exit('why')"]))
-    assert (failed.exit_code, failed.told) == (1, "half\nwhy\n")
+    assert (failed.exit_code, failed.output) == (1, "half\nwhy\n")
     done = run_step(Step("done", ["python", "-c", "print('{\"ok\": true}')"]))
     assert (done.exit_code, done.result) == (0, {"ok": True})
     file = write_result([gone, failed, done], tmp_path)

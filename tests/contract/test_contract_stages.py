@@ -1,4 +1,4 @@
-"""Contract: what copying costs is told apart from what computing costs, with the same results."""
+"""Contract: copies and compute are timed apart, with the same results."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from align_bench.measure import time_case
+from align_bench.record import Case
+from align_bench.subject import Subject, opened
+from align_bench.timing import Effort
 from align_runtime import golden
 from align_runtime.backends import StagedRunner
-from align_runtime.backends.stages import STAGES
+from align_runtime.backends.runner import STAGES
 from align_runtime.backends.tensorrt.runner import LANES
-from align_runtime.bench.measure import time_case
-from align_runtime.bench.record import Case
-from align_runtime.bench.subject import Subject, opened
-from align_runtime.bench.timing import Effort
 from align_runtime.bundle import Bundle
 from align_runtime.errors import DeviceError
 from support.gpu_doubles import GpuDoubles, installed
@@ -39,21 +39,21 @@ def staged(subject: Subject) -> StagedRunner:
     return runner
 
 
-def test_contract_stages_give_what_a_run_gives(subject: Subject, doubles: GpuDoubles) -> None:
+def test_contract_staged_runs_return_the_same_embeddings(subject: Subject, doubles: GpuDoubles) -> None:
     pixels = golden.read(subject.bundle).pixels
     expected = subject.tower("vision").run({"pixels": pixels})
-    for _ in range(LANES):  # each makes a recording of its own
+    for _ in range(LANES):  # each lane captures its own CUDA graph
         embeds, seconds = staged(subject).run_staged({"pixels": pixels})
     np.testing.assert_array_equal(embeds, expected)
     assert tuple(seconds) == STAGES
     assert min(seconds.values()) > 0
-    recorded = doubles.cuda.calls["cudaGraphInstantiate"]
+    captured = doubles.cuda.calls["cudaGraphInstantiate"]
     staged(subject).run_staged({"pixels": pixels})
-    assert doubles.cuda.calls["cudaGraphInstantiate"] == recorded
+    assert doubles.cuda.calls["cudaGraphInstantiate"] == captured
     np.testing.assert_array_equal(subject.tower("vision").run({"pixels": pixels}), expected)
 
 
-def test_contract_each_stage_is_waited_for(subject: Subject, doubles: GpuDoubles) -> None:
+def test_contract_each_stage_is_synchronized(subject: Subject, doubles: GpuDoubles) -> None:
     pixels = golden.read(subject.bundle).pixels[:1]
     for _ in range(LANES):
         staged(subject).run_staged({"pixels": pixels})
@@ -63,12 +63,12 @@ def test_contract_each_stage_is_waited_for(subject: Subject, doubles: GpuDoubles
 
 
 @pytest.mark.parametrize("function", ["cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"])
-@pytest.mark.parametrize("recorded", [1, LANES])  # with one, the second lane fails while it makes its recording
-def test_contract_an_error_in_a_stage_is_told_and_the_lane_goes_on(
-    subject: Subject, doubles: GpuDoubles, function: str, recorded: int
+@pytest.mark.parametrize("captured", [1, LANES])  # with one, the second lane fails during its capture
+def test_contract_a_lane_works_again_after_an_error_in_a_stage(
+    subject: Subject, doubles: GpuDoubles, function: str, captured: int
 ) -> None:
     pixels = golden.read(subject.bundle).pixels[:1]
-    for _ in range(recorded):
+    for _ in range(captured):
         expected, _ = staged(subject).run_staged({"pixels": pixels})
     doubles.cuda.failures = {function: (doubles.cuda.calls[function] + 1, "cudaErrorIllegalAddress")}
     with pytest.raises(DeviceError, match="cudaErrorIllegalAddress"):
@@ -76,6 +76,6 @@ def test_contract_an_error_in_a_stage_is_told_and_the_lane_goes_on(
     np.testing.assert_array_equal(staged(subject).run_staged({"pixels": pixels})[0], expected)
 
 
-def test_contract_a_bench_has_stages_of_copying(subject: Subject) -> None:
+def test_contract_a_benchmark_reports_the_copies_as_stages(subject: Subject) -> None:
     timing = time_case(subject, Case("vision", "fp16", "tensorrt", 1, "64x48", None, 1), Effort(7, 0.01))
     assert list(timing.stages) == ["decode", "preprocess", *STAGES, "end to end"]

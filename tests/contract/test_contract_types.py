@@ -1,7 +1,7 @@
 """Contract: every name, argument and result of TensorRT and CUDA that our code uses is in their real bindings.
 
-mypy walks our code against type stubs that are written from the bindings' surfaces (see `make_surfaces.py`). Mutants
-prove that it sees: each name renamed, each argument dropped, one at a time.
+mypy checks our code against type stubs made from the bindings' surfaces (see `make_surfaces.py`). Mutants, each with
+one name changed or one argument dropped, prove that it detects mistakes; one run of mypy checks all of them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime/align_runtime/backends/tensorrt"
 EXPORTER = ROOT / "exporter/align_exporter/engine"
 SOURCES = ("reference", "calibration", "exporter", "runtime")
-# Mutants that mypy must not see: attributes of numpy and of our own objects that bear a name of TensorRT or CUDA, and
-# arguments that may be left out, whose want the double sees (test_contract_runs.py).
+# Mutants that mypy accepts: attributes of numpy and of our own objects that have a name of TensorRT or CUDA, and
+# optional arguments, whose absence the doubles detect (test_contract_doubles.py).
 OURS = {
-    "cuda.py: size renamed", "cuda.py: dtype renamed", "cuda.py: handle renamed", "engine.py: dtype renamed",
-    "engine.py: dtype without an argument", "lane.py: shape renamed", "progress.py: pop without an argument",
+    "cuda_runtime.py: size renamed", "cuda_runtime.py: dtype renamed", "cuda_runtime.py: handle renamed",
+    "engine.py: dtype renamed",
+    "engine.py: dtype without an argument", "lane.py: shape renamed", "builder.py: pop without an argument",
 }  # fmt: skip
 OPTIONAL = {
     "builder.py: create_network without an argument", "engine.py: create_execution_context without an argument",
@@ -52,13 +53,13 @@ TypeCheck = Callable[..., str]
 
 
 def gpu_modules(folder: Path) -> list[Path]:
-    """Files of `folder` that use TensorRT or CUDA."""
+    """The files in `folder` that use TensorRT or CUDA."""
     return sorted(file for file in folder.glob("*.py") if "libraries" in file.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def type_check(tmp_path_factory: pytest.TempPathFactory) -> TypeCheck:
-    """Runs mypy on files against the surface of a TensorRT; returns what it says."""
+    """Runs mypy on files against the surface of one TensorRT version, and returns its output."""
     work = tmp_path_factory.mktemp("contract")
     (work / "mypy.ini").write_text(CONFIG)
     for name in WHEELS:
@@ -89,18 +90,18 @@ def type_check(tmp_path_factory: pytest.TempPathFactory) -> TypeCheck:
 @pytest.mark.parametrize("surface", ["tensorrt-11", "tensorrt-10"])
 def test_contract_of_runtime_and_builder(type_check: TypeCheck, surface: str) -> None:
     files = gpu_modules(RUNTIME) + gpu_modules(EXPORTER)
-    assert {"engine.py", "lane.py", "cuda.py", "builder.py", "layers.py", "progress.py"} <= {
-        file.name for file in files
-    }
-    assert type_check(surface, files).startswith("Success"), type_check(surface, files)
+    assert {"engine.py", "lane.py", "cuda_runtime.py", "builder.py", "layers.py"} <= {file.name for file in files}
+    output = type_check(surface, files)
+    assert output.startswith("Success"), output
 
 
 @pytest.mark.parametrize("surface", ["tensorrt_lean-11", "tensorrt_lean-10"])
-def test_contract_of_the_runtime_with_the_lean_one(type_check: TypeCheck, surface: str) -> None:
-    assert type_check(surface, gpu_modules(RUNTIME)).startswith("Success"), type_check(surface, gpu_modules(RUNTIME))
+def test_contract_of_the_runtime_with_the_lean_runtime(type_check: TypeCheck, surface: str) -> None:
+    output = type_check(surface, gpu_modules(RUNTIME))
+    assert output.startswith("Success"), output
 
 
-def test_contract_check_sees_every_name_and_argument(type_check: TypeCheck, tmp_path: Path) -> None:
+def test_contract_check_detects_every_name_and_argument(type_check: TypeCheck, tmp_path: Path) -> None:
     names = read_surface("tensorrt-11").names | read_surface("cudart-13").names
     planted = {}
     for file in gpu_modules(RUNTIME) + gpu_modules(EXPORTER):
@@ -111,13 +112,13 @@ def test_contract_check_sees_every_name_and_argument(type_check: TypeCheck, tmp_
             module.write_text(mutant.source, encoding="utf-8")
             planted[module.stem] = f"{file.name}: {mutant.title}"
     assert len(planted) > 100
-    told = type_check("tensorrt-11", sorted(tmp_path.glob("*.py")), tmp_path)
-    seen = set(re.findall(r"^.*(mutant_\d+)\.py:\d+: error", told, re.MULTILINE))
-    assert {planted[name] for name in planted.keys() - seen} == OURS | OPTIONAL
+    output = type_check("tensorrt-11", sorted(tmp_path.glob("*.py")), tmp_path)
+    detected = set(re.findall(r"^.*(mutant_\d+)\.py:\d+: error", output, re.MULTILINE))
+    assert {planted[name] for name in planted.keys() - detected} == OURS | OPTIONAL
 
 
-def test_contract_what_tensorrt_11_removed_appears_nowhere() -> None:
-    """By name, so that no guard around a call can hide it."""
+def test_contract_names_that_tensorrt_11_removed_are_not_used() -> None:
+    """Searched by name, so that no condition around a call hides it."""
     removed = read_surface("tensorrt-10").names - read_surface("tensorrt-11").names
     assert {"FP16", "EXPLICIT_BATCH", "device_memory_size", "platform_has_fast_fp16"} <= removed
     for file in gpu_modules(RUNTIME) + gpu_modules(EXPORTER):
@@ -125,7 +126,7 @@ def test_contract_what_tensorrt_11_removed_appears_nowhere() -> None:
         assert used & removed == set(), file.name
 
 
-@pytest.mark.skipif("ALIGN_BINDINGS" not in os.environ, reason="ALIGN_BINDINGS names no folder with the wheels")
+@pytest.mark.skipif("ALIGN_BINDINGS" not in os.environ, reason="set ALIGN_BINDINGS to a folder with the wheels")
 def test_contract_surfaces_are_those_of_the_wheels(tmp_path: Path) -> None:
     for name in WHEELS:
         work = tmp_path / name

@@ -1,10 +1,11 @@
-"""align-export as a user calls it: the bundle, determinism, atomicity, and what it says when it cannot."""
+"""align-export as a user calls it: the bundle, determinism, atomicity, and its errors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
 import align_exporter
 from align_exporter.command import main
-from align_runtime.bundle_paths import REPORT_NAMES
+from align_runtime.errors import BuildError
+from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
 
 ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]
@@ -78,48 +81,56 @@ def test_progress_names_the_phases_and_the_table_the_result(runs: tuple[Run, Run
     _, run = runs
     for phase in (
         "read small",
-        "vision: trace",
-        "text: parity with the reference",
-        "text for cpu: trace",
+        "vision fp32: trace",
+        "text fp32: parity with the reference",
+        "text fp32_cpu: trace",
         "bundle and self-test",
     ):
         assert f"✓ {phase} (" in run.stderr
-    assert all(line.startswith("  ✓ ") for line in run.stderr.splitlines())  # nothing of torch's own chatter
+    assert all(line.startswith("  ✓ ") for line in run.stderr.splitlines())  # nothing of torch's own messages
     assert "max abs error" in run.stdout
 
 
 def test_two_runs_give_the_same_bytes(runs: tuple[Run, Run]) -> None:
-    """All files, the manifest with its hashes too, but the report, which tells of one build and its times."""
+    """All files but the report, which describes one build and its times."""
     first, second = (digest(run.bundle) for run in runs)
     assert len(first) > 10
     differ = {name for name in first | second if first.get(name) != second.get(name)}
     assert differ == set(REPORT_NAMES)
 
 
+def test_the_traces_that_tests_keep_give_the_same_bytes(
+    runs: tuple[Run, Run], small_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Exports in this process use `support.trace_cache`, those of `runs` do not."""
+    assert export(small_checkpoint, "-o", tmp_path / "bundle") == 0
+    assert digest(tmp_path / "bundle" / "onnx") == digest(runs[0].bundle / "onnx")
+
+
 # ── gates ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def break_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def break_normalization(monkeypatch: pytest.MonkeyPatch) -> None:
     right = ImagePreprocessing.scale_and_offset
     monkeypatch.setattr(
         ImagePreprocessing, "scale_and_offset", lambda self: (right(self)[0], right(self)[1] + 1 / 127.5)
     )
 
 
-def test_a_missed_gate_gives_exit_code_one_and_no_bundle(
+def test_a_failed_gate_exits_with_one_and_writes_no_bundle(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    break_normalisation(monkeypatch)
+    break_normalization(monkeypatch)
     assert export(small_checkpoint, "-o", tmp_path / "bundle") == 1
     assert "onnx/vision_model.onnx: max_abs is" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missed_gate_leaves_the_previous_bundle(
+def test_a_failed_gate_leaves_the_previous_bundle(
     small_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    break_normalisation(monkeypatch)
+    break_normalization(monkeypatch)
     assert export(small_checkpoint, "-o", target) == 1
     assert digest(target) == digest(tiny_bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -133,7 +144,7 @@ def test_killed_at_any_moment_the_previous_bundle_is_intact(
     before = digest(target)
     command = [sys.executable, "-m", "align_exporter", str(small_checkpoint), "-o", str(target)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)}
-    for phase in ("find ", "text: passes"):
+    for phase in ("find ", "text fp32: passes"):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         assert process.stderr is not None
         for line in process.stderr:
@@ -162,7 +173,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: Any) -> str:
-    """What align-export prints for `arguments` when it refuses them: one line, exit code 2, no bundle."""
+    """The error for `arguments`: one line, exit code 2, no bundle."""
     assert export(*arguments, "-o", tmp_path / "bundle") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -208,7 +219,7 @@ def test_bad_files(small_checkpoint: Path, tmp_path: Path, capsys: pytest.Captur
     assert str(text["vocab_size"]) in refusal("vocabulary")
 
 
-def test_untrained_weights_prove_nothing(
+def test_untrained_weights_are_refused(
     small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -224,28 +235,59 @@ def test_untrained_weights_prove_nothing(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_output_that_is_no_bundle(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_is_not_a_bundle(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "photos"
     target.mkdir()
     (target / "cat.jpg").write_text("precious")
     start = time.monotonic()
     assert export(small_checkpoint, "-o", target) == 2
-    assert time.monotonic() - start < 5  # said before the work, not after
-    assert "exists and is no bundle" in capsys.readouterr().err
+    assert time.monotonic() - start < 5  # an error before the work, not after
+    assert "exists and is not a bundle" in capsys.readouterr().err
     assert [path.name for path in target.iterdir()] == ["cat.jpg"]
 
 
-def test_output_that_cannot_be_made(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_cannot_be_written(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert export(small_checkpoint, "-o", tmp_path / "file" / "bundle") == 2
     printed = capsys.readouterr().err
     assert printed.startswith("align-export: error: ")
-    assert "Not a directory" in printed or "File exists" in printed
+    assert str(tmp_path / "file") in printed
     assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--opset", "25"], ["--pixel-input", "float64"], ["--fp4"]])
 def test_unknown_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["checkpoint", "-o", "bundle", *arguments])
-    assert caught.value.code == 2
+    assert main(["checkpoint", "-o", "bundle", *arguments]) == 2
+
+
+def test_the_traced_and_final_graphs_can_be_dumped(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traced graph is there even if a later pass fails, which is what one looks at it for."""
+    monkeypatch.setattr("align_exporter.pipeline.run_steps", stop)
+    assert export(small_checkpoint, "-o", tmp_path / "bundle", "--dump-graph", "traced", tmp_path / "graph.onnx") == 1
+    (dumped,) = tmp_path.iterdir()
+    assert dumped.name == "graph.vision_model.onnx"
+    model = onnx.load(dumped)
+    assert "ReduceMean" in {node.op_type for node in model.graph.node}  # which the passes replace
+    assert "stopped" in capsys.readouterr().err
+
+
+def stop(*_: Any) -> None:
+    raise BuildError("stopped")
+
+
+def test_a_rebuild_says_why_and_which_variants_will_be_gone(
+    tiny_checkpoint: Path, tiny_fp16_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = Path(shutil.copytree(tiny_fp16_bundle, tmp_path / "bundle"))
+    assert main([str(tiny_checkpoint), "-o", str(target)]) == 0
+    printed = capsys.readouterr().err
+    changed = re.search(r"again: changed options: (.*)", printed)
+    assert changed is not None, printed
+    assert "precisions" in changed[1]
+    assert "the new bundle will not have fp16" in printed

@@ -6,14 +6,16 @@ import json
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import align_exporter
 from align_exporter import freshness
 from align_exporter.command import main
-from align_exporter.freshness import provenance, staleness, tool_version
-from align_exporter.options import ExportOptions
+from align_exporter.export_options import ExportOptions
+from align_exporter.freshness import SOURCES, provenance, source_hash, staleness, tool_version
 from align_reference.source import resolve
 
 
@@ -31,32 +33,45 @@ def test_unchanged_is_up_to_date(checkpoint: Path, tiny_bundle: Path) -> None:
 
 
 def test_no_bundle(checkpoint: Path, tmp_path: Path) -> None:
-    assert why(checkpoint, tmp_path / "nowhere") == "there is no bundle yet"
+    assert why(checkpoint, tmp_path / "nowhere") == "no bundle yet"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json", "tokenizer.json"])
 def test_a_changed_file(checkpoint: Path, tiny_bundle: Path, name: str) -> None:
     with (checkpoint / name).open("ab") as file:
         file.write(b" ")
-    assert why(checkpoint, tiny_bundle) == f"other files: {name}"
+    assert why(checkpoint, tiny_bundle) == f"changed files: {name}"
 
 
 def test_a_file_that_came_or_went(checkpoint: Path, tiny_bundle: Path) -> None:
     (checkpoint / "added_tokens.json").write_text("{}")
-    assert why(checkpoint, tiny_bundle) == "other files: added_tokens.json"
+    assert why(checkpoint, tiny_bundle) == "changed files: added_tokens.json"
 
 
 def test_another_option(checkpoint: Path, tiny_bundle: Path) -> None:
-    assert why(checkpoint, tiny_bundle, opset=21) == "other options: opset"
+    assert why(checkpoint, tiny_bundle, opset=21) == "changed options: opset"
 
 
 def test_where_a_calibration_is_kept_decides_nothing(checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     assert why(checkpoint, tiny_bundle, calibration_cache=tmp_path) is None
 
 
+def test_a_changed_module(checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version stays the same while somebody works on a pass."""
+    package = ModuleType("align_exporter")
+    package.__path__ = [shutil.copytree(Path(freshness.__file__).parent, tmp_path / "align_exporter")]
+    monkeypatch.setattr(freshness, "SOURCES", tuple(package if part is align_exporter else part for part in SOURCES))
+    for text, expected in (("", None), ("# changed\n", "changed tools: source")):
+        with (tmp_path / "align_exporter/graph/passes/order.py").open("a") as file:
+            file.write(text)
+        source_hash.cache_clear()
+        assert why(checkpoint, tiny_bundle) == expected
+    source_hash.cache_clear()
+
+
 def test_another_tool(checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "version", lambda tool: "0.0" if tool == "torch" else freshness_version(tool))
-    assert why(checkpoint, tiny_bundle) == "other tools: torch"
+    assert why(checkpoint, tiny_bundle) == "changed tools: torch"
 
 
 freshness_version = freshness.version
@@ -64,7 +79,7 @@ freshness_version = freshness.version
 
 def test_another_checkpoint(checkpoint: Path, tiny_bundle: Path) -> None:
     renamed = checkpoint.rename(checkpoint.with_name("other"))
-    assert why(renamed, tiny_bundle) == "it was made from align-tiny"
+    assert why(renamed, tiny_bundle) == "it was built from align-tiny"
 
 
 def test_a_damaged_bundle(checkpoint: Path, bundle_copy: Path) -> None:

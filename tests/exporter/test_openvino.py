@@ -57,7 +57,7 @@ def test_openvino_gives_what_onnx_runtime_gives(tiny_bundle: Path, golden: Golde
 
 
 def test_rows_are_further_apart_than_the_tolerance(golden: Golden) -> None:
-    """The comparison would notice one picture or text in the place of another."""
+    """The comparison would notice one image or text in the place of another."""
     for embeds in (golden.image_embeds, golden.text_embeds):
         assert np.abs(embeds[0] - embeds[1]).max() > 1000 * TOLERANCE
 
@@ -90,7 +90,7 @@ def test_the_plain_export_is_refused_by_openvino_and_taken_by_onnx_runtime(tmp_p
     (pool,) = [node for node in onnx.load(file).graph.node if node.op_type == "AveragePool"]
     window = next(attribute.ints for attribute in pool.attribute if attribute.name == "kernel_shape")
     assert list(window) == [config["vision_config"]["hidden_dim"]] * 2
-    pictures = pixel_values(2, config["vision_config"]["image_size"]).numpy()
-    assert np.isfinite(open_runner(file, "cpu", None).run({"pixel_values": pictures})).all()
+    images = pixel_values(2, config["vision_config"]["image_size"]).numpy()
+    assert np.isfinite(open_runner(file, "cpu", None).run({"pixel_values": images})).all()
     with pytest.raises(RuntimeError, match=r"\(dim: 64\) larger than the data shape after padding \(dim: 8\)"):
         OpenVinoRunner(file)

@@ -1,4 +1,4 @@
-"""Tests that need an NVIDIA GPU. Without a driver they are skipped; with one, whatever else is missing is a failure."""
+"""Tests that need an NVIDIA GPU. Without a driver they are skipped; with one, everything else that is missing fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from align_runtime.console import Progress
 
 
 def has_driver() -> bool:
-    """Whether NVIDIA's driver is there."""
+    """Whether NVIDIA's driver is installed."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -26,12 +26,12 @@ def has_driver() -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def _driver() -> None:
     if not has_driver():
-        pytest.skip("needs an NVIDIA GPU (libcuda.so.1, the driver, is not here)")
+        pytest.skip("needs an NVIDIA GPU: the driver, libcuda.so.1, is not installed")
 
 
 @pytest.fixture(scope="session")
 def engines(tiny_fp16_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """align-tiny with engines of this machine's TensorRT. Read only."""
+    """align-tiny with engines that were built on this machine. Read only."""
     folder = Path(shutil.copytree(tiny_fp16_bundle, tmp_path_factory.mktemp("engines") / "bundle"))
     build_engines(folder, EngineRequest(batches=(1, 4)), builder_machine(), force=False, progress=Progress(quiet=True))
     return folder

@@ -1,4 +1,4 @@
-"""The same promises as on the CPU, on a GPU: parity, any batch, many threads, nothing left behind."""
+"""What holds on a CPU also holds on a GPU: parity, any batch, any number of threads, no leaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from align_runtime.golden import Golden
 from align_runtime.selftest import check_graph
 
 pytestmark = pytest.mark.gpu
-BATCHING = 2e-2  # kernels differ from batch to batch; as the gate's limit for FP16
+BATCHING = 2e-2  # kernels depend on the batch size; the limit of the gate for FP16
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_engines_are_not_built_twice(engines: Path) -> None:
     assert [outcome.reason for outcome in outcomes] == [None] * 4
 
 
-def test_closing_gives_the_memory_back(engines: Path) -> None:
-    """The first model loads what TensorRT keeps for the process."""
+def test_closing_frees_the_memory(engines: Path) -> None:
+    """The first model also loads what TensorRT keeps for the process."""
     free = []
     for _ in range(4):
         with align_runtime.load(engines, precision="fp16", device="tensorrt") as model:

@@ -1,38 +1,23 @@
-"""What the README says is what the results say, and its example runs."""
+"""Figures in the README and in docs/benchmarks.md are those of the committed results."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import pytest
-
-from figures.readme import README, figures, renewed
+from benchmarks.figures import PAGE, README, Results, page, with_headlines
 
 TEXT = README.read_text(encoding="utf-8")
 
 
-def test_figures_are_those_of_the_committed_results() -> None:
-    assert renewed(TEXT) == TEXT, "run `make figures` after a new result"
-    assert figures() in TEXT
+def test_headline_figures_are_those_of_the_committed_results() -> None:
+    assert with_headlines(TEXT, Results()) == TEXT, "run `make figures` after a new result"
+
+
+def test_page_is_that_of_the_committed_results() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(Results()), "run `make figures` after a new result"
 
 
 def test_a_changed_figure_is_noticed() -> None:
-    changed = TEXT.replace("MB, at most", "MB, nearly", 1)
+    changed = re.sub(r"(\d\.\d\d)×", "9.99×", TEXT, count=1)
     assert changed != TEXT
-    assert renewed(changed) != changed
-
-
-def test_python_example_runs(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    monkeypatch.chdir(README.parent)
-    exec(example.replace("build/align-tiny", str(tiny_bundle)), {})
-    printed = capsys.readouterr().out
-    assert len(re.findall(r"\.png .* \d+%", printed)) == len(list(Path("reference/align-tiny/demo").glob("*.png")))
-
-
-def test_folders_and_files_named_in_the_readme_exist() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (README.parent / link).exists(), link
+    assert with_headlines(changed, Results()) == TEXT

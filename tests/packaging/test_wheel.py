@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "align_reference": ROOT / "reference/align_reference",
     "align_calibration": ROOT / "calibration/align_calibration",
     "align_exporter": ROOT / "exporter/align_exporter",
+    "align_bench": ROOT / "runtime/align_bench",
     "align_runtime": ROOT / "runtime/align_runtime",
 }
 COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify", "align-bench")
@@ -30,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_holds_the_four_rooms_and_nothing_else(wheel: Path) -> None:
+def test_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {

@@ -1,4 +1,4 @@
-"""The published sizes through the whole pipeline: export, bundle, runtime. Random conditioned weights."""
+"""Export, bundle and runtime with the published sizes and random conditioned weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from align_runtime.commands import verify
 from align_runtime.graph_entry import Graph
 from align_runtime.parity import compare
 from support.checkpoints import crops, pixel_values
-from support.half_graphs import run_rounded
+from support.fp16_emulation import run_emulated
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ MIN_FP16_COSINE = 0.9995
 BATCHING_TOLERANCE = 1e-5
 MAX_MEMORY = 6 * 2**30
 
-# The kernel's own high-water mark: getrusage of a child would start at the size of this process.
+# The peak from the kernel: getrusage of a child would start at the size of this process.
 EXPORT = """
 import sys
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> Non
 
 
 def test_graphs_compute_in_float32_alone(exported: tuple[Path, int]) -> None:
-    """Known counts: EfficientNet-B7 on 289×289, BERT on 64 tokens, of which the last layer computes one."""
+    """Known counts: EfficientNet-B7 on 289×289, BERT on 64 tokens with a last layer that computes one."""
     macs = {"vision": 8.40e9, "text": 5.134e9}
     for graph in graphs(exported[0], "fp32"):
         assert list(graph.content.macs) == list(graph.content.weights) == ["float32"]
@@ -89,8 +89,7 @@ def test_graphs_compute_in_float32_alone(exported: tuple[Path, int]) -> None:
 def test_graphs_are_no_larger_than_the_weights_they_hold(
     exported: tuple[Path, int], full_size_checkpoint: Path
 ) -> None:
-    """Plus 1 %. The text graphs leave the pooler out and share their weights, the vision graph has batch norm folded
-    into its own."""
+    """Plus 1 %. The text graphs omit the pooler and share their weights; batch norm is folded into the vision graph."""
     sizes = {"vision": 0, "text": 0}
     with safe_open(full_size_checkpoint / "model.safetensors", "np") as weights:
         for name in weights.keys():  # noqa: SIM118 (safetensors' handle is no mapping)
@@ -104,7 +103,7 @@ def test_graphs_are_no_larger_than_the_weights_they_hold(
 
 
 def test_fp16_graphs_keep_the_reference_embeddings(exported: tuple[Path, int]) -> None:
-    """With every value rounded to FP16, as the gate runs them. The values of these weights need no island."""
+    """With every value rounded to FP16, as in the parity gate. These weights need no FP32 island."""
     half = graphs(exported[0], "fp16")
     assert [(graph.tower, graph.target) for graph in half] == [("vision", "any"), ("text", "any")]
     for graph in half:
@@ -124,7 +123,7 @@ def test_fp16_graphs_are_half_as_large(exported: tuple[Path, int]) -> None:
 
 
 def test_graphs_hold_their_weights_or_name_the_file_that_does(exported: tuple[Path, int]) -> None:
-    """Layer norms of this size, which FP16 keeps in FP32, are large enough to lie in a file of weights."""
+    """Layer norms, which stay in FP32, are large enough for external data in this size."""
     for graph in Bundle.open(exported[0]).manifest.graphs:
         model = onnx.load(exported[0] / graph.file, load_external_data=False)
         places = {entry.value for tensor in model.graph.initializer for entry in tensor.external_data}
@@ -132,17 +131,17 @@ def test_graphs_hold_their_weights_or_name_the_file_that_does(exported: tuple[Pa
         assert named == (set() if graph.data is None else {Path(graph.data).name})
 
 
-def test_fp16_keeps_the_embeddings_of_other_pictures(
+def test_fp16_keeps_the_embeddings_of_other_images(
     exported: tuple[Path, int], full_size_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Weights were rounded by what the samples' channels are like; here are parts of other photographs."""
+    """Weights are rounded with the channel means of the built-in samples; these are crops of other photographs."""
     values = pixel_values(4, 289, seed=5)
     model = load_model(full_size_checkpoint)
     with torch.inference_mode():
         expected = unit_length(model.get_image_features(values)).numpy()
-    pixels = np.stack([np.asarray(picture) for picture in crops(4, 289, seed=5)])
+    pixels = np.stack([np.asarray(image) for image in crops(4, 289, seed=5)])
     half = ir.load(exported[0] / "onnx" / "vision_model_fp16.onnx")
-    parity = compare(run_rounded(half, {"pixels": pixels}, tmp_path, batch=2), expected, list("abcd"))
+    parity = compare(run_emulated(half, {"pixels": pixels}, tmp_path, batch=2), expected, list("abcd"))
     assert parity.min_cosine >= MIN_FP16_COSINE
     assert parity.min_centred_cosine >= MIN_FP16_COSINE
 
@@ -154,19 +153,19 @@ def test_the_bundle_verifies_itself(exported: tuple[Path, int]) -> None:
 def test_the_runtime_gives_the_reference_embeddings(exported: tuple[Path, int]) -> None:
     answers = golden.read(Bundle.open(exported[0]))
     with align_runtime.load(exported[0]) as model:
-        np.testing.assert_allclose(model.embed_text(answers.texts), answers.text_embeds, rtol=0, atol=MAX_PARITY)
+        np.testing.assert_allclose(model.embed_texts(answers.texts), answers.text_embeds, rtol=0, atol=MAX_PARITY)
         np.testing.assert_allclose(
-            model.embed_images(answers.pictures[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
+            model.embed_images(answers.images[:3]), answers.image_embeds[:3], rtol=0, atol=MAX_PARITY
         )
 
 
 def test_results_do_not_depend_on_what_else_is_in_a_batch(exported: tuple[Path, int]) -> None:
     answers = golden.read(Bundle.open(exported[0]))
-    pictures, texts = answers.pixels, [*answers.texts, *answers.texts[:5]]
+    images, texts = answers.pixels, [*answers.texts, *answers.texts[:5]]
     with align_runtime.load(exported[0]) as model:
-        together = model.embed_pixels(pictures)
+        together = model.embed_pixels(images)
         for size in (1, 3):
-            parts = [model.embed_pixels(pictures[start : start + size]) for start in range(0, len(pictures), size)]
+            parts = [model.embed_pixels(images[start : start + size]) for start in range(0, len(images), size)]
             np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=BATCHING_TOLERANCE)
-        alone = np.concatenate([model.embed_text([text]) for text in texts])
-        np.testing.assert_allclose(model.embed_text(texts), alone, rtol=0, atol=BATCHING_TOLERANCE)
+        alone = np.concatenate([model.embed_texts([text]) for text in texts])
+        np.testing.assert_allclose(model.embed_texts(texts), alone, rtol=0, atol=BATCHING_TOLERANCE)

@@ -1,4 +1,4 @@
-"""The committed model: complete, small, equal to transformers' reading of it, and good at what it was trained for."""
+"""align-tiny: complete, small, equal to transformers on the same files, and accurate on what it was trained for."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers.models.efficientnet.image_processing_pil_efficientnet import E
 
 from align_reference.config import AlignConfig
 from align_reference.vision import block_shapes
+from support.oracle import MAX_OUTPUT_DIFFERENCE, output_differences
 from training.captions import LABEL_TEMPLATE, label
 from training.digits import digits
 from training.evaluate import RENDERINGS, Evaluation, evaluate
@@ -27,13 +28,13 @@ DEMO = json.loads((FOLDER / "demo" / "captions.json").read_text())
 FRESH_SEED = 555_001  # of this file alone
 
 
-def _pictures() -> list[Image.Image]:
-    return [Image.open(FOLDER / "demo" / entry["file"]).convert("RGB") for entry in DEMO["pictures"]]
+def _images() -> list[Image.Image]:
+    return [Image.open(FOLDER / "demo" / entry["file"]).convert("RGB") for entry in DEMO["images"]]
 
 
 def _texts() -> list[str]:
     labels = [DEMO["template"].format(name) for name in DEMO["labels"]]
-    return labels + [entry["caption"] for entry in DEMO["pictures"]]
+    return labels + [entry["caption"] for entry in DEMO["images"]]
 
 
 @pytest.fixture(scope="module")
@@ -83,34 +84,38 @@ def test_preprocessing_resizes_then_crops_to_the_odd_size() -> None:
 
 def test_demo_is_what_captions_json_says() -> None:
     files = {path.name for path in (FOLDER / "demo").iterdir()} - {"captions.json"}
-    assert files == {entry["file"] for entry in DEMO["pictures"]}
+    assert files == {entry["file"] for entry in DEMO["images"]}
     assert len(files) == 8
-    assert {entry["label"] for entry in DEMO["pictures"]} < set(DEMO["labels"])
-    assert len({picture.size for picture in _pictures()}) > 1
+    assert {entry["label"] for entry in DEMO["images"]} < set(DEMO["labels"])
+    assert len({image.size for image in _images()}) > 1
 
 
-def test_equal_to_transformers_from_picture_and_text() -> None:
+def test_equal_to_transformers_from_image_and_text() -> None:
     oracle = transformers.AlignModel.from_pretrained(FOLDER).eval()
     processor = EfficientNetImageProcessorPil.from_pretrained(FOLDER)
     words = transformers.AutoTokenizer.from_pretrained(FOLDER)
-    texts, pictures = _texts(), _pictures()
+    texts, images = _texts(), _images()
     tokens = words(texts, padding=True, return_tensors="pt")
-    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    pixels = processor(images, return_tensors="pt")["pixel_values"]
 
     model, tokenizer, size = read_folder(FOLDER)
     input_ids, attention_mask = encode(tokenizer, texts)
-    own_pixels = pixel_values(np.stack([np.asarray(prepare(picture, size)) for picture in pictures]))
+    own_pixels = pixel_values(np.stack([np.asarray(prepare(image, size)) for image in images]))
     assert torch.equal(input_ids, tokens["input_ids"])
     assert torch.equal(attention_mask, tokens["attention_mask"])
-    # x·0.00784313725490196 − 1 against x/127.5 − 1: half a unit of the last place of numbers up to 2.
+    # x·0.00784313725490196 − 1 against x/127.5 − 1: half a unit in the last place of values up to 2.
     torch.testing.assert_close(own_pixels, pixels, rtol=0, atol=2.4e-7)
 
     with torch.inference_mode():
-        expected = oracle(**tokens, pixel_values=pixels)
-        observed = model(input_ids, own_pixels, attention_mask)
+        states = {"output_hidden_states": True, "output_attentions": True}
+        expected = oracle(**tokens, pixel_values=pixels, **states)
+        observed = model(input_ids, own_pixels, attention_mask, **states)
     # Unit vectors through 17 blocks and 4 layers in float32; measured below 1e-6.
     torch.testing.assert_close(observed.image_embeds, expected.image_embeds, rtol=0, atol=1e-5)
     torch.testing.assert_close(observed.text_embeds, expected.text_embeds, rtol=0, atol=1e-5)
+    for tower in ("text_model_output", "vision_model_output"):
+        differences = output_differences(getattr(observed, tower), getattr(expected, tower))
+        assert max(differences.values()) <= MAX_OUTPUT_DIFFERENCE, differences
 
 
 def test_padding_to_the_full_length_changes_nothing() -> None:
@@ -125,13 +130,13 @@ def test_padding_to_the_full_length_changes_nothing() -> None:
 
 def test_demo_is_classified_right() -> None:
     model, tokenizer, size = read_folder(FOLDER)
-    pixels = pixel_values(np.stack([np.asarray(prepare(picture, size)) for picture in _pictures()]))
+    pixels = pixel_values(np.stack([np.asarray(prepare(image, size)) for image in _images()]))
     with torch.inference_mode():
         output = model(*_with_mask(encode(tokenizer, _texts()), pixels))
     answers = output.logits_per_image[:, : len(DEMO["labels"])].argmax(dim=1).tolist()
-    assert [DEMO["labels"][answer] for answer in answers] == [entry["label"] for entry in DEMO["pictures"]]
+    assert [DEMO["labels"][answer] for answer in answers] == [entry["label"] for entry in DEMO["images"]]
     nearest_captions = output.logits_per_image[:, len(DEMO["labels"]) :].argmax(dim=1).tolist()
-    assert nearest_captions == list(range(len(DEMO["pictures"])))
+    assert nearest_captions == list(range(len(DEMO["images"])))
 
 
 def _with_mask(

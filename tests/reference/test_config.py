@@ -1,4 +1,4 @@
-"""Every key of a ``config.json`` is honoured, ignored by name, or refused with a message that names it."""
+"""Every key of a ``config.json`` is used, ignored by name, or refused with a message that names it."""
 
 from __future__ import annotations
 
@@ -107,18 +107,18 @@ def changed(section: str | None, key: str, value: Any) -> dict[str, Any]:
 
 
 REFUSED: list[tuple[str | None, str, Any, str]] = [
-    (None, "model_type", "clip", "model_type is 'clip'; only 'align' checkpoints can be read"),
+    (None, "model_type", "clip", "model_type is 'clip'; expected 'align'"),
     (None, "model_type", None, "model_type is None"),
     (None, "quantization_config", {}, "unknown key 'quantization_config'"),
-    (None, "projection_dim", 7, "the vision tower ends in 24 channels and projection_dim is 7"),
-    (None, "projection_dim", True, "projection_dim is True (bool); int was expected"),
-    (None, "temperature_init_value", "1", "temperature_init_value is '1' (str); float was expected"),
-    (None, "temperature_init_value", 10**400, "temperature_init_value is an integer of 1329 bits; no float holds it"),
-    (None, "text_config", [], "text_config is [] (list); dict was expected"),
+    (None, "projection_dim", 7, "the vision tower has 24 output channels and projection_dim is 7"),
+    (None, "projection_dim", True, "projection_dim is True (bool); expected int"),
+    (None, "temperature_init_value", "1", "temperature_init_value is '1' (str); expected float"),
+    (None, "temperature_init_value", 10**400, "temperature_init_value is an integer of 1329 bits"),
+    (None, "text_config", [], "text_config is [] (list); expected dict"),
     ("text_config", "model_type", "roberta", "text_config: model_type is 'roberta'"),
     ("text_config", "hidden_act", "gelu_10", "text_config: hidden_act is 'gelu_10'; known: gelu, gelu_new"),
     ("vision_config", "hidden_act", "selu", "vision_config: hidden_act is 'selu'; known: gelu, gelu_new"),
-    ("text_config", "hidden_act", 3, "text_config: hidden_act is 3 (int); str was expected"),
+    ("text_config", "hidden_act", 3, "text_config: hidden_act is 3 (int); expected str"),
     ("text_config", "position_embedding_type", "relative_key", "only 'absolute' is supported"),
     ("text_config", "is_decoder", True, "text_config: is_decoder is True; only False is supported"),
     ("text_config", "pruned_heads", {"0": [1]}, "only {} is supported"),
@@ -127,22 +127,32 @@ REFUSED: list[tuple[str | None, str, Any, str]] = [
     ("text_config", "hidden_size", 0, "hidden_size is 0; 1 to 65536 is supported"),
     ("text_config", "num_hidden_layers", 10**6, "num_hidden_layers is 1000000; 1 to 1024 is supported"),
     ("text_config", "vocab_size", 10**12, "vocab_size is 1000000000000"),
-    ("text_config", "layer_norm_eps", -1.0, "layer_norm_eps is -1.0; a positive number is needed"),
-    ("text_config", "pad_token_id", 10**4, "pad_token_id 10000 lies outside the vocabulary"),
-    ("vision_config", "num_channels", 1, "num_channels is 1; pictures are RGB"),
-    ("vision_config", "pooling_type", "sum", "pooling_type is 'sum'; 'mean' or 'max' is needed"),
+    ("text_config", "layer_norm_eps", -1.0, "layer_norm_eps is -1.0; expected a positive number"),
+    ("text_config", "pad_token_id", 10**4, "pad_token_id 10000 is outside the vocabulary"),
+    ("vision_config", "num_channels", 1, "num_channels is 1; expected 3"),
+    ("vision_config", "pooling_type", "sum", "pooling_type is 'sum'; expected mean or max"),
     ("vision_config", "kernel_sizes", [3, 3, 4], "kernel_sizes holds 4; kernels must be odd"),
     ("vision_config", "kernel_sizes", [3, 3], "kernel_sizes has 2 entries and in_channels 3"),
-    ("vision_config", "kernel_sizes", "333", "kernel_sizes is '333' (str); list or tuple was expected"),
+    ("vision_config", "kernel_sizes", "333", "kernel_sizes is '333' (str); expected list or tuple"),
     ("vision_config", "strides", [1, 2, 3], "strides holds 3; 1 to 2 is supported"),
-    ("vision_config", "strides", [1, 2, 1.5], "strides is 1.5 (float); int was expected"),
-    ("vision_config", "in_channels", [32, 32, 24], "in_channels holds 32 where the layer before puts out 16"),
-    ("vision_config", "in_channels", [64, 16, 24], "in_channels holds 64 where the layer before puts out 32"),
+    ("vision_config", "strides", [1, 2, 1.5], "strides is 1.5 (float); expected int"),
+    ("vision_config", "in_channels", [32, 32, 24], "in_channels holds 32, but the previous stage has 16"),
+    ("vision_config", "in_channels", [64, 16, 24], "in_channels holds 64, but the previous stage has 32"),
     ("vision_config", "num_block_repeats", [1, 1, 1000], "1104 blocks; at most 1024 are supported"),
-    ("vision_config", "width_coefficient", 1e308, "width_coefficient is 1e+308; a positive number of at most 64"),
-    ("vision_config", "depth_coefficient", 1e308, "depth_coefficient is 1e+308; a positive number of at most 64"),
-    ("vision_config", "squeeze_expansion_ratio", 0, "squeeze_expansion_ratio is 0.0; a positive number"),
-    ("vision_config", "image_size", 0, "image_size is 0; one number or a height and a width"),
+    (
+        "vision_config",
+        "width_coefficient",
+        1e308,
+        "width_coefficient is 1e+308; expected a positive number of at most 64",
+    ),
+    (
+        "vision_config",
+        "depth_coefficient",
+        1e308,
+        "depth_coefficient is 1e+308; expected a positive number of at most 64",
+    ),
+    ("vision_config", "squeeze_expansion_ratio", 0, "squeeze_expansion_ratio is 0.0; expected a positive number"),
+    ("vision_config", "image_size", 0, "image_size is 0; expected one size"),
     ("vision_config", "image_size", [9, 9, 9], "image_size is (9, 9, 9)"),
     ("vision_config", "hidden_sizes", [1], "vision_config: unknown key 'hidden_sizes'"),
 ]
@@ -156,12 +166,14 @@ def test_refused_with_a_message(section: str | None, key: str, value: Any, messa
         AlignConfig.from_dict(changed(section, key, value))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_many_unknown_keys_do_not_flood() -> None:
     values = small_config() | {f"key_{number:03d}": 0 for number in range(500)}
-    with pytest.raises(ConfigurationError, match="'key_019' and 480 more; a key that is not understood"):
+    with pytest.raises(ConfigurationError, match="'key_000', .* and 4.. more") as caught:
         AlignConfig.from_dict(values)
+    assert len(str(caught.value)) < 500
 
 
 def test_training_and_bookkeeping_keys_are_ignored() -> None:
@@ -177,7 +189,7 @@ def test_training_and_bookkeeping_keys_are_ignored() -> None:
     [
         (b'{"model_type": "align"', "is not valid JSON"),
         (b"\x80\x02}q\x00.", "is not UTF-8 text"),
-        (b"[1]", "holds a JSON list, an object was expected"),
+        (b"[1]", "holds a JSON list; expected an object"),
         (b'{"model_type": "align", "temperature_init_value": NaN}', "NaN is not a JSON number"),
     ],
 )

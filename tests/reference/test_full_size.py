@@ -1,4 +1,4 @@
-"""The published sizes: 172.1 M parameters, built here, loaded from a file, compared with the oracle."""
+"""The published size, 172.1 M parameters with random weights: loaded from a file and compared with the oracle."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_embeddings_are_those_of_the_oracle(full_size_checkpoint: Path, model: A
     oracle, report = transformers.AlignModel.from_pretrained(full_size_checkpoint, output_loading_info=True)
     assert not any(report.values()), report
     input_ids, attention_mask = token_batch(model.config, 3, 24, seed=1)
-    pictures = pixel_values(3, 289, seed=1)  # not those that set the statistics
-    ours = model(input_ids, pictures, attention_mask, return_loss=True)
-    theirs = oracle(input_ids=input_ids, pixel_values=pictures, attention_mask=attention_mask, return_loss=True)
+    images = pixel_values(3, 289, seed=1)  # not those that set the statistics
+    ours = model(input_ids, images, attention_mask, return_loss=True)
+    theirs = oracle(input_ids=input_ids, pixel_values=images, attention_mask=attention_mask, return_loss=True)
     found = distance(ours, theirs)
     assert found.within_tolerance(), found
     assert ours.loss is not None
@@ -53,18 +53,18 @@ def test_embeddings_are_those_of_the_oracle(full_size_checkpoint: Path, model: A
 
 @torch.inference_mode()
 def test_conditioning(model: AlignModel) -> None:
-    """What makes the checkpoint fit to judge a lossy variant: a disturbance stays small, and inputs stay apart."""
-    picture = pixel_values(1, 289, seed=1)
-    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    pictures = torch.cat([picture, picture + 1e-3 * noise, pixel_values(2, 289, seed=2)])
-    features = model.get_image_features(pictures)
+    """The random checkpoint is fit to judge a lossy variant: small disturbances stay small, different images differ."""
+    image = pixel_values(1, 289, seed=1)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([image, image + 1e-3 * noise, pixel_values(2, 289, seed=2)])
+    features = model.get_image_features(images)
     to_first = torch.nn.functional.cosine_similarity(features[1:], features[:1])
     assert to_first[0] > 0.9999
     assert to_first[1:].max() < 0.95
 
 
-# The kernel's own mark: getrusage in a child would start at the size of its parent. The small model comes first because
-# torch imports another 70 MB when it builds its first model without memory.
+# VmHWM, because getrusage in a child starts at the size of its parent. The small model is loaded first because torch
+# imports another 70 MB when it builds its first model on the meta device.
 MEASURE = """
 import json, sys
 from pathlib import Path
@@ -88,6 +88,6 @@ def test_loading_takes_the_memory_of_the_weights_once(full_size_checkpoint: Path
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout)
     size = (full_size_checkpoint / "model.safetensors").stat().st_size
-    # Every page is read once, to look for NaN, so all of the file may be resident; as the file's own, not as a copy.
+    # Every page is read once, to look for NaN, so the whole file may be resident, as mapped pages and not as a copy.
     assert measured["VmHWM"] < 1.05 * size  # measured 1.006
     assert measured["RssAnon"] < 0.02 * size  # measured 0.006

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from align_reference.listing import MAX_CHARACTERS, listing, shorten
+from align_reference.listing import MAX_CHARACTERS, MAX_LIST_CHARACTERS, listing, shorten
 
 
-def test_twenty_names_are_shown_and_the_rest_counted() -> None:
+def test_names_up_to_the_limit_are_shown_and_the_rest_counted() -> None:
     assert listing(str(number) for number in range(3)) == "0, 1, 2"
-    assert listing(str(number) for number in range(20)).endswith("18, 19")
-    assert listing(str(number) for number in range(25)).endswith("18, 19 and 5 more")
+    assert listing(["abc", "def", "ghi"], limit=10) == "abc, def and 1 more"
+    many = listing(str(number) for number in range(500))
+    assert many.startswith("0, 1, 2, ")
+    assert len(many) <= MAX_LIST_CHARACTERS + len(" and 500 more")
+    last = int(many.split(" and ")[0].rsplit(", ", 1)[1])
+    assert many.endswith(f" and {499 - last} more")
+
+
+def test_the_first_name_is_always_shown() -> None:
+    assert listing(["a" * 100, "b"], limit=20) == "a" * 19 + "… and 1 more"
+    assert listing([]) == ""
 
 
 def test_one_printable_line() -> None:

@@ -1,4 +1,4 @@
-"""Weight files: read as they are stored, memory-mapped, and refused with a message when they are damaged."""
+"""Weight files are read as stored and memory-mapped; damaged ones are refused with a message."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ DAMAGED: dict[str, bytes] = {
 def test_damaged_safetensors(tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(DAMAGED[name])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is (truncated, )?damaged or no safetensors") as e:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is (truncated, )?damaged") as e:
         read_safetensors(path)
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 400
@@ -102,7 +102,7 @@ def test_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", MAX_HEADER_BYTES + 1))
         file.truncate(MAX_HEADER_BYTES + 100)
-    with pytest.raises(CheckpointError, match="its header would be 16777217 bytes; at most 16777216 are accepted"):
+    with pytest.raises(CheckpointError, match="16777217 bytes"):
         read_safetensors(path)
 
 
@@ -113,7 +113,7 @@ class Opaque:
 def test_pickle_with_a_class_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     torch.save({"a": Opaque()}, path)
-    with pytest.raises(CheckpointError, match=r"it asks for [\w.]*test_weights\.Opaque") as caught:
+    with pytest.raises(CheckpointError, match=r"it contains [\w.]*test_weights\.Opaque") as caught:
         read_pickle(path)
     assert "\n" not in str(caught.value)
 
@@ -131,18 +131,18 @@ class Touch:
 def test_pickle_runs_no_code(tmp_path: Path) -> None:
     path, witness = tmp_path / "pytorch_model.bin", tmp_path / "witness"
     torch.save({"a": Touch(witness)}, path)
-    with pytest.raises(CheckpointError, match="cannot be read as a table of tensors"):
+    with pytest.raises(CheckpointError, match="cannot be read as a state dict"):
         read_pickle(path)
     assert not witness.exists()
-    torch.load(path, weights_only=False)  # that the file is the attack it claims to be
+    torch.load(path, weights_only=False)  # proves that the file is an attack
     assert witness.exists()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.ones(1)], "holds a list; a state dict was expected"),
-        ({"model": {"a": torch.ones(1)}, "epoch": 3}, r"'model' \(dict\), 'epoch' \(int\); save the state dict"),
+        ([torch.ones(1)], "holds a list"),
+        ({"model": {"a": torch.ones(1)}, "epoch": 3}, r"'model' \(dict\), 'epoch' \(int\)"),
         ({3: torch.ones(1)}, r"3 \(Tensor\)"),
         ({"a": torch.eye(3).to_sparse()}, r"'a' \(Tensor\)"),
         ({"a": torch.ones(1, device="meta")}, r"'a' \(Tensor\)"),
@@ -162,7 +162,7 @@ def test_damaged_pickle(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"PK", whole[: len(whole) // 2], whole[:-1], b"version https://git-lfs"):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"pytorch_model\.bin cannot be read as a table of tensors") as e:
+        with pytest.raises(CheckpointError, match=r"pytorch_model\.bin cannot be read as a state dict") as e:
             read_pickle(path)
         assert "\n" not in str(e.value)
 
@@ -170,7 +170,7 @@ def test_damaged_pickle(tmp_path: Path) -> None:
 def test_pickle_of_the_old_format(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     torch.save(TENSORS, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"of the format before PyTorch 1\.6"):
+    with pytest.raises(CheckpointError, match=r"older than PyTorch 1\.6"):
         read_pickle(path)
 
 
@@ -195,4 +195,4 @@ def test_index_and_shards_that_disagree(tmp_path: Path) -> None:
     folder = shards(tmp_path, weight_map, {"a": ONE, "c": 2 * ONE}, {"c": 3 * ONE})
     with pytest.raises(CheckpointError) as caught:
         read_weights(folder, find_weights(folder))
-    assert "b is not in 0.safetensors, c in 0.safetensors is not in the index; download" in str(caught.value)
+    assert "b is not in 0.safetensors, c in 0.safetensors is not in the index" in str(caught.value)

@@ -1,11 +1,11 @@
-"""How texts and pictures are divided into runs."""
+"""Batches of texts and images."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from align_runtime.batching import batches, length_batches, token_batches
+from align_runtime.scheduling import batches, length_batches, token_batches
 
 
 def test_batches_read_no_further_than_needed() -> None:
@@ -16,9 +16,9 @@ def test_batches_read_no_further_than_needed() -> None:
     assert list(parts) == [[3, 4]]
 
 
-def test_texts_of_like_length_are_side_by_side() -> None:
+def test_texts_of_similar_length_share_a_batch() -> None:
     assert length_batches([5, 1, 4, 2, 3], 2) == [[1, 3], [4, 2], [0]]
-    assert length_batches([7] * 5, 2) == [[0, 1], [2, 3], [4]]  # equal ones stay in order
+    assert length_batches([7] * 5, 2) == [[0, 1], [2, 3], [4]]  # equal lengths keep their order
 
 
 @pytest.mark.parametrize("streams", [2, 3, 8])
@@ -31,7 +31,7 @@ def test_streams_get_about_the_same_number_of_tokens(streams: int) -> None:
     tokens = [sum(lengths[index] for index in part) for part in divided]
     assert max(tokens) - min(tokens) <= 2 * max(lengths)
     by_rows = [sum(sorted(lengths)[start : start + 25]) for start in range(0, 200, 25)]
-    assert max(by_rows) - min(by_rows) > 4 * max(lengths)  # what dividing by the number of texts would give
+    assert max(by_rows) - min(by_rows) > 4 * max(lengths)  # as if split by the number of texts
 
 
 def test_one_long_text_leaves_no_empty_batch() -> None:

@@ -1,4 +1,4 @@
-"""Opening a bundle: what is refused, and how it is said."""
+"""Opening a bundle: what is refused, and the errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.bundle import inventory, sha256_of
-from align_runtime.bundle_paths import MANIFEST_NAME, REPORT_NAMES
 from align_runtime.graph_entry import TOWERS
-from align_runtime.manifest import Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
 
 def edit(bundle: Path, change: Any) -> None:
@@ -26,7 +25,7 @@ def edit(bundle: Path, change: Any) -> None:
 
 
 def entry_of(file: Path) -> dict[str, Any]:
-    """What the manifest says of `file`."""
+    """The entry of `file` in the manifest."""
     return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
@@ -38,7 +37,7 @@ def test_manifest_survives_a_round_trip(tiny_bundle: Path) -> None:
 
 
 def test_manifest_lists_every_file(tiny_bundle: Path) -> None:
-    """But the report, which is of one build and no part of what the bundle is."""
+    """Except the report, which describes one build and is not part of the bundle's content."""
     listed = Bundle.open(tiny_bundle).manifest.files
     there = inventory(tiny_bundle)
     assert {there.pop(name).bytes > 0 for name in REPORT_NAMES} == {True}
@@ -46,21 +45,21 @@ def test_manifest_lists_every_file(tiny_bundle: Path) -> None:
 
 
 def test_missing_folder_and_foreign_folder(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="nowhere is not a folder; a bundle is the folder that align-export wrote"):
+    with pytest.raises(BundleError, match="nowhere does not exist"):
         Bundle.open(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match=r"holds no align\.json; it is not a bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         Bundle.open(tmp_path)
 
 
 def test_manifest_that_is_no_json(bundle_copy: Path) -> None:
     (bundle_copy / MANIFEST_NAME).write_text("{")
-    with pytest.raises(BundleError, match=r"align\.json is not valid JSON"):
+    with pytest.raises(BundleError, match="not valid JSON"):
         Bundle.open(bundle_copy)
 
 
 def test_another_schema_version(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values.update(schema_version=1))
-    with pytest.raises(BundleError, match="schema version 1; this runtime reads version 4"):
+    with pytest.raises(BundleError, match="schema version 1.* version 5"):
         Bundle.open(bundle_copy)
 
 
@@ -73,7 +72,7 @@ def test_a_path_that_leaves_the_bundle(bundle_copy: Path, name: str) -> None:
         values["files"][name] = values["files"]["onnx/vision_model.onnx"]
 
     edit(bundle_copy, redirect)
-    with pytest.raises(BundleError, match="is not a plain path inside the bundle"):
+    with pytest.raises(BundleError, match="not a plain path"):
         Bundle.open(bundle_copy)
 
 
@@ -81,7 +80,7 @@ def test_a_link_that_leaves_the_bundle(bundle_copy: Path, tmp_path: Path) -> Non
     graph = bundle_copy / "onnx" / "text_model.onnx"
     graph.rename(tmp_path / "outside.onnx")
     graph.symlink_to(tmp_path / "outside.onnx")
-    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx is a link that leaves the bundle"):
+    with pytest.raises(BundleError, match="link"):
         Bundle.open(bundle_copy)
 
 
@@ -89,10 +88,10 @@ def test_a_missing_file_and_a_shorter_file(bundle_copy: Path) -> None:
     graph = bundle_copy / "onnx" / "text_model.onnx"
     content = graph.read_bytes()
     graph.write_bytes(content[:-1])
-    with pytest.raises(BundleError, match=rf"has {len(content) - 1} bytes, the manifest says {len(content)}"):
+    with pytest.raises(BundleError, match=rf"{len(content) - 1} bytes, expected {len(content)}"):
         Bundle.open(bundle_copy)
     graph.unlink()
-    with pytest.raises(BundleError, match="is missing; the copy of the bundle is incomplete"):
+    with pytest.raises(BundleError, match="is missing"):
         Bundle.open(bundle_copy)
 
 
@@ -102,7 +101,7 @@ def test_a_changed_byte(bundle_copy: Path) -> None:
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
     Bundle.open(bundle_copy)
-    with pytest.raises(BundleError, match=r"onnx/vision_model\.onnx has sha256 .*; the file is damaged"):
+    with pytest.raises(BundleError, match=r"onnx/vision_model\.onnx has sha256"):
         align_runtime.load(bundle_copy, check_hashes=True)
 
 
@@ -117,19 +116,22 @@ def test_a_changed_tokenizer_is_always_noticed(bundle_copy: Path) -> None:
     ("change", "message"),
     [
         (lambda values: values.pop("model"), "the key 'model' is missing"),
-        (lambda values: values["model"].update(embedding_dim="64"), "embedding_dim is '64' (str); int was expected"),
-        (lambda values: values["model"].update(max_length=1), "cannot be"),
-        (lambda values: values["graphs"][0].update(tower="audio"), "tower is 'audio'; known: vision, text"),
+        (lambda values: values["model"].update(embedding_dim="64"), "embedding_dim is '64' (str); expected int"),
+        (lambda values: values["model"].update(max_length=1), "max_length 1"),
+        (lambda values: values["graphs"][0].update(tower="audio"), "tower is 'audio'"),
         (lambda values: values["graphs"][0]["inputs"][0].update(dtype="object"), "dtype is 'object'"),
-        (lambda values: values["files"]["config.json"].update(sha256="0"), "sha256 is '0'; 64 hexadecimal digits"),
+        (lambda values: values["files"]["config.json"].update(sha256="0"), "sha256 is '0'"),
         (lambda values: values["files"].pop("onnx/text_model.onnx"), "is not in the list of files"),
         (lambda values: values["files"].pop("onnx/text_model.onnx_data"), "is not in the list of files"),
         (lambda values: values["graphs"][1].pop("data"), "the key 'data' is missing"),
-        (lambda values: values["graphs"][1].update(data="../data"), "is not a plain path inside the bundle"),
-        (lambda values: values["graphs"][2].update(target="abacus"), "target is 'abacus'; known: any, cpu"),
+        (lambda values: values["graphs"][1].update(data="../data"), "not a plain path"),
+        (lambda values: values["graphs"][2].update(target="abacus"), "target is 'abacus'"),
         (lambda values: values["graphs"][2].pop("content"), "graph 2: the key 'content' is missing"),
-        (lambda values: values["graphs"][0]["content"]["macs"].update(float99=1), "the type 'float99' is not known"),
-        (lambda values: values["graphs"][1]["content"]["weights"].update(float32=-1), "float32 is -1; a count"),
+        (lambda values: values["graphs"][0]["content"]["macs"].update(float99=1), "float99"),
+        (
+            lambda values: values["graphs"][1]["content"]["weights"].update(float32=-1),
+            "expected a count for float32",
+        ),
         (lambda values: values["preprocessing"].update(colour="cmyk"), "colour"),
     ],
 )
@@ -143,13 +145,13 @@ def test_damaged_manifest(bundle_copy: Path, change: Any, message: str) -> None:
 def test_a_graph_of_another_width(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values["model"].update(embedding_dim=5))
     with align_runtime.load(bundle_copy) as model:
-        assert model.embed_text([]).shape == (0, 5)
-        with pytest.raises(BundleError, match=r"the text graph gives .* \(1, 96\), the manifest says embeddings of 5"):
-            model.embed_text(["a cat"])
+        assert model.embed_texts([]).shape == (0, 5)
+        with pytest.raises(BundleError, match=r"the text graph .*\(1, 96\), expected \(batch, 5\)"):
+            model.embed_texts(["a cat"])
 
 
 @pytest.mark.parametrize("place", ["../../outside", "/etc/passwd"])
-def test_weights_that_a_graph_seeks_outside(bundle_copy: Path, place: str) -> None:
+def test_external_data_outside_of_the_bundle(bundle_copy: Path, place: str) -> None:
     file = bundle_copy / "onnx" / "text_model_cpu.onnx"
     shutil.copy(bundle_copy / "onnx" / "text_model.onnx_data", bundle_copy.parent / "outside")
     model = onnx.load(file, load_external_data=False)
@@ -159,16 +161,18 @@ def test_weights_that_a_graph_seeks_outside(bundle_copy: Path, place: str) -> No
                 entry.value = place
     file.write_bytes(model.SerializeToString())
     edit(bundle_copy, lambda values: values["files"].update({"onnx/text_model_cpu.onnx": entry_of(file)}))
-    with pytest.raises(BundleError, match=r"ONNX Runtime cannot load .*text_model_cpu\.onnx: .*External data path"):
+    with pytest.raises(BundleError, match=r"text_model_cpu\.onnx: .*External data path"):
         align_runtime.load(bundle_copy)
 
 
 def test_unknown_precision_names_those_that_are_there(tiny_bundle: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"precision 'fp8' is not in the bundle .* it holds: fp32"):
+    with pytest.raises(ConfigurationError, match="it has: fp32; export it again with --fp16"):
+        align_runtime.load(tiny_bundle, precision="fp16")
+    with pytest.raises(ConfigurationError, match="'fp8' .*it has: fp32$"):
         align_runtime.load(tiny_bundle, precision="fp8")
 
 
-def test_the_graph_made_for_the_device_is_taken_else_the_one_for_any(tiny_bundle: Path) -> None:
+def test_the_graph_for_the_device_is_preferred_to_the_one_for_any(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     files = {(tower, device): bundle.graph(tower, "fp32", device).file for tower in TOWERS for device in ("cpu", "gpu")}
     assert files == {
@@ -183,7 +187,7 @@ def test_a_variant_for_another_device_is_not_taken(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values["graphs"].pop(1))
     bundle = Bundle.open(bundle_copy)
     assert bundle.graph("text", "fp32", "cpu").target == "cpu"
-    with pytest.raises(ConfigurationError, match=r"'fp32' is not in .* the text tower on gpu; it holds: nothing"):
+    with pytest.raises(ConfigurationError, match="'fp32' .*text tower on gpu; it has: none$"):
         bundle.graph("text", "fp32", "gpu")
 
 
@@ -192,13 +196,8 @@ def test_shared_weights_that_are_missing_or_changed(bundle_copy: Path) -> None:
     content = bytearray(data.read_bytes())
     content[0] ^= 1
     data.write_bytes(content)
-    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx_data has sha256 .*; the file is damaged"):
+    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx_data has sha256"):
         align_runtime.load(bundle_copy, check_hashes=True)
     data.unlink()
-    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx_data is missing"):
+    with pytest.raises(BundleError, match="onnx_data is missing"):
         Bundle.open(bundle_copy)
-
-
-def test_unknown_device(tiny_bundle: Path) -> None:
-    with pytest.raises(ConfigurationError, match="device is 'tpu'; known: cpu"):
-        align_runtime.load(tiny_bundle, device="tpu")

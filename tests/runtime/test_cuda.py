@@ -1,6 +1,6 @@
-"""Graphs through ONNX Runtime in fixed shapes, and what is said where CUDA is missing.
+"""Graphs through ONNX Runtime in fixed shapes, and the errors where CUDA is missing.
 
-The code that binds memory and fills buckets runs here on ONNX Runtime's CPU provider; `tests/gpu` runs it on a GPU.
+The code that binds memory and pads to buckets runs here on ONNX Runtime's CPU provider; `tests/gpu` runs it on a GPU.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import align_runtime
 from align_runtime import golden
 from align_runtime.backends import StagedRunner
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CUDA, GRAPHS, CudaRunner, Provider
+from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.backends.stages import STAGES
+from align_runtime.backends.runner import STAGES
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
@@ -34,7 +34,7 @@ def answers(tiny_bundle: Path) -> Golden:
     return golden.read(Bundle.open(tiny_bundle))
 
 
-def test_buckets_give_what_the_plain_graph_gives(tiny_bundle: Path, answers: Golden) -> None:
+def test_buckets_return_what_the_plain_graph_returns(tiny_bundle: Path, answers: Golden) -> None:
     for name, buckets, inputs in (
         ("vision", Buckets(BATCHES), {"pixels": answers.pixels}),
         ("text", Buckets(BATCHES, LENGTHS), {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}),
@@ -49,7 +49,7 @@ def test_buckets_give_what_the_plain_graph_gives(tiny_bundle: Path, answers: Gol
         plain.close()
 
 
-def test_stages_of_a_run_are_told_apart(tiny_bundle: Path, answers: Golden) -> None:
+def test_the_stages_of_a_run_are_timed(tiny_bundle: Path, answers: Golden) -> None:
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
     assert isinstance(runner, StagedRunner)
     embeds, seconds = runner.run_staged({"pixels": answers.pixels})
@@ -60,7 +60,7 @@ def test_stages_of_a_run_are_told_apart(tiny_bundle: Path, answers: Golden) -> N
     runner.close()
 
 
-def test_short_texts_are_filled_up(tiny_bundle: Path, answers: Golden) -> None:
+def test_short_texts_are_padded(tiny_bundle: Path, answers: Golden) -> None:
     file = tiny_bundle / "onnx/text_model.onnx"
     length = int(answers.attention_mask[1].sum())
     inputs = {"input_ids": answers.input_ids[1:2, :length], "attention_mask": answers.attention_mask[1:2, :length]}
@@ -90,16 +90,16 @@ def test_threads_share_a_runner(tiny_bundle: Path, answers: Golden) -> None:
     assert wrong == []
 
 
-def test_what_is_no_graph_or_input_is_refused(tiny_bundle: Path, answers: Golden, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="ONNX Runtime cannot load .* on the GPU"):
+def test_wrong_graphs_and_inputs_are_refused(tiny_bundle: Path, answers: Golden, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot load"):
         CudaRunner(tmp_path / "nothing.onnx", Buckets(BATCHES), ON_CPU)
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
-    with pytest.raises(InputError, match="pixels is float32 .*; the graph takes uint8 "):
+    with pytest.raises(InputError, match="pixels is float32"):
         runner.run({"pixels": answers.pixels.astype(np.float32)})
     runner.close()
 
 
-def test_a_graph_that_fails_while_it_runs_says_so(
+def test_a_failure_during_a_run_is_an_error_of_one_line(
     tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
@@ -108,7 +108,7 @@ def test_a_graph_that_fails_while_it_runs_says_so(
         raise RuntimeError("CUDA failure 2: out of memory\nand a stack")
 
     monkeypatch.setattr(runner._session, "run_with_iobinding", fail)
-    with pytest.raises(DeviceError, match=r"the graph failed on inputs of shape .*: CUDA failure 2: out of memory$"):
+    with pytest.raises(DeviceError, match="CUDA failure 2: out of memory$"):
         runner.run({"pixels": answers.pixels})
     runner.close()
 
@@ -140,43 +140,37 @@ def test_cuda_graphs_are_left_out_where_a_node_is_not_on_the_gpu(
 
 
 def test_onnxruntime_without_cuda_is_an_error(tiny_bundle: Path) -> None:
-    message = (
-        rf"the onnxruntime {onnxruntime.__version__} that is installed has no CUDAExecutionProvider; replace it with: "
-        r"pip uninstall onnxruntime && pip install 'align-onnx\[gpu\]'"
-    )
-    with pytest.raises(BackendUnavailableError, match=message):
+    with pytest.raises(BackendUnavailableError, match="CUDAExecutionProvider") as caught:
         align_runtime.load(tiny_bundle, device="cuda")
+    assert onnxruntime.__version__ in str(caught.value)
+    assert str(caught.value).endswith(INSTALL)
 
 
 def test_a_missing_onnxruntime_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendUnavailableError, match=r"onnxruntime cannot be imported .*align-onnx\[gpu\]"):
+    with pytest.raises(BackendUnavailableError, match=r"onnxruntime .*align-onnx\[gpu\]"):
         align_runtime.load(tiny_bundle, device="cuda")
 
 
 def test_the_missing_library_is_named(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wheel with the CUDA provider whose libraries are not there."""
+    """A wheel with the CUDA provider whose libraries are missing."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(
-        BackendUnavailableError, match=r"CUDA provider cannot be loaded \(.*libonnxruntime_providers_.*\.so"
-    ):
+    with pytest.raises(BackendUnavailableError, match=r"libonnxruntime_providers_.*\.so"):
         align_runtime.load(tiny_bundle, device="cuda")
 
 
 def test_a_provider_that_does_not_start_is_an_error(tiny_bundle: Path) -> None:
-    """ONNX Runtime would take the CPU in its place."""
+    """ONNX Runtime would fall back to the CPU."""
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
     runner._provider = CUDA
-    with pytest.raises(
-        BackendUnavailableError, match="has CUDAExecutionProvider but cannot start it; check nvidia-smi"
-    ):
+    with pytest.raises(BackendUnavailableError, match="nvidia-smi"):
         runner._checked(runner._session)
     runner.close()
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_threads_are_of_the_cpu(tiny_bundle: Path, device: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"threads is 2, but on {device} the GPU computes; leave it out"):
+def test_threads_are_for_cpus(tiny_bundle: Path, device: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"threads is 2.*{device}"):
         align_runtime.load(tiny_bundle, device=device, threads=2)

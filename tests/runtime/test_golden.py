@@ -31,7 +31,7 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_another_type_or_shape(tmp_path: Path, values: np.ndarray, ndim: int) -> None:
     np.save(tmp_path / "a.npy", values)
-    with pytest.raises(BundleError, match=f"float32 with {ndim} axes was expected"):
+    with pytest.raises(BundleError, match=f"expected .* float32 array of {ndim} dimensions, got "):
         golden.read_array(tmp_path / "a.npy", FLOAT32, ndim)
 
 
@@ -39,13 +39,13 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 64), }"
     header += b" " * (64 - (len(header) + 11) % 64) + b"\n"
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"\0" * 16)
-    with pytest.raises(BundleError, match=r"of shape \(1000000000000, 64\) in 1[0-9] bytes"):
+    with pytest.raises(BundleError, match=r"\(1000000000000, 64\) in 1[0-9] bytes"):
         golden.read_array(tmp_path / "a.npy", FLOAT32, 2)
 
 
 def test_a_file_that_is_no_array(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"hello")
-    with pytest.raises(BundleError, match=r"is not a readable \.npy file"):
+    with pytest.raises(BundleError, match=r"a\.npy"):
         golden.read_array(tmp_path / "a.npy", FLOAT32, 2)
 
 
@@ -53,7 +53,7 @@ def test_the_golden_vectors_of_a_bundle(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     answers = golden.read(bundle)
     height, width = bundle.manifest.preprocessing.output_size
-    assert answers.pixels.shape == (len(answers.pictures), height, width, 3)
+    assert answers.pixels.shape == (len(answers.images), height, width, 3)
     assert "" in answers.texts
     for embeds in (answers.image_embeds, answers.text_embeds):
         np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Values from outside: what is read, and how each bad one is named."""
+"""Reading JSON: what is accepted, and the errors for everything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from align_runtime import json_files
 from align_runtime.errors import BundleError, ConfigurationError
-from align_runtime.json_files import of_kind, read_object, require
+from align_runtime.json_files import of_kind, read_object, relative_path, require
 
 
 def written(folder: Path, data: bytes) -> Path:
@@ -27,34 +27,34 @@ def test_an_object_is_read(tmp_path: Path, mark: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", r"is not valid JSON: Expecting value"),
-        (b"{", r"is not valid JSON: Expecting property name"),
-        (b'{"a": 1', r"is not valid JSON: Expecting ',' delimiter"),
-        (b"hello", r"is not valid JSON"),
-        (b'{"a": NaN}', r"is not valid JSON: NaN is not a JSON number"),
-        (b'{"a": -Infinity}', r"is not valid JSON: -Infinity is not a JSON number"),
-        (b'{"a": ' + b"1" * 5000 + b"}", r"is not valid JSON: Exceeds the limit"),
-        (b"[" * 100_000, r"is not valid JSON"),
-        (b"[1]", r"holds a JSON list, an object was expected"),
-        (b"3", r"holds a JSON int, an object was expected"),
-        (b'{"a": "\xff"}', r"is not UTF-8 text \(byte 7\); is it really a JSON file\?"),
-        ('{"a": 1}'.encode("utf-16"), r"is not UTF-8 text \(byte 0\)"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"a": 1', "not valid JSON"),
+        (b"hello", "not valid JSON"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[1]", "JSON list"),
+        (b"3", "JSON int"),
+        (b'{"a": "\xff"}', r"not UTF-8 text \(byte 7\)"),
+        ('{"a": 1}'.encode("utf-16"), r"not UTF-8 text \(byte 0\)"),
     ],
 )
-def test_what_is_no_json_object(tmp_path: Path, data: bytes, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"file\.json {message}") as caught:
+def test_files_without_a_json_object(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"file\.json .*{message}") as caught:
         read_object(written(tmp_path, data))
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BundleError, match=r"absent\.json does not exist"):
+    with pytest.raises(BundleError, match="does not exist"):
         read_object(tmp_path / "absent.json", BundleError)
-    with pytest.raises(BundleError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(BundleError, match="cannot be read"):
         read_object(tmp_path, BundleError)
     monkeypatch.setattr(json_files, "MAX_JSON_BYTES", 9)
     assert read_object(written(tmp_path, b'{"a": 12}')) == {"a": 12}
-    with pytest.raises(ConfigurationError, match=r"is 10 bytes; a JSON file of at most 9 bytes was expected"):
+    with pytest.raises(ConfigurationError, match="10 bytes"):
         read_object(written(tmp_path, b'{"a": 123}'))
 
 
@@ -78,24 +78,39 @@ def test_a_value_of_the_kind_asked_for(value: Any, kind: Any, expected: Any) -> 
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        (True, int, r"is True \(bool\); int was expected"),
-        (True, float, r"is True \(bool\); float was expected"),
-        (1, bool, r"is 1 \(int\); bool was expected"),
-        (1.0, int, r"is 1\.0 \(float\); int was expected"),
-        ("1", (int, float), r"is '1' \(str\); int or float was expected"),
-        (None, dict, r"is None \(NoneType\); dict was expected"),
-        (float("nan"), float, r"is nan; a finite number was expected"),
-        (float("-inf"), (int, float), r"is -inf; a finite number was expected"),
-        (10**400, float, r"is an integer of 1329 bits; no float holds it"),
+        (True, int, r"True \(bool\); expected int"),
+        (True, float, r"True \(bool\); expected float"),
+        (1, bool, r"1 \(int\); expected bool"),
+        (1.0, int, r"1\.0 \(float\); expected int"),
+        ("1", (int, float), r"'1' \(str\); expected int or float"),
+        (None, dict, r"None \(NoneType\); expected dict"),
+        (float("nan"), float, "nan; expected a finite"),
+        (float("-inf"), (int, float), "-inf; expected a finite"),
+        (10**400, float, "1329 bits"),
+        ("x" * 500, int, r"'x{99}…"),
     ],
 )
 def test_a_value_of_another_kind(value: Any, kind: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^file: key {message}"):
+    with pytest.raises(ConfigurationError, match=f"^file: key is .*{message}"):
         require("file", {"key": value}, "key", kind)
-    with pytest.raises(ConfigurationError, match=f"^name {message}"):
+    with pytest.raises(ConfigurationError, match=f"^name is .*{message}"):
         of_kind("name", value, kind)
 
 
 def test_a_missing_key() -> None:
-    with pytest.raises(ConfigurationError, match=r"^file: the key 'key' is missing$"):
+    with pytest.raises(ConfigurationError, match="'key' is missing"):
         require("file", {}, "key", int)
+
+
+@pytest.mark.parametrize("name", ["align.json", "onnx/text_model.onnx", "a/b/c", "..a", "a b", "ü"])
+def test_plain_relative_paths(name: str) -> None:
+    assert relative_path(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../a", "a/../b", "/a", "a/", "./a", "a//b", "a\\b", "c:a", "a\0b", "x" * 999 + "/"]
+)
+def test_paths_that_are_not_plain(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a plain path") as caught:
+        relative_path(name)
+    assert len(str(caught.value)) < 200

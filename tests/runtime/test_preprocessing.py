@@ -1,4 +1,4 @@
-"""The canonical configuration: read from every Hub form, refused by name otherwise, and its float arithmetic."""
+"""The canonical configuration: read from every form on the Hub, and its float arithmetic; the errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.models.efficientnet.image_processing_pil_efficientnet import E
 
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.hub_preprocessing import DEFAULTS, IGNORED, NEUTRAL
-from align_runtime.picture_size import Size
+from align_runtime.image_size import Size
 from align_runtime.preprocessing import CANONICAL_KEYS, ImagePreprocessing
 
 ALIGN_BASE: dict[str, Any] = {
@@ -40,7 +40,7 @@ def read(**config: Any) -> ImagePreprocessing:
 
 
 def oracle(image: Any, config: dict[str, Any]) -> numpy.ndarray:
-    """pixel_values [1, 3, height, width] of transformers, uint8 where nothing is rescaled or normalised."""
+    """pixel_values (1, 3, height, width) of transformers; uint8 if nothing is rescaled or normalized."""
     processor = EfficientNetImageProcessorPil(**config)
     return processor([image], do_convert_rgb=True, return_tensors="np")["pixel_values"]
 
@@ -89,7 +89,7 @@ VALUES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("values", VALUES, ids=range(4))
 @pytest.mark.parametrize("flags", FLOATS, ids=lambda flags: "".join("01"[flag] for flag in flags.values()))
 def test_float_values_are_bit_equal(flags: dict[str, bool], values: dict[str, Any]) -> None:
-    """Every level of every channel through every combination of steps."""
+    """Every value of every channel in every combination of steps."""
     levels = numpy.arange(256, dtype=numpy.uint8)
     array = numpy.stack([levels, levels[::-1], numpy.roll(levels, 99)], axis=-1).reshape(16, 16, 3)
     config = {**flags, **values, "size": 16}
@@ -102,7 +102,7 @@ def test_float_values_are_bit_equal(flags: dict[str, bool], values: dict[str, An
     scale, offset = ours.scale_and_offset()
     assert (scale.dtype, scale.shape, offset.shape) == (numpy.float64, (3,), (3,))
     affine = (array * scale + offset).transpose(2, 0, 1)[None]
-    # A float32 value has 24 bits; four roundings of terms as large as the largest one.
+    # A float32 value has 24 bits; there are four rounding errors of the size of the largest term.
     largest = numpy.abs(array * scale).max() + numpy.abs(offset).max()
     numpy.testing.assert_allclose(affine, expected, rtol=0, atol=4 * 2.0**-24 * largest)
 
@@ -110,9 +110,9 @@ def test_float_values_are_bit_equal(flags: dict[str, bool], values: dict[str, An
 def test_normalize_takes_only_pixels() -> None:
     config = ImagePreprocessing.from_hub(ALIGN_BASE, "file.json")
     assert config.normalize(numpy.zeros((0, 4, 5, 3), numpy.uint8)).shape == (0, 3, 4, 5)
-    with pytest.raises(InputError, match=r"pixels are float32 \[1, 4, 5, 3\]; uint8 \[n, height, width, 3\]"):
+    with pytest.raises(InputError, match=r"float32 \(1, 4, 5, 3\)"):
         config.normalize(numpy.zeros((1, 4, 5, 3), numpy.float32))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"pixels are uint8 \[1, 3, 4, 5\]"):
+    with pytest.raises(InputError, match=r"uint8 \(1, 3, 4, 5\)"):
         config.normalize(numpy.zeros((1, 3, 4, 5), numpy.uint8))
 
 
@@ -142,7 +142,7 @@ CONFIGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_every_form_means_what_it_means_to_transformers(config: dict[str, Any]) -> None:
-    """And the written forms mean the same, to transformers and to us."""
+    """The forms that are written mean the same, to transformers and to us."""
     ours = ImagePreprocessing.from_hub(config, "file.json")
     assert ImagePreprocessing.from_hub(ours.to_hub(), "file.json") == ours
     assert ImagePreprocessing.from_json(json.loads(json.dumps(ours.to_json())), "align.json") == ours
@@ -155,7 +155,7 @@ def test_every_form_means_what_it_means_to_transformers(config: dict[str, Any]) 
     assert ours.output_size == expected.shape[2:]
 
 
-def test_steps_that_are_not_done_do_not_count() -> None:
+def test_values_of_steps_that_are_off_are_ignored() -> None:
     base = {**ALIGN_BASE, "do_resize": False, "do_rescale": False}
     other = {**base, "size": 17, "resample": 5, "rescale_factor": 3.0, "image_mean": [9, 9, 9], "image_std": [7, 7, 7]}
     assert read(**base) == read(**other)
@@ -172,104 +172,92 @@ def test_explicit_hub_form() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"do_flip": True}, r"the key 'do_flip' \(value True\) is not understood; known are _valid_processor_keys, crop"),
-    ({"size_divisor": 32}, r"the key 'size_divisor'"),
-    ({"auto_map": {"AutoImageProcessor": "x.Y"}}, r"auto_map asks for code from the checkpoint, which is never run"),
-    (
-        {"image_processor_type": "CLIPImageProcessor"},
-        r"image_processor_type is 'CLIPImageProcessor'; only None or",
-    ),
-    ({"do_pad": True}, r"do_pad is True; only None or False is supported"),
-    ({"pad_size": {"height": 9, "width": 9}}, r"pad_size is \{.*\}; only None is supported"),
-    ({"data_format": "channels_last"}, r"data_format is 'channels_last'; only None or 'channels_first'"),
-    ({"input_data_format": "channels_last"}, r"input_data_format is 'channels_last'; only None"),
-    ({"return_tensors": "pt"}, r"return_tensors is 'pt'; only None"),
-    ({"device": "cuda"}, r"device is 'cuda'; only None"),
-    ({"image_seq_length": 7}, r"image_seq_length is 7; only None"),
-    ({"do_resize": 1}, r"do_resize is 1 \(int\); bool was expected"),
-    ({"do_rescale": "yes"}, r"do_rescale is 'yes' \(str\); bool was expected"),
-    ({"resample": 6}, r"resample is 6; supported are 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming"),
-    ({"resample": -1}, r"resample is -1; supported are"),
-    ({"resample": True}, r"resample is True \(bool\); int was expected"),
-    ({"resample": 2.0}, r"resample is 2\.0 \(float\); int was expected"),
-    ({"resample": "bilinear"}, r"resample is 'bilinear' \(str\); int was expected"),
-    ({"resample": None}, r"resample is null although do_resize is true; give it a value"),
-    ({"size": None}, r"size is null although do_resize is true"),
-    ({"do_center_crop": True, "crop_size": None}, r"crop_size is null although do_center_crop is true"),
-    ({"rescale_factor": None}, r"rescale_factor is null although do_rescale is true"),
-    ({"image_mean": None}, r"image_mean is null although do_normalize is true"),
-    ({"image_std": None}, r"image_std is null although do_normalize is true"),
-    ({"image_std": None, "do_normalize": False}, r"image_std is null although include_top is true"),
-    ({"size": {"height": 9}}, r"size has the keys \['height'\]; supported are height\+width or shortest_edge or short"),
+    ({"do_flip": True}, "'do_flip' .*True"),
+    ({"size_divisor": 32}, "'size_divisor'"),
+    ({"auto_map": {"AutoImageProcessor": "x.Y"}}, "auto_map"),
+    ({"image_processor_type": "CLIPImageProcessor"}, "image_processor_type is 'CLIPImageProcessor'"),
+    ({"do_pad": True}, r"do_pad is True"),
+    ({"pad_size": {"height": 9, "width": 9}}, r"pad_size is \{.*\}"),
+    ({"data_format": "channels_last"}, r"data_format is 'channels_last'"),
+    ({"input_data_format": "channels_last"}, r"input_data_format is 'channels_last'"),
+    ({"return_tensors": "pt"}, r"return_tensors is 'pt'"),
+    ({"device": "cuda"}, r"device is 'cuda'"),
+    ({"image_seq_length": 7}, r"image_seq_length is 7"),
+    ({"do_resize": 1}, r"do_resize is 1 \(int\); expected bool"),
+    ({"do_rescale": "yes"}, r"do_rescale is 'yes' \(str\); expected bool"),
+    ({"resample": 6}, "resample is 6"),
+    ({"resample": -1}, "resample is -1"),
+    ({"resample": True}, r"resample is True \(bool\); expected int"),
+    ({"resample": 2.0}, r"resample is 2\.0 \(float\); expected int"),
+    ({"resample": "bilinear"}, r"resample is 'bilinear' \(str\); expected int"),
+    ({"resample": None}, r"resample is null although do_resize"),
+    ({"size": None}, r"size is null although do_resize"),
+    ({"do_center_crop": True, "crop_size": None}, r"crop_size is null although do_center_crop"),
+    ({"rescale_factor": None}, r"rescale_factor is null although do_rescale"),
+    ({"image_mean": None}, r"image_mean is null although do_normalize"),
+    ({"image_std": None}, r"image_std is null although do_normalize"),
+    ({"image_std": None, "do_normalize": False}, r"image_std is null although include_top"),
+    ({"size": {"height": 9}}, r"size has the keys \['height'\]"),
     ({"size": {"longest_edge": 9}}, r"size has the keys \['longest_edge'\]"),
     ({"size": {"min_pixels": 9, "max_pixels": 99}}, r"size has the keys \['max_pixels', 'min_pixels'\]"),
     ({"size": {"height": 9, "width": 9, "longest_edge": None}}, r"size has the keys"),
-    ({"size": {"height": 0, "width": 9}}, r"size\.height is 0; 1 to 8192 pixels are supported"),
-    ({"size": 8193}, r"size\.height is 8193; 1 to 8192 pixels are supported"),
-    ({"size": 10**400}, r"size\.height is 1000+; 1 to 8192"),
-    ({"size": -5}, r"size\.height is -5; 1 to"),
-    ({"size": True}, r"size is True \(bool\); dict was expected"),
-    ({"size": 9.0}, r"size is 9\.0 \(float\); dict was expected"),
-    ({"size": [9]}, r"size is \[9\]; \[height, width\] was expected"),
-    ({"size": [9, 9, 3]}, r"size is \[9, 9, 3\]; \[height, width\]"),
-    ({"size": {"height": "9", "width": 9}}, r"size\.height is '9' \(str\); int was expected"),
-    (
-        {"do_center_crop": True, "crop_size": {"shortest_edge": 9}},
-        r"crop_size is \{.*\}; a crop needs a height",
-    ),
-    ({"size": {"shortest_edge": 40}}, r"the output size depends on the picture \(with size \{'shortest_edge': 40\}"),
-    (
-        {"size": 40, "default_to_square": False},
-        r".* depends on the picture.*; set do_center_crop and crop_size, or give",
-    ),
-    ({"do_resize": False}, r"the output size depends on the picture \(without a resize and without a centre crop\)"),
-    ({"rescale_factor": float("nan")}, r"rescale_factor is nan; a finite number was expected"),
-    ({"rescale_factor": float("inf")}, r"rescale_factor is inf; a finite number was expected"),
-    ({"rescale_factor": 10**400}, r"rescale_factor is an integer of 1329 bits; no float holds it"),
-    ({"rescale_factor": 1e300}, r"rescale_factor 1e\+300, .* give values that are not finite float32 numbers"),
-    ({"rescale_factor": "0.1"}, r"rescale_factor is '0\.1' \(str\); float was expected"),
-    ({"image_mean": [0.5, float("nan"), 0.5]}, r"image_mean is nan; a finite number"),
-    ({"image_mean": [0.5, 0.5]}, r"image_mean has 2 values; one per channel, 3, was expected"),
-    ({"image_mean": "0.5"}, r"image_mean is '0\.5' \(str\); float was expected"),
-    ({"image_std": [0.5, 0, 0.5]}, r".*not finite float32 numbers; is an image_std zero\?"),
-    ({"image_std": 1e-60}, r".*not finite float32 numbers; is an image_std zero\?"),
-    ({"do_normalize": False, "image_std": [float("-inf")] * 3}, r"image_std is -inf; a finite number"),
+    ({"size": {"height": 0, "width": 9}}, r"size\.height is 0;"),
+    ({"size": 8193}, r"size\.height is 8193;"),
+    ({"size": 10**400}, r"size\.height is 1000+"),
+    ({"size": -5}, r"size\.height is -5;"),
+    ({"size": True}, r"size is True \(bool\); expected dict"),
+    ({"size": 9.0}, r"size is 9\.0 \(float\); expected dict"),
+    ({"size": [9]}, r"size is \[9\]"),
+    ({"size": [9, 9, 3]}, r"size is \[9, 9, 3\]"),
+    ({"size": {"height": "9", "width": 9}}, r"size\.height is '9' \(str\); expected int"),
+    ({"do_center_crop": True, "crop_size": {"shortest_edge": 9}}, r"crop_size is \{.*\}; expected a height"),
+    ({"size": {"shortest_edge": 40}}, r"depends on the image \(with size \{'shortest_edge': 40\}"),
+    ({"size": 40, "default_to_square": False}, "depends on the image"),
+    ({"do_resize": False}, r"depends on the image \(without a resize"),
+    ({"rescale_factor": float("nan")}, r"rescale_factor is nan; expected a finite"),
+    ({"rescale_factor": float("inf")}, r"rescale_factor is inf; expected a finite"),
+    ({"rescale_factor": 10**400}, "rescale_factor is .*1329 bits"),
+    ({"rescale_factor": 1e300}, r"rescale_factor 1e\+300.*not finite"),
+    ({"rescale_factor": "0.1"}, r"rescale_factor is '0\.1' \(str\); expected float"),
+    ({"image_mean": [0.5, float("nan"), 0.5]}, r"image_mean is nan; expected a finite"),
+    ({"image_mean": [0.5, 0.5]}, "image_mean has 2 values"),
+    ({"image_mean": "0.5"}, r"image_mean is '0\.5' \(str\); expected float"),
+    ({"image_std": [0.5, 0, 0.5]}, "not finite"),
+    ({"image_std": 1e-60}, "not finite"),
+    ({"do_normalize": False, "image_std": [float("-inf")] * 3}, r"image_std is -inf; expected a finite"),
 ]
 
 
 @pytest.mark.parametrize(("config", "message"), REFUSED, ids=[str(config)[:60] for config, _ in REFUSED])
-def test_what_is_not_understood_is_refused(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^file.json: {message}") as caught:
+def test_unsupported_configurations_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^file.json: .*{message}") as caught:
         read(**config)
     assert "\n" not in str(caught.value)
 
 
 def test_the_canonical_form_is_strict() -> None:
     canonical = read(**ALIGN_BASE).to_json()
-    with pytest.raises(ConfigurationError, match=r"^align\.json: keys are missing \[\] or unknown \['do_resize'\]"):
+    with pytest.raises(ConfigurationError, match=r"^align\.json: .*unknown keys \['do_resize'\]"):
         ImagePreprocessing.from_json({**canonical, "do_resize": True}, "align.json")
     for key in CANONICAL_KEYS:
-        with pytest.raises(ConfigurationError, match=rf"keys are missing \['{key}'\] or unknown \[\]"):
+        with pytest.raises(ConfigurationError, match=rf"missing keys \['{key}'\]"):
             ImagePreprocessing.from_json({k: v for k, v in canonical.items() if k != key}, "align.json")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resample": None}, r"size is Size\(.*\) but resample is None; give both or neither"),
-        ({"rescale_factor": None}, r"rescale_offset is true without a rescale_factor"),
-        (
-            {"image_std": [1, 1, 1]},
-            r"image_std is \(1\.0, 1\.0, 1\.0\); it belongs to image_mean \(None\) and",
-        ),
-        ({"include_top": True}, r"image_std is None; it belongs to image_mean \(None\) and to include_top \(True\)"),
-        ({"include_top": None}, r"include_top is None \(NoneType\); bool was expected"),
-        ({"crop_size": [289, 289]}, r"crop_size is \[289, 289\] \(list\); dict was expected"),
-        ({"image_mean": 0.5}, r"image_mean is 0\.5 \(float\); list was expected"),
+        ({"resample": None}, "resample is None"),
+        ({"rescale_factor": None}, "rescale_offset"),
+        ({"image_std": [1, 1, 1]}, r"image_std is \(1\.0, 1\.0, 1\.0\)"),
+        ({"include_top": True}, r"image_std is None.*include_top \(True\)"),
+        ({"include_top": None}, r"include_top is None \(NoneType\); expected bool"),
+        ({"crop_size": [289, 289]}, r"crop_size is \[289, 289\] \(list\); expected dict"),
+        ({"image_mean": 0.5}, r"image_mean is 0\.5 \(float\); expected list"),
     ],
 )
 def test_contradictions_in_the_canonical_form(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^align.json: {message}"):
+    with pytest.raises(ConfigurationError, match=f"^align.json: .*{message}"):
         ImagePreprocessing.from_json({**read(**ALIGN_BASE).to_json(), **changes}, "align.json")
 
 
@@ -278,7 +266,7 @@ ODD += [{"height": 3, "width": 4}, {"height": "a", "width": None}, {"shortest_ed
 
 
 def test_odd_values_are_read_or_refused() -> None:
-    """Whatever stands in the file, the caller sees a configuration that survives being written, or the error."""
+    """Whatever the file contains, the result is a configuration that can be written and read again, or an error."""
     draw = random.Random(5)
     read_back, refusals = 0, []
     for _ in range(4000):

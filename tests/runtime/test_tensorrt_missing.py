@@ -1,4 +1,4 @@
-"""TensorRT, CUDA or a GPU that is not there: exact, short errors, and nothing is imported that is not there."""
+"""Without TensorRT, CUDA or a GPU: short errors with the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("absent")
 def test_loading_an_engine_without_the_packages(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"CUDA for Python cannot be imported .*align-onnx\[tensorrt\]"):
+    with pytest.raises(BackendUnavailableError, match=r"CUDA for Python .*align-onnx\[tensorrt\]"):
         align_runtime.load(tiny_bundle, device="tensorrt")
 
 
@@ -41,7 +41,7 @@ def test_building_and_verifying_without_the_packages(
 
 
 def cuda_without_gpu() -> ModuleType:
-    """cuda.bindings.runtime as it answers on a machine without a driver."""
+    """A cuda.bindings.runtime as on a machine without a driver."""
     module = ModuleType("cuda.bindings.runtime")
     success, missing = 0, 35
 
@@ -60,9 +60,7 @@ def test_a_machine_without_a_gpu_says_so(tiny_bundle: Path, absent: None, monkey
     for name in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda_without_gpu())
-    with pytest.raises(
-        BackendUnavailableError, match=r"no NVIDIA GPU can be used here \(CUDA driver version is insuff"
-    ):
+    with pytest.raises(BackendUnavailableError, match="CUDA driver version is insufficient"):
         align_runtime.load(tiny_bundle, device="tensorrt")
 
 
@@ -79,6 +77,6 @@ def test_a_gpu_without_tensorrt_says_what_to_install(
     for name in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module)
-    with pytest.raises(BackendUnavailableError, match="TensorRT cannot be imported") as raised:
+    with pytest.raises(BackendUnavailableError, match="TensorRT") as raised:
         align_runtime.load(tiny_bundle, device="tensorrt")
     assert str(raised.value).endswith(INSTALL)

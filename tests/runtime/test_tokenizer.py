@@ -1,4 +1,4 @@
-"""Token ids against transformers' BertTokenizer, on every code point and on fuzzed texts, and every refusal."""
+"""Token ids against transformers' BertTokenizer on every code point and on fuzzed texts, and the errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import tokenizers
 from transformers import BertTokenizer
 
-from align_exporter.assets import read_tokenizer
+from align_exporter.checkpoint.read_checkpoint import read_tokenizer
 from align_runtime import tokenizer as module
 from align_runtime.errors import BundleError, ConfigurationError, InputError
 from align_runtime.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ LENGTH = 64
 
 @dataclass(frozen=True)
 class Pair:
-    """A checkpoint folder as transformers reads it, and as the bundle holds it."""
+    """The tokenizer of a checkpoint as transformers reads it, and as a bundle contains it."""
 
     oracle: Any
     ours: Tokenizer
@@ -68,7 +68,7 @@ def test_20000_fuzzed_texts(uncased: Pair) -> None:
 
 
 def test_the_samples_are_not_all_unknown(uncased: Pair) -> None:
-    """Equality means something only where ids differ: under a third unknown, thousands of ids, all lengths."""
+    """Equality is meaningful only if ids vary: less than a third unknown, thousands of ids, all lengths."""
     rows = uncased.ours.encode(fuzzed_texts(20_000, seed=7)[:5000] + code_point_texts()[::16])
     ids = numpy.concatenate(rows)
     unknown = vocabulary().index("[UNK]")
@@ -88,7 +88,7 @@ def test_the_samples_are_not_all_unknown(uncased: Pair) -> None:
     ],
     ids=str,
 )
-def test_other_normalisations(config: dict[str, Any], tmp_path: Path, uncased: Pair) -> None:
+def test_other_normalizations(config: dict[str, Any], tmp_path: Path, uncased: Pair) -> None:
     pair = make_pair(tmp_path, **config)
     texts = code_point_texts()[::23] + fuzzed_texts(1000, seed=8)
     pair.assert_equal(texts)
@@ -99,7 +99,7 @@ def test_other_normalisations(config: dict[str, Any], tmp_path: Path, uncased: P
 
 
 @pytest.mark.parametrize("length", [3, 4, 5, 8, 17, 512])
-def test_texts_over_the_limit_are_cut(length: int, uncased: Pair) -> None:
+def test_texts_over_the_limit_are_truncated(length: int, uncased: Pair) -> None:
     ours = Tokenizer.from_file(uncased.path, length, 0)
     texts = ["a", "a b", "a b c", "a b c d " * 200, *fuzzed_texts(300, seed=9)]
     Pair(uncased.oracle, ours, uncased.path).assert_equal(texts)
@@ -123,15 +123,16 @@ def test_rows_are_int64_and_padded(uncased: Pair) -> None:
         numpy.testing.assert_array_equal(attention_mask, expected["attention_mask"], strict=True)
 
 
-def test_padding_uses_the_given_id_and_takes_no_rows(uncased: Pair) -> None:
+def test_padding_uses_the_given_id_and_accepts_no_rows(uncased: Pair) -> None:
     ours = Tokenizer.from_file(uncased.path, LENGTH, 9)
     input_ids, attention_mask = ours.pad([numpy.array([5, 6]), numpy.array([7])])
     assert input_ids.tolist() == [[5, 6], [7, 9]]
     assert attention_mask.tolist() == [[1, 1], [1, 0]]
     assert [array.shape for array in ours.pad([])] == [(0, 0), (0, 0)]
     assert [array.shape for array in ours.pad([], 7)] == [(0, 7), (0, 7)]
-    with pytest.raises(InputError, match=r"^input 1: 3 ids do not fit into a length of 2$"):
+    with pytest.raises(InputError, match="3 ids") as caught:
         ours.pad([numpy.array([1]), numpy.array([1, 2, 3])], 2)
+    assert caught.value.index == 1
 
 
 def test_vocabulary_size_counts_added_tokens(uncased: Pair, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_vocabulary_size_counts_added_tokens(uncased: Pair, tmp_path: Path) -> N
     assert Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0).vocab_size == len(vocabulary()) + 1
 
 
-def test_truncation_and_padding_of_the_file_do_not_count(uncased: Pair, tmp_path: Path) -> None:
+def test_truncation_and_padding_of_the_file_are_ignored(uncased: Pair, tmp_path: Path) -> None:
     backend = tokenizers.Tokenizer.from_file(str(uncased.path))
     backend.enable_truncation(5, direction="left")
     backend.enable_padding(direction="left", length=50)
@@ -167,7 +168,7 @@ def test_threads_share_a_tokenizer(uncased: Pair) -> None:
     assert results == [expected] * 6
 
 
-def test_a_forked_child_goes_on_in_silence(uncased: Pair) -> None:
+def test_a_forked_child_tokenizes_silently(uncased: Pair) -> None:
     program = f"""
 import os, sys
 from align_runtime.tokenizer import Tokenizer
@@ -189,18 +190,18 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"a text cannot be a NoneType; pass a str"),
-        (b"a cat", r"a text cannot be a bytes; pass a str"),
-        (float("nan"), r"a text cannot be a float"),
-        (("a", "cat"), r"a text cannot be a tuple"),
-        ("a\ud800b", r"the text holds the lone surrogate '\\ud800' at character 1, which is no Unicode text"),
-        ("\udfff", r"the text holds the lone surrogate '\\udfff' at character 0"),
-        ("x" * 1_000_001, r"the text has 1000001 characters; at most 1000000 are supported"),
+        (None, "NoneType"),
+        (b"a cat", "bytes"),
+        (float("nan"), "float"),
+        (("a", "cat"), "tuple"),
+        ("a\ud800b", r"surrogate '\\ud800' at character 1"),
+        ("\udfff", r"surrogate '\\udfff' at character 0"),
+        ("x" * 1_000_001, "1000001 characters"),
     ],
     ids=["None", "bytes", "NaN", "tuple", "surrogate in a word", "surrogate", "too long"],
 )
-def test_what_is_no_text_is_refused(text: Any, message: str, uncased: Pair) -> None:
-    with pytest.raises(InputError, match=f"^input 2: {message}") as caught:
+def test_inputs_that_are_not_texts_are_refused(text: Any, message: str, uncased: Pair) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         uncased.ours.encode(["a", "b", text])
     assert caught.value.index == 2
     assert "\n" not in str(caught.value)
@@ -213,7 +214,7 @@ def test_surrogates_fail_in_transformers_too(uncased: Pair) -> None:
 
 @pytest.mark.parametrize("texts", ["a photo", None, 3, {"a"}, iter(["a"])])
 def test_a_single_text_is_not_a_list(texts: Any, uncased: Pair) -> None:
-    with pytest.raises(InputError, match=r"^a list of texts was expected, got \w+; put one text in a list"):
+    with pytest.raises(InputError, match="list of texts"):
         uncased.ours.encode(texts)
 
 
@@ -226,48 +227,48 @@ def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"is no tokenizer\.json: EOF while parsing"),
-        ("{}", r"is no tokenizer\.json: Model missing"),
-        ('{"model": {"type": "WordPiece"', r"is no tokenizer\.json"),
-        ("hello", r"is no tokenizer\.json: expected value"),
+        ("", r"not a tokenizer\.json"),
+        ("{}", r"not a tokenizer\.json"),
+        ('{"model": {"type": "WordPiece"', r"not a tokenizer\.json"),
+        ("hello", r"not a tokenizer\.json"),
         (
             '{"added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}',
-            r"holds a WordLevel model; WordPiece, BERT's, was expected",
+            "WordLevel model",
         ),
     ],
 )
 def test_damaged_tokenizer_files(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(text)
-    with pytest.raises(BundleError, match=rf"^{path} {message}") as caught:
+    with pytest.raises(BundleError, match=rf"^{path} .*{message}") as caught:
         Tokenizer.from_file(path, LENGTH, 0)
     assert "\n" not in str(caught.value)
 
 
 def test_unreadable_tokenizer_files(tmp_path: Path, uncased: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BundleError, match=r"absent\.json does not exist; write the bundle again"):
+    with pytest.raises(BundleError, match="does not exist"):
         Tokenizer.from_file(tmp_path / "absent.json", LENGTH, 0)
-    with pytest.raises(BundleError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(BundleError, match="cannot be read"):
         Tokenizer.from_file(tmp_path, LENGTH, 0)
     (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(BundleError, match=r"is no tokenizer\.json: 'utf-8' codec can't decode"):
+    with pytest.raises(BundleError, match=r"not a tokenizer\.json"):
         Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0)
     text = change(uncased.path, lambda content: content["model"].update(unk_token="[unknown]"))
     (tmp_path / "tokenizer.json").write_text(text)
-    with pytest.raises(BundleError, match=r"the vocabulary lacks its own unknown token '\[unknown\]'"):
+    with pytest.raises(BundleError, match=r"unknown token '\[unknown\]'"):
         Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0)
     monkeypatch.setattr(module, "MAX_JSON_BYTES", 9)
-    with pytest.raises(BundleError, match=r"bytes; a tokenizer of at most 9 bytes was expected"):
+    with pytest.raises(BundleError, match="at most 9"):
         Tokenizer.from_file(uncased.path, LENGTH, 0)
 
 
 @pytest.mark.parametrize(
     ("length", "pad", "message"),
     [
-        (2, 0, r"^max_length is 2; at least 3 leave room for a token$"),
-        (-1, 0, r"^max_length is -1; at least 3"),
-        (64, -1, r"^pad_token_id is -1; the vocabulary has ids 0 to \d+$"),
-        (64, 10**6, r"^pad_token_id is 1000000; the vocabulary has ids 0 to \d+$"),
+        (2, 0, "max_length is 2; expected at least 3"),
+        (-1, 0, "max_length is -1"),
+        (64, -1, "pad_token_id is -1"),
+        (64, 10**6, "pad_token_id is 1000000"),
     ],
 )
 def test_values_out_of_range(length: int, pad: int, message: str, uncased: Pair) -> None:

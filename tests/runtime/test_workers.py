@@ -1,4 +1,4 @@
-"""Work in several threads: order, how far ahead it reads, whose error counts, and the end."""
+"""The pool of threads: order of results, reading ahead, errors, and closing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from align_runtime.errors import ConfigurationError
-from align_runtime.workers import Workers
+from align_runtime.scheduling import Workers
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def workers() -> Iterator[Workers]:
 
 
 def test_results_come_in_the_order_of_the_items(workers: Workers) -> None:
-    """The first item is done last: it waits for the third one."""
+    """The first item finishes last: it waits for the third one."""
     third = threading.Event()
 
     def work(item: int) -> int:
@@ -47,7 +47,7 @@ def test_items_are_read_as_far_ahead_as_asked(workers: Workers) -> None:
     assert len(taken) == 5
 
 
-def test_the_first_item_that_fails_is_told_of_and_not_the_soonest(workers: Workers) -> None:
+def test_the_error_is_that_of_the_first_item_and_not_of_the_earliest_failure(workers: Workers) -> None:
     fourth = threading.Event()
 
     def work(item: int) -> int:
@@ -65,21 +65,21 @@ def test_the_first_item_that_fails_is_told_of_and_not_the_soonest(workers: Worke
         next(results)
 
 
-def test_nothing_is_begun_behind_a_failure() -> None:
-    single, begun = Workers(1), []
+def test_nothing_starts_after_a_failure() -> None:
+    single, started = Workers(1), []
 
     def work(item: int) -> None:
-        begun.append(item)
+        started.append(item)
         raise ValueError(item)
 
     with pytest.raises(ValueError, match="0"):
         list(single.ordered(work, range(1000), ahead=8))
     single.close()
-    assert len(begun) <= 9
+    assert len(started) <= 9
 
 
-def test_a_closed_pool_says_so(workers: Workers) -> None:
+def test_a_closed_pool_is_an_error(workers: Workers) -> None:
     workers.close()
     workers.close()
-    with pytest.raises(ConfigurationError, match="the model is closed"):
+    with pytest.raises(ConfigurationError, match="closed"):
         list(workers.ordered(str, [1], ahead=1))

@@ -1,8 +1,8 @@
 """Records of builds for the report's tests.
 
-`tiny_record` is measured on an exported bundle. No FP16 graph is there to be measured: its FP16 graphs are the FP32
-ones with embeddings rounded to FP16, and their shares and islands are made up. `large_record` has as many tensors as
-the published model, with values that are made up as well.
+`tiny_record` is measured on an exported bundle without FP16 graphs: its FP16 graphs are the FP32 ones with embeddings
+rounded to FP16, and invented shares and islands. `with_int8` adds an INT8 graph with invented measurements.
+`large_record` has as many tensors as the published model, with invented values.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from align_calibration.ranges import TensorRange
+from align_exporter.int8.calibrate import ObserverTrial
+from align_exporter.int8.fidelity import Fidelity, FidelityTarget
+from align_exporter.int8.mixed_precision import Candidate
+from align_exporter.int8.speed import SpeedComparison
 from align_exporter.report.record import BuildRecord, ErrorHistogram, GraphRecord, Phase
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.golden import Golden
-from align_runtime.graph_entry import Graph, Island
+from align_runtime.graph_entry import Graph, Island, Quantization
 from align_runtime.parity import Limits, compare, cosines
 from align_runtime.precision import GraphContent
 
@@ -30,10 +34,10 @@ FP16_LIMITS = Limits(max_abs=5e-3, min_cosine=0.9995, min_centred_cosine=0.9995)
 MACHINE = {"cpu": "a processor", "cores": "2", "system": "Linux"}
 PHASES = (
     Phase("read align-tiny", 1.4),
-    Phase("vision: trace", 15.9),
-    Phase("vision: passes and checks", 0.1),
-    Phase("vision: parity with the reference", 0.4),
-    Phase("text: trace", 148.2),
+    Phase("vision fp32: trace", 15.9),
+    Phase("vision fp32: checks", 0.1),
+    Phase("vision fp32: parity with the reference", 0.4),
+    Phase("text fp32: trace", 148.2),
     Phase("bundle and self-test", 0.5),
 )
 
@@ -67,7 +71,7 @@ def tiny_record(folder: Path) -> BuildRecord:
 
 
 def large_record(tiny: BuildRecord) -> BuildRecord:
-    """`tiny` with the published model's numbers of tensors: 700 and 400, of which twelve and four stay FP32."""
+    """`tiny` with as many tensors as the published model, 700 and 400, of which some stay in FP32."""
     ranges = {
         "vision": _made_up("vision_model.encoder.blocks", 700, 55, seed=1),
         "text": _made_up("text_model.encoder.layer", 400, 12, seed=2),
@@ -82,13 +86,43 @@ def large_record(tiny: BuildRecord) -> BuildRecord:
     return replace(tiny, graphs=tuple(graphs), ranges=ranges)
 
 
+def with_int8(record: BuildRecord, speedups: Mapping[str, float]) -> BuildRecord:
+    """`record` with an INT8 vision graph for CPUs, `speedups` times as fast as FP32, by input."""
+    twin = next(each for each in record.graphs if each.graph.tower == "vision")
+    quantization = Quantization("percentile 99.99", 8, min(speedups.values(), default=None), ("blocks.0", "blocks.3"))
+    content = GraphContent({"int8": 90, "float32": 10}, {"int8": 9, "float32": 1})
+    graph = replace(
+        twin.graph,
+        variant="int8",
+        target="cpu",
+        file="onnx/vision_model_int8_cpu.onnx",
+        content=content,
+        quantization=quantization,
+    )
+    int8 = replace(
+        twin,
+        graph=graph,
+        trials=(ObserverTrial("percentile 99.99", 1e-3), ObserverTrial("min-max", 2e-3)),
+        target=FidelityTarget(cosine=0.995),
+        candidates=(
+            Candidate(("blocks.0", "blocks.3"), 0.9, Fidelity(cosine=0.996, agreement=0.98)),
+            Candidate((), 1.0, Fidelity(cosine=0.99, agreement=0.9)),
+        ),
+        speed=tuple(
+            SpeedComparison(case, {"fp32": (ratio,) * 8, "fp16": (9.0,) * 8, "int8": (1.0,) * 8})
+            for case, ratio in speedups.items()
+        ),
+    )
+    return replace(record, graphs=(*record.graphs, int8))
+
+
 def _inputs(graph: Graph, answers: Golden) -> dict[str, NDArray[np.generic]]:
     return {spec.name: getattr(answers, spec.name) for spec in graph.inputs}
 
 
 def _expected(graph: Graph, answers: Golden) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     if graph.tower == "vision":
-        return answers.image_embeds, tuple(picture.name for picture in answers.pictures)
+        return answers.image_embeds, tuple(image.name for image in answers.images)
     return answers.text_embeds, tuple(map(repr, answers.texts))
 
 
@@ -106,7 +140,7 @@ def _graph_record(bundle: Bundle, graph: Graph, output: NDArray[np.float32], ans
         cosines=_cosines(output, expected),
         labels=labels,
         casts=0,
-        ruled=(),
+        kept_by_rule=(),
     )
 
 
@@ -118,7 +152,6 @@ def _as_fp16(
     graph = replace(
         record.graph,
         variant="fp16",
-        precision="fp16",
         file=record.graph.file.replace(".onnx", "_fp16.onnx"),
         data=None,
         parity=compare(rounded, expected, labels),
@@ -133,12 +166,12 @@ def _as_fp16(
         errors=ErrorHistogram.of(rounded - expected),
         cosines=_cosines(rounded, expected),
         casts=4,
-        ruled=(ranges[0].tensor,),
+        kept_by_rule=(ranges[0].tensor,),
     )
 
 
 def _halved(content: GraphContent) -> GraphContent:
-    """The same numbers, all but 120 of them in float16."""
+    """The same counts, all but 120 in float16."""
     return GraphContent(
         *({"float16": counts["float32"] - 120, "float32": 120} for counts in (content.macs, content.weights))
     )
@@ -163,7 +196,7 @@ def _islands(ranges: tuple[TensorRange, ...]) -> tuple[Island, ...]:
 
 
 def _ranges(file: Path, inputs: Mapping[str, NDArray[np.generic]]) -> tuple[TensorRange, ...]:
-    """Of every float tensor that a node of the graph in `file` computes."""
+    """Ranges of every float tensor that a node of the graph in `file` computes."""
     model = onnx.load(file)
     nodes = {output: node for node in model.graph.node for output in node.output}
     del model.graph.output[:]
@@ -191,7 +224,7 @@ def _range(name: str, operator: str, value: NDArray[np.float32]) -> TensorRange:
 
 
 def _made_up(prefix: str, count: int, units: int, seed: int) -> tuple[TensorRange, ...]:
-    """A walk of magnitudes with one peak beyond FP16's end and one valley below its normal numbers."""
+    """A random walk of magnitudes with one peak above the FP16 maximum and one valley in the subnormals."""
     random = np.random.default_rng(seed)
     logarithms = np.convolve(random.normal(0, 1.6, count + 7), np.full(8, 1 / 8), "valid") + random.normal(
         0, 0.3, count

@@ -1,4 +1,4 @@
-"""Writes the tokenizer and processor files of small checkpoint folders, in every form that exists."""
+"""Tokenizer and processor files of small checkpoint folders, in every format that transformers has written."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Edit = Callable[[dict[str, Any]], Any]
 
 
 class Folder:
-    """A checkpoint folder under construction; every method returns the folder."""
+    """Writes the files of a checkpoint folder; every method returns the folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,7 +71,7 @@ class Folder:
         return self.json("added_tokens.json", tokens)
 
     def saved(self, **options: Any) -> Folder:
-        """What transformers 5 writes: tokenizer.json and tokenizer_config.json."""
+        """The files of transformers 5: ``tokenizer.json`` and ``tokenizer_config.json``."""
         BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, **options).save_pretrained(self.path)
         return self
 

@@ -1,10 +1,10 @@
-"""Checkpoints for tests, built from a seed: complete Hugging Face folders whose random weights behave like a model.
+"""Checkpoints for tests: complete Hugging Face folders with random weights from a seed that behave like trained ones.
 
-A freshly initialised tower collapses: every picture gives the same embedding. `condition` sets weights with which
-different pictures and texts stay apart, small disturbances stay small, and no parameter has its neutral value, so that
-a weight in the wrong place shows. The vision recipe is measured on the full size: batch norms before an activation
-with weight 0.5 and bias 2 (swish is nearly linear there), the last one of a block with 0.25 where a residual is added
-and 1 where none is, statistics from photographs. Such weights suit parity tests of exact and FP16 variants; they say
+A freshly initialized tower collapses: every image gives the same embedding. `condition` sets weights that keep
+different images and texts apart and small disturbances small. No parameter has its neutral value, so that a misplaced
+weight shows. The values for vision were measured on the full size: batch norms before an activation have weight 0.5
+and bias 2 (swish is nearly linear there), the last one of a block has weight 0.25 where a residual is added and 1
+where none is, and their statistics come from photographs. Such weights suit parity tests of FP32 and FP16; they say
 nothing about the accuracy of INT8.
 """
 
@@ -28,8 +28,8 @@ from align_reference.model import AlignModel
 from align_reference.vision import Block, VisionModel
 from support.tokenizers import VOCABULARY, write_tokenizer
 
-TEMPERATURE = 0.07  # unlike any temperature_init_value, which must not be used in its place
-SATURATING = ("sigmoid", "tanh")  # activations that a bias of 2 would drive into their flat part
+TEMPERATURE = 0.07  # differs from every temperature_init_value, so that using that instead shows
+SATURATING = ("sigmoid", "tanh")  # activations that a bias of 2 would saturate
 
 SMALL_TEXT = {
     "vocab_size": len(VOCABULARY),
@@ -56,7 +56,7 @@ FULL_SIZE_VISION = {"image_size": 289, "hidden_dim": 640}
 
 
 def small_config(**overrides: Any) -> dict[str, Any]:
-    """Content of a small ``config.json``: 6 blocks that show every kind, 2 layers, pictures of 65×65.
+    """Content of a small ``config.json``: 6 blocks of every kind, 2 layers, images of 65×65.
 
     `text_config` and `vision_config` are merged key by key; `projection_dim` follows the vision tower unless given.
     """
@@ -73,7 +73,7 @@ def small_config(**overrides: Any) -> dict[str, Any]:
 
 
 def full_size_config() -> dict[str, Any]:
-    """Content of a ``config.json`` with the sizes of the published checkpoint (everything else is the default)."""
+    """Content of a ``config.json`` with the sizes of the published checkpoint; everything else is the default."""
     return {
         "model_type": "align",
         "architectures": ["AlignModel"],
@@ -84,25 +84,25 @@ def full_size_config() -> dict[str, Any]:
 
 @cache
 def _photographs() -> tuple[Image.Image, ...]:
-    return tuple(Image.fromarray(picture) for picture in load_sample_images().images)
+    return tuple(Image.fromarray(image) for image in load_sample_images().images)
 
 
 def crops(count: int, size: int, seed: int = 0) -> list[Image.Image]:
-    """`count` RGB pictures of size×size: square parts of two photographs, at random places and scales."""
+    """`count` RGB images of size×size: square parts of two photographs, at random places and scales."""
     generator = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for index in range(count):
         photograph = _photographs()[index % len(_photographs())]
         side = int(generator.integers(min(photograph.size) // 4, min(photograph.size)))
         left, top = (int(generator.integers(0, length - side)) for length in photograph.size)
         part = photograph.crop((left, top, left + side, top + side))
-        pictures.append(part.resize((size, size), Image.Resampling.BILINEAR))
-    return pictures
+        images.append(part.resize((size, size), Image.Resampling.BILINEAR))
+    return images
 
 
 def pixel_values(count: int, size: int, seed: int = 0) -> Tensor:
-    """`crops` as the towers take them: float32 (count, 3, size, size), −1 to 1."""
-    pixels = np.stack([np.asarray(picture) for picture in crops(count, size, seed)])
+    """`crops` as inputs of the vision tower: float32 (count, 3, size, size), −1 to 1."""
+    pixels = np.stack([np.asarray(image) for image in crops(count, size, seed)])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
 
 
@@ -115,21 +115,21 @@ def token_batch(config: AlignConfig, count: int, length: int, seed: int = 0) -> 
     return input_ids * attention_mask, attention_mask
 
 
-def build_model(config: Mapping[str, Any], seed: int = 0, pictures: int = 4) -> AlignModel:
-    """A conditioned model of the content of a ``config.json``, float32, in evaluation mode."""
+def build_model(config: Mapping[str, Any], seed: int = 0, images: int = 4) -> AlignModel:
+    """A conditioned float32 model in evaluation mode; `config` is the content of a ``config.json``."""
     parsed = AlignConfig.from_dict(config)
     with torch.device("meta"):
         model = AlignModel(parsed)
     size = parsed.vision.image_size
     side = size if isinstance(size, int) else max(size)
-    return condition(model.to_empty(device="cpu"), seed, pixel_values(pictures, side, seed))
+    return condition(model.to_empty(device="cpu"), seed, pixel_values(images, side, seed))
 
 
 @torch.no_grad()
-def condition(model: AlignModel, seed: int, pictures: Tensor) -> AlignModel:
-    """Sets every weight of `model` from `seed`, its batch-norm statistics from `pictures` (float (B, 3, H, W)).
+def condition(model: AlignModel, seed: int, images: Tensor) -> AlignModel:
+    """Sets every weight of `model` from `seed`, its batch-norm statistics from `images` (float (B, 3, H, W)).
 
-    Returns the model itself, in evaluation mode. A few pictures are enough; one alone has no variance at the end.
+    Returns the model itself, in evaluation mode. A few images are enough; a single one has no variance after pooling.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -144,7 +144,7 @@ def condition(model: AlignModel, seed: int, pictures: Tensor) -> AlignModel:
         elif isinstance(module, nn.LayerNorm):
             _around(module, 1.0, 0.0, generator)
     _condition_batch_norms(model.vision_model, generator)
-    _calibrate(model.vision_model, pictures)
+    _calibrate(model.vision_model, images)
     model.temperature.fill_(TEMPERATURE)
     return model.eval()
 
@@ -165,18 +165,18 @@ def _condition_batch_norms(tower: VisionModel, generator: torch.Generator) -> No
         if block.expansion is not None:
             _around(block.expansion.expand_bn, weight, bias, generator)
         _around(block.depthwise_conv.depthwise_norm, weight, bias, generator)
-        # Small biases: they add up along the residuals into a part that all embeddings share.
+        # Small biases: they add up along the residuals to a component that all embeddings share.
         _around(block.projection.project_bn, 0.25 if block.residual else 1.0, 0.0, generator, spread=0.02)
 
 
-def _calibrate(tower: VisionModel, pictures: Tensor) -> None:
-    """One pass in training mode: each layer sees pictures that the layers before it have already normalised."""
+def _calibrate(tower: VisionModel, images: Tensor) -> None:
+    """Sets batch-norm statistics in one forward pass: each layer gets inputs that earlier layers have normalized."""
     norms = [module for module in tower.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = 1.0  # the statistics become those of this batch
         norm.train()
-    tower(pictures)
+    tower(images)
     for norm in norms:
         norm.momentum = 0.1
         assert norm.num_batches_tracked is not None
@@ -187,7 +187,7 @@ def _calibrate(tower: VisionModel, pictures: Tensor) -> None:
 def write_checkpoint(folder: Path, config: Mapping[str, Any], seed: int = 0) -> Path:
     """Writes a complete checkpoint of `config` and returns `folder`, which is created.
 
-    ``config.json``, ``model.safetensors`` and the tokenizer and processor files; the pictures' processing is ALIGN's
+    ``config.json``, ``model.safetensors`` and the tokenizer and processor files; image processing is that of ALIGN
     (346 → 289), scaled to the configuration's image_size.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def full_size_checkpoint(folder: Path) -> Path:
 
 
 def write_processor(folder: Path, image_size: int | tuple[int, ...]) -> None:
-    """Writes ``preprocessor_config.json`` with ALIGN's values, for pictures of `image_size`."""
+    """Writes ``preprocessor_config.json`` with ALIGN's values, for images of `image_size`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     resized = {"height": round(height * 346 / 289), "width": round(width * 346 / 289)}
     values = {

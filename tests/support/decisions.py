@@ -1,4 +1,4 @@
-"""Zero-shot decisions and retrieval on the held-out set, as training.evaluate computes them, for any embeddings."""
+"""Zero-shot classification and retrieval on the held-out set, as in training.evaluate, for any embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from align_runtime.parity import cosines
 from training.captions import LABEL_TEMPLATE, full_caption, label
 from training.evaluate import EVALUATION_SEED, PER_CLASS, RENDERINGS, zero_shot
 from training.pools import Pool, held_out_digits, held_out_shapes
-from training.presets import PictureSize
+from training.presets import ImageSize
 from training.scenes import COLOURS, DIGITS, SHAPES
 
 LABELS = {
@@ -29,10 +29,10 @@ class HeldOut:
     """The held-out set.
 
     Attributes:
-        pools: pictures of ``"shapes"`` and of ``"digits"``.
-        texts: the labels of both in their template, and ``"captions"``, one for each picture of `retrieved`.
-        retrieved: rows of all pictures, shapes first, that recall is measured on: one rendering of each digit, and of
-            scenes that are the same in every word only the first, for captions could not tell them apart.
+        pools: images of ``"shapes"`` and of ``"digits"``.
+        texts: the labels of both in their template, and ``"captions"``, one for each image of `retrieved`.
+        retrieved: rows of all images, shapes first, that recall is measured on: one rendering of each digit, and only
+            the first of the scenes with equal captions, which cannot be told apart.
     """
 
     pools: Mapping[str, Pool]
@@ -40,8 +40,8 @@ class HeldOut:
     retrieved: Sequence[int]
 
     @classmethod
-    def draw(cls, size: PictureSize, per_class: int = PER_CLASS, renderings: int = RENDERINGS) -> HeldOut:
-        """The pictures of training.evaluate, in the checkpoint's `size`."""
+    def draw(cls, size: ImageSize, per_class: int = PER_CLASS, renderings: int = RENDERINGS) -> HeldOut:
+        """The images of training.evaluate, at `size`."""
         pools = {
             "shapes": held_out_shapes(EVALUATION_SEED, per_class, size),
             "digits": held_out_digits(EVALUATION_SEED, renderings, size),
@@ -53,40 +53,40 @@ class HeldOut:
         texts = {kind: [LABEL_TEMPLATE.format(name) for name in names] for kind, names in LABELS.items()}
         return cls(pools, texts | {"captions": [captions[index] for index in retrieved]}, retrieved)
 
-    def pictures(self, embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> Embeds:
-        """Embeddings of the pools' pictures, float32 (pictures, dim), in batches of `BATCH`."""
+    def images(self, embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> Embeds:
+        """Embeddings of the pools' images, float32 (images, dim), in batches of `BATCH`."""
         return {kind: _in_batches(embed, pool.pixels) for kind, pool in self.pools.items()}
 
     def words(self, embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> Embeds:
         """Embeddings of the texts, float32 (texts, dim)."""
         return {kind: embed(texts) for kind, texts in self.texts.items()}
 
-    def decide(self, pictures: Embeds, words: Embeds) -> dict[str, float]:
-        """Top-1 of ``shapes`` and ``digits`` and ``recall``@1 from text to picture, in per cent."""
-        answers = {kind: self.top1(kind, pictures[kind], words[kind]) for kind in self.pools}
-        everything = np.concatenate([pictures[kind] for kind in self.pools])
+    def decide(self, images: Embeds, words: Embeds) -> dict[str, float]:
+        """Top-1 accuracy of ``shapes`` and ``digits`` and text-to-image ``recall``@1, in per cent."""
+        answers = {kind: self.top1(kind, images[kind], words[kind]) for kind in self.pools}
+        everything = np.concatenate([images[kind] for kind in self.pools])
         return answers | {"recall": self.recall(words["captions"], everything[self.retrieved])}
 
     def truth(self, kind: str) -> NDArray[np.int64]:
-        """The label of each picture, int64 (pictures,)."""
+        """The label of each image, int64 (images,)."""
         scenes = self.pools[kind].scenes
         names = [label(scene.subject, None if kind == "digits" else scene.colour) for scene in scenes]
         return np.array([LABELS[kind].index(name) for name in names])
 
-    def top1(self, kind: str, pictures: NDArray[np.float32], words: NDArray[np.float32]) -> float:
-        """How many pictures of a kind have their label nearest, in per cent."""
-        embeds, truth = (torch.from_numpy(rows) for rows in (pictures, self.truth(kind)))
+    def top1(self, kind: str, images: NDArray[np.float32], words: NDArray[np.float32]) -> float:
+        """Share of the images of a kind whose nearest label is the right one, in per cent."""
+        embeds, truth = (torch.from_numpy(rows) for rows in (images, self.truth(kind)))
         return 100 * zero_shot(embeds, torch.from_numpy(words), truth, LABELS[kind]).top1
 
-    def recall(self, captions: NDArray[np.float32], pictures: NDArray[np.float32]) -> float:
-        """How many captions have their picture, the one in the same row, nearest, in per cent."""
-        return 100 * float(((captions @ pictures.T).argmax(axis=1) == np.arange(len(pictures))).mean())
+    def recall(self, captions: NDArray[np.float32], images: NDArray[np.float32]) -> float:
+        """Share of the captions whose nearest image is the one in the same row, in per cent."""
+        return 100 * float(((captions @ images.T).argmax(axis=1) == np.arange(len(images))).mean())
 
 
-def agreement(embeds: Embeds, reference: Embeds) -> dict[str, float]:
-    """Cosines of all rows with those of the reference: mean, 5th percentile, least.
+def cosine_statistics(embeds: Embeds, reference: Embeds) -> dict[str, float]:
+    """Mean, 5th percentile and minimum of the cosines of all rows with those of the reference.
 
-    A row without a direction, all zeros or not finite, counts as 0; ``undefined_rows`` says how many those are.
+    A row that is all zeros or not finite counts as 0; ``undefined_rows`` is the number of such rows.
     """
     values = np.concatenate(
         [cosines(*(rows[kind].astype(np.float64) for rows in (embeds, reference))) for kind in embeds]

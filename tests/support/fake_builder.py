@@ -1,7 +1,7 @@
-"""How the double of TensorRT builds: a plan is JSON that names the graph and says what was asked for.
+"""The builder of the double of TensorRT: a plan is JSON that names the graph and the options.
 
-Classes are those of TensorRT that build; see `support.strict_double.make_module`. `_fake` is the `FakeTensorRt` of the
-module that they are in.
+The classes implement those of TensorRT; see `support.strict_double.make_module`. `_fake` is the `FakeTensorRt` of their
+module.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Builder:
         if self._fake.flag(config._flags, "EXCLUDE_LEAN_RUNTIME") and not self._fake.flag(
             config._flags, "VERSION_COMPATIBLE"
         ):
-            raise Violation("a lean runtime is left out of an engine that has none")
+            raise Violation("the lean runtime is excluded from an engine that is not version-compatible")
         if not config._profiles:
-            raise Violation("inputs of free sizes are built without a profile")
+            raise Violation("a network with dynamic shapes is built without a profile")
         monitor = config.progress_monitor
         monitor.phase_start("Building", "", 2)
         assert monitor.step_complete("Building", 0) is True
@@ -83,7 +83,7 @@ class IBuilderConfig:
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         if ignore_mismatch:
-            raise Violation("timings of another GPU are taken")
+            raise Violation("timings of another GPU are accepted")
         if cache._content and self._fake.refuse_timings:
             return False
         object.__setattr__(self, "_cache", cache)

@@ -1,7 +1,7 @@
-"""A GPU that records: CUDA's runtime over memory of the host, late on purpose and strict about every pointer.
+"""A double of CUDA's runtime on memory of the host, which checks every pointer.
 
-Work that is enqueued runs when its stream is synchronised, and not before: who reads a result too early reads
-garbage. Copies must stay within their blocks, blocks must be live, freed once, and not in use when they are freed.
+Work on a stream runs when the stream is synchronized, not before: a result that is read too early is garbage. Copies
+must stay within their blocks; blocks must be live, freed once, and not in use when they are freed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GARBAGE = 0xA5
 
 @dataclass
 class Work:
-    """Something enqueued, and the blocks that it reads and writes."""
+    """Work on a stream, and the addresses of the blocks that it reads and writes."""
 
     run: Callable[[], None]
     addresses: tuple[int, ...]
@@ -42,7 +42,7 @@ class FakeStream:
 
 
 class Handle:
-    """What CUDA gives for a stream or graph."""
+    """A handle of a stream or graph."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -52,11 +52,11 @@ class Handle:
 
 
 class FakeCuda:
-    """State of the GPU, and CUDA's functions under their names.
+    """The state of the GPU, and CUDA's functions.
 
     Attributes:
         calls: how often each function was called.
-        failures: by function, the call (from 1) that gives an error of this name in place of a result.
+        failures: by function, the number of the call (from 1) that fails, and the name of the error.
     """
 
     def __init__(self) -> None:
@@ -66,20 +66,20 @@ class FakeCuda:
         self.streams: dict[int, FakeStream] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.executables: dict[int, list[Work]] = {}
-        self.users: list[Callable[[int], bool]] = []  # who says whether it still needs the block at an address
+        self.users: list[Callable[[int], bool]] = []  # each returns whether it uses the block at an address
         self._next = 100
         self._lock = threading.RLock()
         self.module = make_module("cuda.bindings.runtime", read_surface("cudart-13"), {}, _Guarded(self))
 
     def leaks(self) -> dict[str, int]:
-        """What is still taken."""
+        """Numbers of what is not freed, by kind."""
         held = {
             "blocks": self.blocks, "streams": self.streams, "graphs": self.graphs, "executables": self.executables,
         }  # fmt: skip
         return {name: len(values) for name, values in held.items() if values}
 
     def block(self, address: int, size: int, pinned: bool) -> Block:
-        """The live block at `address`, which has to hold `size` bytes."""
+        """Returns the live block at `address`, of at least `size` bytes."""
         found = self.blocks.get(address)
         if found is None or found.pinned != pinned:
             raise Violation(f"{address:#x} is no live block of the {'host' if pinned else 'GPU'}")
@@ -93,7 +93,7 @@ class FakeCuda:
         return self.streams[int(handle)]
 
     def enqueue(self, handle: Any, work: Work) -> None:
-        """Puts `work` at the end of a stream, or into the graph that it is recording."""
+        """Appends `work` to a stream, or to the graph that the stream captures."""
         stream = self.stream(handle)
         (stream.pending if stream.recorded is None else stream.recorded).append(work)
 
@@ -101,7 +101,7 @@ class FakeCuda:
         self._next += 1
         return self._next
 
-    # CUDA's functions. Each gives a tuple of status and results.
+    # CUDA's functions. Each returns a tuple of status and results.
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         return self._done(1)
@@ -131,20 +131,20 @@ class FakeCuda:
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
         if flags != self.module.cudaStreamNonBlocking:
-            raise Violation("a stream that waits for the default stream")
+            raise Violation("a stream that synchronizes with the default stream")
         self.streams[self.number()] = FakeStream()
         return self._done(Handle(self._next))
 
     def cudaStreamDestroy(self, stream: Any) -> tuple[Any, ...]:
         if self.stream(stream).pending:
-            raise Violation("a stream is ended with work on it")
+            raise Violation("a stream is destroyed with work on it")
         del self.streams[int(stream)]
         return self._done()
 
     def cudaStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
         found = self.stream(stream)
         if found.recorded is not None:
-            raise Violation("a stream is waited for while it records")
+            raise Violation("a stream is synchronized during its capture")
         pending, found.pending = found.pending, []
         for work in pending:
             work.run()
@@ -169,16 +169,16 @@ class FakeCuda:
     def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any, ...]:
         found = self.stream(stream)
         if mode is not self.module.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
-            raise Violation("recording forbids calls of other threads")
+            raise Violation("a capture that forbids calls of other threads")
         if found.pending or found.recorded is not None:
-            raise Violation("recording begins with work on the stream, or twice")
+            raise Violation("a capture begins with work on the stream, or twice")
         found.recorded = []
         return self._done()
 
     def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
         found = self.stream(stream)
         if found.recorded is None:
-            raise Violation("recording ends that has not begun")
+            raise Violation("a capture ends that has not begun")
         self.graphs[self.number()], found.recorded = found.recorded, None
         return self._done(Handle(self._next))
 
@@ -196,7 +196,7 @@ class FakeCuda:
 
     def cudaGraphLaunch(self, graphExec: Any, stream: Any) -> tuple[Any, ...]:
         if int(graphExec) not in self.executables:
-            raise Violation("a graph is launched that is not there")
+            raise Violation("a graph is launched that does not exist")
         for work in self.executables[int(graphExec)]:
             self.enqueue(stream, work)
         return self._done()
@@ -208,18 +208,18 @@ class FakeCuda:
         if size <= 0:
             raise Violation(f"a block of {size} bytes")
         if any(stream.recorded is not None for stream in self.streams.values()):
-            raise Violation("memory is taken while a stream records")
+            raise Violation("memory is allocated during a capture")
         memory = (ctypes.c_uint8 * size)()
         ctypes.memset(memory, GARBAGE, size)
         self.blocks[ctypes.addressof(memory)] = Block(memory, size, pinned)
         return self._done(ctypes.addressof(memory))
 
     def _free(self, address: int, pinned: bool) -> tuple[Any, ...]:
-        self.block(address, 0, pinned)  # live, or freed twice
+        self.block(address, 0, pinned)  # raises if it was freed before
         if any(address in work.addresses for stream in self.streams.values() for work in stream.pending):
             raise Violation("a block is freed before the work on it is done")
         if any(address in work.addresses for works in self.executables.values() for work in works):
-            raise Violation("a block is freed that a recorded graph uses")
+            raise Violation("a block is freed that a captured graph uses")
         if any(uses(address) for uses in self.users):
             raise Violation("a block is freed that a context uses")
         del self.blocks[address]
@@ -233,21 +233,21 @@ class FakeCuda:
 
 
 class _Guarded:
-    """CUDA's functions one at a time, counted, with the errors that a test asks for."""
+    """Calls CUDA's functions one at a time, counts them, and injects the failures of a test."""
 
     def __init__(self, fake: FakeCuda) -> None:
         self._fake = fake
 
     def __getattr__(self, name: str) -> Any:
         fake = self._fake
-        function = getattr(fake, name)  # AttributeError: the double does not know it
+        function = getattr(fake, name)  # AttributeError: not implemented
 
         def call(**arguments: Any) -> tuple[Any, ...]:
             with fake._lock:
                 fake.calls[name] += 1
                 place, error = fake.failures.get(name, (0, ""))
                 if fake.calls[name] == place:
-                    if name == "cudaStreamEndCapture":  # a recording that fails is over all the same
+                    if name == "cudaStreamEndCapture":  # a failed capture has ended too
                         fake.stream(arguments["stream"]).recorded = None
                     results = (None,) if _results(name) else ()
                     return (getattr(fake.module.cudaError_t, error), *results)
@@ -257,5 +257,5 @@ class _Guarded:
 
 
 def _results(name: str) -> int:
-    """Results of a function besides its status."""
+    """Returns the number of results of a function besides its status."""
     return len(read_surface("cudart-13").functions[name][0].results) - 1

@@ -1,7 +1,7 @@
-"""How the double of TensorRT runs: engines compute with ONNX Runtime on the memory of the double of the GPU.
+"""The runtime of the double of TensorRT: engines compute with ONNX Runtime on the memory of the double of the GPU.
 
-Classes are those of TensorRT that run; see `support.strict_double.make_module`. `_fake` is the `FakeTensorRt` of the
-module that they are in.
+The classes implement those of TensorRT; see `support.strict_double.make_module`. `_fake` is the `FakeTensorRt` of their
+module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from align_runtime.precision import product_types
+from align_exporter.graph.content import product_types
 from support.fake_cuda import FakeCuda, Work
 from support.strict_double import Violation, complain
 
@@ -44,7 +44,7 @@ class Runtime:
             complain(self._logger, "Magic tag does not match")
             return None
         if plan["host_code"] and not self.engine_host_code_allowed:
-            complain(self._logger, "the engine carries host code, which is not allowed")
+            complain(self._logger, "the engine contains host code, which is not allowed")
             return None
         if not plan["host_code"] and plan["version"] != self._fake.module.__version__:
             complain(self._logger, f"the engine is of version {plan['version']}")
@@ -107,11 +107,11 @@ class EngineInspector:
 class IExecutionContext:
     def set_device_memory(self, memory: int, size: int) -> None:
         if not self._managed:
-            raise Violation("a context that has memory of its own is given some")
+            raise Violation("memory is set for a context that has memory of its own")
         self._fake.cuda.block(memory, size, pinned=False)
         needed = max(SCRATCH * (profile + 1) for profile in range(len(self._engine._plan["profiles"])))
         if size < needed:
-            raise Violation(f"a context that needs {needed} bytes is given {size}")
+            raise Violation(f"{size} bytes are set for a context that needs {needed}")
         object.__setattr__(self, "_memory", memory)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
@@ -138,16 +138,16 @@ class IExecutionContext:
             raise Violation("a context without memory runs")
         if set(self._addresses) != {tensor.name for tensor in _tensors(self._engine)} or self.infer_shapes():
             raise Violation("a context runs without shapes or addresses of all tensors")
-        recording = self._fake.cuda.stream(stream_handle).recorded is not None
-        if recording and not self._warm:
-            raise Violation("a context is recorded that never ran in these shapes")
+        capturing = self._fake.cuda.stream(stream_handle).recorded is not None
+        if capturing and not self._warm:
+            raise Violation("a context is captured that never ran with these shapes")
         object.__setattr__(self, "_warm", True)
         held, addresses = weakref.ref(self), tuple(self._addresses.values())
 
         def run() -> None:
             context = held()
             if context is None:
-                raise Violation("a context is gone before its work is done")
+                raise Violation("a context is destroyed before its work is done")
             _compute(context)
 
         self._fake.cuda.enqueue(stream_handle, Work(run, (*addresses, self._memory)))
@@ -163,7 +163,7 @@ def _tensor(engine: Any, name: str) -> Any:
 
 
 def _compute(context: Any) -> None:
-    """From the GPU's memory to the GPU's memory."""
+    """Runs the graph; inputs and output are in the memory of the GPU."""
     session, addresses, cuda = context._engine._session, context._addresses, context._fake.cuda
     inputs = {}
     for tensor in session.get_inputs():
@@ -181,10 +181,10 @@ def _on_gpu(cuda: FakeCuda, address: int, shape: tuple[int, ...], dtype: np.dtyp
 
 
 def _layer(name: str, dtype: str, demoted: list[str]) -> dict[str, Any]:
-    """As the inspector tells of a convolution that was fused with what follows it."""
-    told = [{"Name": name, "Format/Datatype": FORMATS["float32" if name in demoted else dtype]}]
+    """Describes a convolution fused with its activation, as the inspector does."""
+    tensors = [{"Name": name, "Format/Datatype": FORMATS["float32" if name in demoted else dtype]}]
     metadata = f"[ONNX Layer: {name}]\x1f[ONNX Layer: {name}_sigmoid]"
-    return {"Name": f"{name}_myl", "LayerType": "conv", "Inputs": told, "Outputs": told, "Metadata": metadata}
+    return {"Name": f"{name}_myl", "LayerType": "conv", "Inputs": tensors, "Outputs": tensors, "Metadata": metadata}
 
 
 def _metadata(names: Iterable[str]) -> str:

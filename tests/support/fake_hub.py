@@ -1,4 +1,4 @@
-"""A Hugging Face hub on the loopback interface: what huggingface_hub asks of one to download a model."""
+"""A Hugging Face hub on the loopback interface: the part of its HTTP API that a download of a model uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Repository:
 
 @dataclass
 class FakeHub:
-    """`failures` maps the start of a path to (status, ``X-Error-Code``); `requests` logs method and path."""
+    """`failures` maps the prefix of a path to (status, ``X-Error-Code``); `requests` records method and path."""
 
     repositories: Mapping[str, Repository]
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def _digest(content: bytes) -> str:
 
 @contextmanager
 def serve(hub: FakeHub) -> Iterator[FakeHub]:
-    """Runs `hub` in a thread and sets its `url`."""
+    """Serves `hub` from a thread and sets its `url`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -104,7 +104,7 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:

@@ -1,5 +1,7 @@
-"""TensorRT without TensorRT: a strict double over the surface of the real bindings, whose engines compute with ONNX
-Runtime on the memory of `fake_cuda`. It refuses what TensorRT refuses, as far as our code could do it.
+"""A strict double of TensorRT with the surface of the real bindings.
+
+Its engines compute with ONNX Runtime on the memory of `fake_cuda`. It refuses what TensorRT refuses, as far as our code
+could do it.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ class FakeTensorRt:
     """A TensorRT of one version.
 
     Attributes:
-        module: what stands in for ``tensorrt``.
-        demoted: operators that its engines compute in float32, whatever the graph says.
-        scaled: what its engines multiply their outputs by.
+        module: replaces ``tensorrt``.
+        demoted: operators that its engines compute in float32, against the types of the graph.
+        scaled: factor on the outputs of its engines.
         parse_error: operator that the parser cannot read.
-        build_error: what the builder complains of.
-        built: plans built so far; `cached`: those that found a timing cache.
+        build_error: the error that the builder reports.
+        built: number of plans built; `cached`: number of those that found a timing cache.
         refuse_timings: whether a timing cache is from another GPU.
-        no_contexts: whether engines give no execution contexts, for want of memory.
+        no_contexts: whether engines return no execution context, as if out of memory.
     """
 
     def __init__(self, surface: str, cuda: FakeCuda) -> None:
@@ -53,7 +55,7 @@ class FakeTensorRt:
         cuda.users.append(self._in_use)
 
     def new(self, kind: str, **values: Any) -> Any:
-        """An object that TensorRT gives."""
+        """Returns an object as TensorRT creates it."""
         made = object.__new__(getattr(self.module, kind))
         for name, value in {"_initialized": True, **values}.items():
             object.__setattr__(made, name, value)
@@ -71,7 +73,7 @@ class FakeTensorRt:
 
 
 class _Functions:
-    """TensorRT's functions of the module."""
+    """Functions of the module."""
 
     @staticmethod
     def nptype(trt_type: Any) -> type:

@@ -1,4 +1,4 @@
-"""The doubles of TensorRT and CUDA in the place of the real packages."""
+"""Installs the doubles of TensorRT and CUDA in place of the real packages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GpuDoubles:
 
 @contextmanager
 def installed(surface: str) -> Iterator[GpuDoubles]:
-    """Doubles of CUDA and of the TensorRT of `surface`; fails when something on the GPU is still taken at the end."""
+    """Doubles of CUDA and of the TensorRT of `surface`. Raises Violation at the end if something on the GPU leaked."""
     cuda = FakeCuda()
     tensorrt = FakeTensorRt(surface, cuda)
     package = surface.rpartition("-")[0]
@@ -34,7 +34,7 @@ def installed(surface: str) -> Iterator[GpuDoubles]:
         for name in ("cuda", "cuda.bindings"):
             patch.setitem(sys.modules, name, ModuleType(name))
         patch.setitem(sys.modules, "cuda.bindings.runtime", cuda.module)
-        patch.setitem(sys.modules, "tensorrt", None)  # an import of it fails
+        patch.setitem(sys.modules, "tensorrt", None)  # so that importing it fails
         patch.setitem(sys.modules, package, tensorrt.module)
         tensorrt_log.cache_clear()
         yield GpuDoubles(cuda, tensorrt)

@@ -1,11 +1,16 @@
-"""Small graphs for tests, written as text."""
+"""Small graphs for tests, written as text, and ONNX Runtime to run them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import onnx
 import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
 
-# Four products and two cheap operators between them.
+# Four products with weights and two cheap operators between them.
 CHAIN = """
 <ir_version: 10, opset_import: ["" : 20]>
 g (float[n, 4] x) => (float[n, 4] y)
@@ -22,9 +27,22 @@ g (float[n, 4] x) => (float[n, 4] y)
 
 
 def typed(text: str) -> ir.Model:
-    """The textual graph with the types and shapes of all its values, as those of an export have them."""
+    """The textual graph with types and shapes of all its values, like an exported graph."""
     model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
     for value in model.graph.initializers.values():
         assert value.const_value is not None
         value.type = ir.TensorType(value.const_value.dtype)
     return model
+
+
+def run_graph(model: ir.Model, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Checks `model` with ONNX's checker and returns its outputs for `feed` from ONNX Runtime on the CPU."""
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, dict(feed))
+
+
+def constants(model: ir.Model) -> dict[str, NDArray[Any]]:
+    """The values of all initializers of `model` by name."""
+    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}

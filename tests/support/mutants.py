@@ -1,4 +1,4 @@
-"""Copies of a source file with one call of a library wrong: renamed, or its last argument dropped."""
+"""Copies of a source file with one mistake in the use of a library: a name changed, or the last argument dropped."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """`source` with one mistake, which `title` tells: ``"set_input_shape renamed"``."""
+    """`source` with the mistake that `title` names, e.g. ``"set_input_shape renamed"``."""
 
     title: str
     source: str
 
 
 def mutants(source: str, names: Collection[str]) -> Iterator[Mutant]:
-    """One for every attribute of `source` that is among `names`, and one more where it is called with arguments."""
+    """Yields a mutant for each attribute in `source` that is one of `names`, and another for a call with arguments."""
     for node in _expressions(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr in names:
             yield Mutant(f"{node.attr} renamed", _with(source, node, f"{_text(source, node)}_gone"))
@@ -33,7 +33,7 @@ def mutants(source: str, names: Collection[str]) -> Iterator[Mutant]:
 
 
 def _expressions(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, but for those in f-strings: Python 3.11 does not tell where they stand."""
+    """Yields all nodes except those in f-strings, whose positions Python 3.11 does not know."""
     for node in ast.iter_child_nodes(tree):
         if not isinstance(node, ast.JoinedStr):
             yield node
@@ -45,7 +45,7 @@ def _text(source: str, node: ast.expr) -> str:
 
 
 def _with(source: str, node: ast.expr, text: str) -> str:
-    """`source` with `text` in the place of `node`."""
+    """`source` with `node` replaced by `text`."""
     lines = source.encode().splitlines(keepends=True)
     before = b"".join(lines[: node.lineno - 1]) + lines[node.lineno - 1][: node.col_offset]
     after = lines[node.end_lineno - 1][node.end_col_offset :] + b"".join(lines[node.end_lineno :])

@@ -1,4 +1,4 @@
-"""Small ONNX graphs made by hand, with the types and shapes that the exporter would write."""
+"""Small handmade ONNX graphs with the types and shapes that the exporter writes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def value(name: str, shape: SIZES, dtype: int = TensorProto.FLOAT) -> onnx.Value
 
 
 def weight(name: str, shape: Sequence[int], dtype: int = TensorProto.FLOAT) -> onnx.TensorProto:
-    numbers = np.zeros(shape, helper.tensor_dtype_to_np_dtype(dtype))
-    return onnx.numpy_helper.from_array(numbers, name)
+    values = np.zeros(shape, helper.tensor_dtype_to_np_dtype(dtype))
+    return onnx.numpy_helper.from_array(values, name)
 
 
 def model(
@@ -28,13 +28,13 @@ def model(
     weights: Sequence[onnx.TensorProto] = (),
     **fields: Any,
 ) -> onnx.ModelProto:
-    """A model of `nodes`; `fields` are those of `helper.make_model`. It need not be valid."""
+    """A model of `nodes`, valid or not; `fields` are those of `helper.make_model`."""
     graph = helper.make_graph(nodes, "graph", [], [], initializer=weights, value_info=values)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], **fields)
 
 
 def half_model() -> onnx.ModelProto:
-    """Strongly typed: a dense layer and a product of two activations in FP16, then a projection in FP32.
+    """A strongly typed model: a dense layer and a product of two activations in FP16, a projection in FP32.
 
     MACs of one item of n tokens: 4·n·8·6 + n·n·6 in float16, 6·5 in float32.
     """
@@ -65,7 +65,7 @@ def half_model() -> onnx.ModelProto:
 
 
 def write(folder: Path, made: onnx.ModelProto) -> Path:
-    """`made` in a file, unchecked."""
+    """Writes `made` to a file in `folder`, unchecked."""
     file = folder / "graph.onnx"
     file.write_bytes(made.SerializeToString())
     return file

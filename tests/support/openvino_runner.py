@@ -1,4 +1,4 @@
-"""OpenVINO as a second opinion on the graphs, with the interface of the runtime's backends (for one thread)."""
+"""Runs graphs with OpenVINO to compare results, with the interface of the runtime's backends; not thread-safe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class OpenVinoRunner:
-    """Runs a graph on the CPU, strictly in float32: left to itself, OpenVINO takes bfloat16 where the CPU has it.
+    """Runs a graph on the CPU in float32; by default, OpenVINO uses bfloat16 where the CPU supports it.
 
     Args:
         file: the graph.
@@ -28,7 +28,7 @@ class OpenVinoRunner:
 
     @property
     def precision(self) -> str:
-        """What the compiled graph computes in."""
+        """The precision of the compiled graph."""
         return self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -37,5 +37,5 @@ class OpenVinoRunner:
         return np.array(output)
 
     def close(self) -> None:
-        """Lets go of the graph."""
+        """Releases the graph."""
         del self._request, self._model

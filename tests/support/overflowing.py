@@ -1,7 +1,7 @@
-"""Checkpoints whose FP32 results are those of another one, and whose activations leave FP16.
+"""Checkpoints with the FP32 results of another one, whose activations overflow FP16.
 
 Where a linear operator follows another one, a factor on the first and its inverse on the second cancel. With powers of
-two they cancel to the bit.
+two they cancel exactly.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ FACTOR = 2.0**16
 
 
 def overflowing(checkpoint: Path, folder: Path, factor: float = FACTOR, stage: int = -2) -> Path:
-    """Copies `checkpoint` to `folder` with the values of the first text layer's attention and the outputs of a vision
-    stage, the last but one, `factor` times as large."""
+    """Copies `checkpoint` to `folder` with some activations `factor` times as large.
+
+    These are the values in the attention of the first text layer and the outputs of vision stage `stage`.
+    """
     shutil.copytree(checkpoint, folder)
     config = AlignConfig.from_file(folder / "config.json")
     weights = load_file(folder / "model.safetensors")
@@ -31,7 +33,7 @@ def overflowing(checkpoint: Path, folder: Path, factor: float = FACTOR, stage: i
 
 
 def _scale_values(weights: dict[str, Tensor], factor: float) -> None:
-    """value·f, output/f: the weighted mean between them is linear."""
+    """Value projection · f, output projection / f; the weighted mean between them is linear."""
     layer = "text_model.encoder.layer.0.attention"
     for name in ("weight", "bias"):
         weights[f"{layer}.self.value.{name}"] *= factor
@@ -39,7 +41,7 @@ def _scale_values(weights: dict[str, Tensor], factor: float) -> None:
 
 
 def _scale_stage(weights: dict[str, Tensor], config: AlignConfig, factor: float, stage: int) -> None:
-    """Projections of one stage ·f, the expansions that read them /f; residuals add like to like."""
+    """Projections of one stage · f, the expansions that read them / f; both summands of a residual get the factor."""
     shapes = list(block_shapes(config.vision))
     starts = [index for index, shape in enumerate(shapes) if not shape.residual]
     first, end = starts[stage], starts[stage + 1]

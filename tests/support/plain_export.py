@@ -1,4 +1,4 @@
-"""A tower through nothing but `torch.onnx.export`: the baseline of speed, and of what engines take."""
+"""Exports a tower with `torch.onnx.export` alone: the baseline for speed and for what engines accept."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from align_exporter.peers import PlainTextTower
+from align_exporter.baselines import PlainTextTower
 from align_reference.model import AlignModel, unit_length
 
 BATCH, MAX_SEQUENCE = torch.export.Dim("batch"), 64
 
 
 class PlainVisionTower(nn.Module):
-    """transformers' vision tower as it is, with its pooling window of `hidden_dim`, larger than the feature map."""
+    """transformers' vision tower, whose pooling window of `hidden_dim` is larger than the feature map."""
 
     def __init__(self, model: transformers.AlignVisionModel) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reports for tests: written, parsed, and changed in one place."""
+"""Writes, parses and changes reports in tests."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from align_exporter.report import write_report
 from align_exporter.report.record import BuildRecord, GraphRecord
+from align_exporter.report.render import write_report
 
 ATTACK = "<script>alert('x')</script>\"&"
 VOID = ("meta", "wbr")
 
 
 class Page(HTMLParser):
-    """A parsed page: its elements in order, its text, and what is wrong with its nesting."""
+    """A parsed page: its elements in order, its text, and faults of its nesting."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def with_parity(record: GraphRecord, **values: float) -> GraphRecord:
 
 
 def svgs(page: str) -> list[str]:
-    """All outermost drawings of `page`."""
+    """Returns all outermost SVG elements of `page`."""
     found, depth, start = [], 0, 0
     for tag in re.finditer(r"<(/?)svg\b", page):
         if tag[1]:

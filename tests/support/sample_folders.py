@@ -1,4 +1,4 @@
-"""Pictures and archives of them for the tests of samples."""
+"""Small images in folders, archives and lists, as calibration datasets."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed: int, side: int = 12) -> bytes:
-    """A PNG of noise, always the same for a `seed`."""
+def image(seed: int, side: int = 12) -> bytes:
+    """A PNG of noise, the same for the same `seed`."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
 
 
-def pictures(count: int) -> dict[str, bytes]:
-    """`count` pictures by name."""
-    return {f"{index % 3}/{index:03d}.png": picture(index) for index in range(count)}
+def images(count: int) -> dict[str, bytes]:
+    """`count` different images by relative path."""
+    return {f"{index % 3}/{index:03d}.png": image(index) for index in range(count)}
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -1,6 +1,6 @@
-"""A module made from the surface of a real one: every name is there, none else, and arguments are checked as there.
+"""A module made from the surface of a real one: it has the same names only, and checks arguments in the same way.
 
-What a call does comes from behaviours, one class per class of the surface; a call without one fails the test.
+Behaviours, one class per class of the surface, implement the calls; a call without implementation fails the test.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from support.surfaces import Class, Parameter, Signature, Surface
 Arguments = dict[str, Any]
 
 
-class Violation(AssertionError):  # noqa: N818 (it is no error of the code, but of its use of a library)
-    """Our code uses the library as it must not be used."""
+class Violation(AssertionError):  # noqa: N818 (a failed check, not an error of the product)
+    """Our code uses a library in a forbidden way."""
 
 
 def complain(logger: Any, message: str) -> None:
-    """Tells a logger of TensorRT of an error."""
+    """Logs an error as TensorRT does."""
     logger.log(type(logger).ERROR, message)
 
 
@@ -28,8 +28,8 @@ def make_module(name: str, surface: Surface, behaviours: Mapping[str, type], fun
     """The module `name` with the names of `surface`.
 
     Args:
-        behaviours: by name of the class, a class with the methods and properties that do something.
-        functions: an object with the functions of the module that do something.
+        behaviours: classes, by the name of the class whose methods and properties they implement.
+        functions: an object whose methods implement functions of the module.
     """
     module = ModuleType(name)
     types: dict[str, type] = {}
@@ -65,7 +65,7 @@ def _enum_of(kind: str, surface: Surface, member: str) -> str:
 
 
 class _Member:
-    """A value of an enum: itself and a number, nothing else."""
+    """A value of an enum, which compares equal to itself only."""
 
     def __init__(self, name: str, value: int) -> None:
         self.name, self.value = name, value
@@ -88,12 +88,12 @@ def _class(name: str, entry: Class, types: dict[str, type], behaviour: type) -> 
     properties = entry.properties
 
     def set_attribute(self: Any, key: str, value: Any) -> None:
-        told = properties.get(key)
-        subclassed = type(self) is not made  # our own subclasses have attributes of their own
-        if not key.startswith("_") and not subclassed and (told is None or not told.writable):
+        known = properties.get(key)
+        subclassed = type(self) is not made  # our subclasses have attributes of their own
+        if not key.startswith("_") and not subclassed and (known is None or not known.writable):
             raise AttributeError(f"{name} has no attribute {key!r} that can be set")
-        if told is not None and not _accepts(told.kind, value, types):
-            raise TypeError(f"{name}.{key} is a {told.kind}, not {value!r}")
+        if known is not None and not _accepts(known.kind, value, types):
+            raise TypeError(f"{name}.{key} is a {known.kind}, not {value!r}")
         object.__setattr__(self, key, value)
 
     namespace: dict[str, Any] = {"__setattr__": set_attribute, "_initialized": False}
@@ -104,7 +104,7 @@ def _class(name: str, entry: Class, types: dict[str, type], behaviour: type) -> 
         elif isinstance(value, property) and key in properties:
             namespace[key] = value
         elif key not in entry.methods:
-            raise TypeError(f"the behaviour of {name} has {key}, which the real class has not")
+            raise TypeError(f"the behaviour of {name} has {key}, which the real class lacks")
     for method, signatures in entry.methods.items():
         namespace[method] = _method(name, method, signatures, types, getattr(behaviour, method, None))
     if not entry.methods.get("__init__"):
@@ -148,7 +148,7 @@ def _function(name: str, signatures: tuple[Signature, ...], types: dict[str, typ
 def _bound(
     title: str, signatures: tuple[Signature, ...], positional: tuple[Any, ...], named: Arguments, types: dict[str, type]
 ) -> Arguments:
-    """The arguments by name, of the first signature that takes them."""
+    """Binds the arguments to the first signature that accepts them."""
     for signature in signatures:
         names = [parameter.name for parameter in signature.parameters]
         if len(positional) > len(names) or set(named) - set(names[len(positional) :]):

@@ -1,5 +1,4 @@
-"""Type stubs of the real bindings, written from their surfaces, so that mypy can walk our code and check each name,
-argument and result against them."""
+"""Type stubs made from the surfaces of the real bindings: mypy checks each name, argument and result against them."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ NUMBERS = re.compile(r"^(const )?(unsigned |signed )?(size_t|int|long long|long|
 
 
 def write_stub(surface: Surface, package: Path) -> None:
-    """Writes `surface` as the package `package`, which is made."""
+    """Writes `surface` as type stubs into the new folder `package`."""
     package.mkdir(parents=True)
     (package / "__init__.pyi").write_text(HEADER + "\n".join(_Stub(surface).lines()) + "\n")
 
@@ -60,13 +59,13 @@ class _Stub:
                 yield from (f"    {member}: ClassVar[{enum}]" for member in members if member in entry.members)
         for method, signatures in entry.methods.items():
             yield from (f"    {line}" for line in self._function(method, signatures, method=True))
-        for key, told in entry.properties.items():
+        for key, found in entry.properties.items():
             yield "    @property"
-            yield f"    def {key}(self) -> {self._type(told.kind)}: ..."
-            if told.writable:
+            yield f"    def {key}(self) -> {self._type(found.kind)}: ..."
+            if found.writable:
                 yield f"    @{key}.setter"
-                yield f"    def {key}(self, value: {self._accepted(told.kind)}) -> None: ..."
-        if "nbytes" in entry.properties:  # IHostMemory is a buffer of C; Python 3.11 shows no name for that
+                yield f"    def {key}(self, value: {self._accepted(found.kind)}) -> None: ..."
+        if "nbytes" in entry.properties:  # IHostMemory has the buffer protocol, which is not visible in Python 3.11
             yield "    def __buffer__(self, flags: int, /) -> memoryview: ..."
         if "__getitem__" in entry.methods:
             yield "    def __iter__(self) -> Iterator[int]: ..."
@@ -97,14 +96,14 @@ class _Stub:
         return kinds[0] if len(signature.results) == 1 and kinds[0] != "cudaError_t" else f"tuple[{', '.join(kinds)}]"
 
     def _accepted(self, kind: str) -> str:
-        """What an argument may be: pybind11 makes dimensions of any sequence."""
+        """Types of an argument: pybind11 converts any sequence to Dims."""
         return "Dims | Sequence[int]" if kind == "Dims" else self._type(kind)
 
     def _type(self, kind: str) -> str:
-        """`kind` for mypy; Any for what the surface does not define."""
+        """`kind` as mypy reads it; Any if the surface does not define it."""
         if NUMBERS.match(kind):
             return "int"
-        kind = kind.replace("SupportsInt", "int")  # what pybind11 takes; it gives an int
+        kind = kind.replace("SupportsInt", "int")  # as an argument; results are int
         if kind.endswith(".Buffer"):
             return "bytes | memoryview"
         words = set(re.findall(r"[A-Za-z_][\w.]*", kind))

@@ -1,4 +1,4 @@
-"""Surfaces of the real bindings, as `tests/contract/make_surfaces.py` read them off: names, signatures, types."""
+"""Surfaces of the real bindings, as `tests/contract/make_surfaces.py` wrote them: names, signatures, types."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import cache
 from pathlib import Path
 
 SURFACES = Path(__file__).parents[1] / "contract" / "surfaces"
-# How pybind11 names C++ types that it did not know yet when it wrote a signature.
+# How pybind11 names C++ types that were not registered yet when it wrote a signature.
 FOREIGN = re.compile(r"\b\w+::(?:v_\d_\d::)?(\w+)")
 RENAMED = {"IParserError": "ParserError", "IBuilder": "Builder"}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a function; `kind` is its type as the bindings write it, ``""`` where they do not say."""
+    """A parameter of a function; `kind` is its type as the bindings write it, ``""`` if unknown."""
 
     name: str
     kind: str
@@ -50,7 +50,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Class:
-    """`members` are the values of an enum that the class shows as its own."""
+    """`members` are the values of an inner enum that are attributes of the class too."""
 
     bases: tuple[str, ...]
     methods: Mapping[str, tuple[Signature, ...]]
@@ -60,7 +60,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Surface:
-    """All that a module offers. Enums within a class are named ``Class.Enum``."""
+    """Everything that a module offers. Enums within a class are named ``Class.Enum``."""
 
     wheel: str
     functions: Mapping[str, tuple[Signature, ...]]
@@ -70,7 +70,7 @@ class Surface:
 
     @property
     def names(self) -> frozenset[str]:
-        """Every name that can follow a dot."""
+        """Every name that can be an attribute."""
         found = {*self.functions, *self.enums, *self.classes, *self.constants}
         for members in self.enums.values():
             found |= set(members)
@@ -88,8 +88,8 @@ def read_surface(name: str) -> Surface:
             bases=tuple(entry["bases"]),
             methods={method: _signatures(texts) for method, texts in entry["methods"].items()},
             properties={
-                each: Property(FOREIGN.sub(_renamed, told["type"]), told["writable"])
-                for each, told in entry["properties"].items()
+                each: Property(FOREIGN.sub(_renamed, described["type"]), described["writable"])
+                for each, described in entry["properties"].items()
             },
             members=tuple(entry["members"]),
         )
@@ -100,7 +100,7 @@ def read_surface(name: str) -> Surface:
 
 
 def split(text: str) -> list[str]:
-    """Parts between the commas that are in no bracket."""
+    """Splits at the commas outside of brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[(<") - (character in "])>")

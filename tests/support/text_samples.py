@@ -1,4 +1,4 @@
-"""Texts and vocabularies for comparing tokenizers: every script, every code point, and what breaks tokenizers."""
+"""Texts and vocabularies for comparing tokenizers: all scripts, all code points, and known difficult cases."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ FIXED = [
 
 
 def code_point_texts() -> list[str]:
-    """Every code point below `LIMIT` but the surrogates: inside a word, alone, and at the end of one."""
+    """Every code point below `LIMIT` except surrogates: inside a word, alone, and at the end of a word."""
     points = [chr(point) for point in range(LIMIT) if not 0xD800 <= point <= 0xDFFF]
     return [f"a{point}b {point} x{point}" for point in points]
 
 
 @functools.cache
 def fuzzed_texts(count: int, seed: int) -> list[str]:
-    """Seeded mixtures of scripts, spaces, special tokens, endless words and plain captions."""
+    """Random mixtures of scripts, spaces, special tokens, very long words and plain captions, from `seed`."""
     draw = random.Random(seed)
     return [_text(draw) for _ in range(count)]
 

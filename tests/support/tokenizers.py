@@ -1,4 +1,4 @@
-"""A small uncased WordPiece tokenizer in the files that BERT's has."""
+"""A small uncased WordPiece tokenizer with the files of BERT's."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SPECIAL["mask_token"] = "[MASK]"
 MAX_LENGTH = 64
 
 _WORDS = (
-    "a an the of in on at with and photo picture image painting drawing cat dog bird horse car bus train plane boat "
+    "a an the of in on at with and photo image painting drawing cat dog bird horse car bus train plane boat "
     "house tree flower garden mountain river lake sea beach city street man woman child people red green blue white "
     "black small big old new two three ##s ##ing ##ed ##er ##ly"
 )
 _CHARACTERS = string.ascii_lowercase + string.digits
 VOCABULARY: tuple[str, ...] = tuple(
-    dict.fromkeys(  # letters and digits stand alone and inside a word, so that only other scripts are unknown
+    dict.fromkeys(  # letters and digits as words and as pieces, so that only other scripts are unknown
         [*SPECIAL.values(), *string.punctuation, *_CHARACTERS, *(f"##{c}" for c in _CHARACTERS), *_WORDS.split()]
     )
 )
 
 
 def tokenizer() -> Tokenizer:
-    """The tokenizer as the ``tokenizers`` package builds it, without truncation and padding."""
+    """The tokenizer of the ``tokenizers`` package, without truncation and padding."""
     ids = {token: index for index, token in enumerate(VOCABULARY)}
     built = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     built.normalizer = BertNormalizer(lowercase=True)

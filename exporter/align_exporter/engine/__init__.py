@@ -1,1 +1,1 @@
-"""TensorRT engines of a bundle's graphs, built and proven on the GPU that they are for."""
+"""TensorRT engines of the graphs in a bundle, built and verified on the GPU that they are for."""

@@ -1,4 +1,13 @@
-"""Engines of a bundle: built where they are missing or stale, proven, and put beside their graphs."""
+"""Builds the TensorRT engines of a bundle that are missing or stale, and verifies each one.
+
+The steps for one graph:
+
+1. keep the engine that exists, if it is up to date;
+2. check that the graph is the file of the manifest and follows TensorRT's rules;
+3. build the plan;
+4. verify the precision of its layers and its parity with the reference;
+5. put the plan and its description into ``engines/``.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +18,44 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from align_exporter import gate
-from align_exporter.contract import GraphContract
+from align_exporter import parity_gate as gate
 from align_exporter.engine.builder import build_plan
-from align_exporter.engine.cache import engine_staleness
 from align_exporter.engine.layers import check_layers, layers_of
-from align_exporter.engine.outcome import EngineOutcome
-from align_exporter.engine.request import EngineRequest, profiles_of
-from align_exporter.tensorrt_rules import check_tensorrt
+from align_exporter.engine.request import EngineOutcome, EngineRequest, engine_staleness, profiles_of
+from align_exporter.graph.content import product_types
+from align_exporter.graph.specs import GraphContract
+from align_exporter.trt_lint import check_tensorrt
 from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
-from align_runtime.engine_choice import sidecar_of, source_of
-from align_runtime.engine_entry import ENGINES, EngineEntry, Machine, Shapes
+from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, sidecar_of, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity
-from align_runtime.precision import product_types
 
 
 def build_engines(
     folder: Path, request: EngineRequest, machine: Machine, force: bool, progress: Progress
 ) -> list[EngineOutcome]:
-    """Builds the engines of `request` in the bundle `folder`, which holds every other engine as before.
+    """Builds the engines of `request` in the bundle `folder` and returns them. Other engines stay as they are.
 
     Args:
-        machine: this one; see `builder_machine`.
-        force: build also what is there already.
+        machine: this machine, as `builder_machine` returns it.
+        force: build engines that are up to date too.
 
     Raises:
         ConfigurationError: a variant that the bundle does not hold, or lengths that do not fit its model.
-        BuildError: a graph that breaks a rule of TensorRT, or that it cannot read or build.
-        PrecisionError, ParityError: an engine is not what it is called, or too far from the reference; it is not kept.
+        BuildError: a graph that breaks a rule of TensorRT, or that TensorRT cannot read or build.
+        PrecisionError, ParityError: an engine in another precision than its label, or too far from the reference; it
+            is discarded.
     """
     bundle = Bundle.open(folder)
-    (folder / ENGINES).mkdir(exist_ok=True)
     variants = request.variants or tuple(dict.fromkeys(graph.variant for graph in bundle.graphs_on("tensorrt")))
     graphs = [bundle.graph(tower, variant, "tensorrt") for variant in variants for tower in TOWERS]
     longest = bundle.manifest.model.max_length
-    profiles = [profiles_of(graph, request, longest) for graph in graphs]  # all checked before the first build
-    return [
-        EngineBuilder(bundle, request, machine, force, progress).bring_up_to_date(graph, shapes)
-        for graph, shapes in zip(graphs, profiles, strict=True)
-    ]
+    profiles = [profiles_of(graph, request, longest) for graph in graphs]  # all are checked before the first build
+    builder = EngineBuilder(bundle, request, machine, force, progress)
+    return [builder.update(graph, shapes) for graph, shapes in zip(graphs, profiles, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class EngineBuilder:
     force: bool
     progress: Progress
 
-    def bring_up_to_date(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineOutcome:
-        """The engine of `graph`, built if need be."""
+    def update(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineOutcome:
+        """Returns the engine of `graph`, which is built unless it is up to date."""
         wanted = (graph.tower, graph.variant)
         source = source_of(self.bundle, graph)
         found, reason = engine_staleness(self.bundle, wanted, source, self.machine, self.request.options, profiles)
@@ -76,8 +80,8 @@ class EngineBuilder:
     def _build(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineEntry:
         for name in graph.files:
             self.bundle.check_hash(name)
-        check_tensorrt(self.bundle.folder / graph.file)  # older exports may know fewer rules
-        place = f"{_plain(self.machine.gpu)}.{self.machine.tensorrt}"
+        check_tensorrt(self.bundle.folder / graph.file)  # an older exporter may have known fewer rules
+        place = f"{_file_name(self.machine.gpu)}.{self.machine.tensorrt}"
         file = f"{ENGINES}/{graph.tower}_{graph.variant}.{place}.plan"
         title = f"{graph.tower} {graph.variant} engine"
         start = time.monotonic()
@@ -89,7 +93,7 @@ class EngineBuilder:
         staged = target.with_suffix(".building")
         try:
             staged.write_bytes(plan)
-            unproven = EngineEntry(
+            entry = EngineEntry(
                 tower=graph.tower,
                 variant=graph.variant,
                 source=source_of(self.bundle, graph),
@@ -105,23 +109,23 @@ class EngineBuilder:
                 limits=graph.limits,
             )
             with self.progress.phase(f"{title}: precision of its layers, parity with the reference"):
-                proven = self._prove(staged, graph, unproven)
-            _put(staged, target, proven)
+                verified = self._verify(staged, graph, entry)
+            _put(staged, target, verified)
         finally:
             staged.unlink(missing_ok=True)
-        return proven
+        return verified
 
-    def _prove(self, plan: Path, graph: Graph, entry: EngineEntry) -> EngineEntry:
-        """`entry` with what is seen on the engine itself."""
+    def _verify(self, plan: Path, graph: Graph, entry: EngineEntry) -> EngineEntry:
+        """Returns `entry` with the precision and the parity that were measured on the engine in `plan`."""
         runner = TensorRtRunner(plan, entry)
         try:
-            products = product_types(self.bundle.folder / graph.file)
-            built = check_layers(entry.file, graph.variant, layers_of(runner.engine), products)
+            expected = product_types(self.bundle.folder / graph.file)
+            found = check_layers(entry.file, graph.variant, layers_of(runner.engine), expected)
             parity = self._parity(runner, graph)
         finally:
             runner.close()
         parity.check(entry.file, entry.limits)
-        return replace(entry, products=built, parity=parity)
+        return replace(entry, products=found, parity=parity)
 
     def _parity(self, runner: TensorRtRunner, graph: Graph) -> Parity:
         contract = GraphContract(graph.tower, graph.inputs, graph.outputs[0])
@@ -130,7 +134,10 @@ class EngineBuilder:
 
 
 def _put(staged: Path, target: Path, entry: EngineEntry) -> None:
-    """Plan and description in place. Killed in between, there is a plan without a description, which is no engine."""
+    """Moves the plan to `target` and writes its description.
+
+    A process that is killed in between leaves a plan without a description, which the runtime ignores.
+    """
     sidecar_of(target).unlink(missing_ok=True)
     staged.replace(target)
     text = json.dumps(entry.to_json(), indent=2, allow_nan=False) + "\n"
@@ -139,6 +146,6 @@ def _put(staged: Path, target: Path, entry: EngineEntry) -> None:
     written.replace(sidecar_of(target))
 
 
-def _plain(name: str) -> str:
-    """A GPU's name for a file: ``"NVIDIA H100 80GB HBM3"`` → ``"nvidia-h100-80gb-hbm3"``."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def _file_name(gpu: str) -> str:
+    """The name of a GPU for a file: ``"NVIDIA H100 80GB HBM3"`` → ``"nvidia-h100-80gb-hbm3"``."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")

@@ -1,8 +1,8 @@
-"""What an engine says of its layers: the precision that was really built.
+"""Verifies the precision of an engine's layers, as TensorRT's inspector reports it.
 
-The inspector names, per layer, the ONNX operators that went into it (``"Metadata": "[ONNX Layer: name]"``, several for
-a fused layer) and the types of its inputs, outputs and weights, either as ``"Half"`` or within a description
-of the memory layout, as in ``"Channel major FP16 format where channel % 8 == 0"``.
+The inspector names, for each layer, the ONNX operators that were fused into it (``"Metadata": "[ONNX Layer: name]"``)
+and the types of its inputs, outputs and weights, either as ``"Half"`` or within a description of the memory layout, as
+in ``"Channel major FP16 format where channel % 8 == 0"``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from align_exporter.variants import VARIANTS
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.engine import Engine
 from align_runtime.errors import PrecisionError
-from align_runtime.precision import MIN_SHARE, RULES
 
 TYPES = {
     "int8": re.compile(r"\bint8\b", re.IGNORECASE),
@@ -25,66 +25,71 @@ TYPES = {
 }
 OPERATOR = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 COPIES = ("Reformat", "NoOp", "Constant", "Shuffle", "shuffle", "constant", "move", "signal", "wait")
+# Share of the operators of a type that the inspector must report in that type: fusion hides some, and TensorRT may
+# build an INT8 layer in FP16 where that is faster.
+MIN_REPORTED = 0.5
 
 
 def layers_of(engine: Engine) -> list[dict[str, Any]]:
-    """The layers of `engine` as the inspector describes them."""
+    """Returns the layers of `engine` as the inspector describes them; none if it was built without these details."""
     inspector = engine.handle.create_engine_inspector()
-    told = json.loads(inspector.get_engine_information(libraries.trt.LayerInformationFormat.JSON))
-    return [layer for layer in told.get("Layers", []) if isinstance(layer, dict)]  # names only: no details were built
+    description = json.loads(inspector.get_engine_information(libraries.trt.LayerInformationFormat.JSON))
+    return [layer for layer in description.get("Layers", []) if isinstance(layer, dict)]
 
 
 def check_layers(
-    subject: str, variant: str, layers: list[dict[str, Any]], products: Mapping[str, str]
+    subject: str, variant: str, layers: list[dict[str, Any]], expected: Mapping[str, str]
 ) -> dict[str, int]:
-    """How many of the graph's products were built in which type.
+    """Returns how many convolutions and matrix products of the graph the engine computes in each type.
 
     Args:
         subject: the engine, for messages.
-        variant: what it is called.
-        layers: of the engine.
-        products: type of every convolution and matrix product of the graph, by its name there.
+        variant: its label.
+        layers: from `layers_of`.
+        expected: type of every convolution and matrix product in the graph, by the operator's name.
 
     Raises:
-        PrecisionError: a product is in float32 that is not so in the graph, or too few are seen in the type that
-            the engine is named for.
+        PrecisionError: one is computed in float32 but has a narrower type in the graph, or too few are reported in the
+            type of the label.
     """
-    built = dict(_built(layers, products))
-    fallen = sorted(name for name, dtype in built.items() if dtype == "float32" != products[name])
-    if fallen:
+    found = dict(_types(layers, expected))
+    widened = sorted(name for name, dtype in found.items() if dtype == "float32" != expected[name])
+    if widened:
         raise PrecisionError(
-            f"{subject} calls itself {variant} but computes {len(fallen)} of {len(products)} products in float32 that "
-            f"the graph has in {products[fallen[0]]}, first {fallen[0]!r}; it is not kept"
+            f"{subject} is labelled {variant} but computes {len(widened)} of {len(expected)} convolutions and matrix "
+            f"products in float32, first {widened[0]!r}, which is {expected[widened[0]]} in the graph; the engine is "
+            "discarded, try another --engine-level"
         )
-    dtype, _ = RULES[variant]
-    wanted = [name for name, kind in products.items() if kind == dtype]
-    shown = sum(built.get(name) == dtype for name in wanted)
-    if shown < MIN_SHARE * len(wanted) or not wanted:
+    dtype = next(row.element_type for row in VARIANTS if row.name == variant)
+    wanted = [name for name, kind in expected.items() if kind == dtype]
+    verified = sum(found.get(name) == dtype for name in wanted)
+    if verified < MIN_REPORTED * len(wanted) or not wanted:
         raise PrecisionError(
-            f"{subject} calls itself {variant} but tells of {shown} products in {dtype}, where the graph has "
-            f"{len(wanted)}; it is not kept"
+            f"{subject} is labelled {variant} but reports {verified} convolutions and matrix products in {dtype}, of "
+            f"{len(wanted)} in the graph; the engine is discarded, try another --engine-level"
         )
-    return dict(sorted(Counter(built.get(name, "unknown") for name in products).items()))
+    return dict(sorted(Counter(found.get(name, "unknown") for name in expected).items()))
 
 
-def _built(layers: list[dict[str, Any]], products: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _types(layers: list[dict[str, Any]], expected: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yields name and type of each operator of `expected` that `layers` report."""
     for layer in layers:
         if layer.get("LayerType") in COPIES:
             continue
-        dtype = _computed_in(layer)
+        dtype = _type_of(layer)
         if dtype is not None:
             for name in OPERATOR.findall(str(layer.get("Metadata", ""))):
-                if name in products:
+                if name in expected:
                     yield name, dtype
 
 
-def _computed_in(layer: Mapping[str, Any]) -> str | None:
-    """The least of the types that a layer touches: beside its operands it may hold a cast to a wider type."""
+def _type_of(layer: Mapping[str, Any]) -> str | None:
+    """Returns the narrowest type of a layer's tensors: a fused layer may also hold a cast to a wider one."""
     weights = layer.get("Weights")
-    told = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    texts = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
     for tensor in [*layer.get("Inputs", []), *layer.get("Outputs", [])]:
-        told.append(str(tensor.get("Format/Datatype", "")))
+        texts.append(str(tensor.get("Format/Datatype", "")))
     for dtype, pattern in TYPES.items():
-        if any(pattern.search(text) for text in told):
+        if any(pattern.search(text) for text in texts):
             return dtype
     return None

@@ -1,15 +1,32 @@
-"""What engines are asked for, and the shapes that they are built for."""
+"""Which engines to build and for which shapes; which exist already, and how those move into a new bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from align_runtime.backends.buckets import BATCHES, default_lengths
-from align_runtime.engine_entry import EngineOptions, Shapes
-from align_runtime.errors import ConfigurationError
+from align_runtime.bundle import Bundle
+from align_runtime.console import table
+from align_runtime.engines import (
+    ENGINES,
+    EngineEntry,
+    EngineOptions,
+    Machine,
+    Shapes,
+    check_plan,
+    engines_of,
+    sidecar_of,
+)
+from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
+from align_runtime.manifest import Manifest
+from align_runtime.precision import describe
 
 
 @dataclass(frozen=True)
@@ -17,9 +34,10 @@ class EngineRequest:
     """Engines to build.
 
     Attributes:
-        variants: of the bundle, all that a GPU runs when empty.
-        batches: an optimisation profile for each.
-        lengths: of texts, a profile for each and every batch; when empty, powers of two up to the model's longest.
+        variants: of the bundle; empty for all that TensorRT runs.
+        batches: batch sizes, ascending; a profile for each.
+        lengths: tokens of a text, ascending, a profile for each of them and every batch size; empty for powers of two
+            up to the longest text of the model.
         options: how to build.
     """
 
@@ -28,23 +46,40 @@ class EngineRequest:
     lengths: tuple[int, ...] = ()
     options: EngineOptions = field(default_factory=EngineOptions)
 
+    def lengths_up_to(self, longest: int) -> tuple[int, ...]:
+        """Returns the lengths to build for; `longest` is the number of tokens of the longest text of the model.
+
+        Raises:
+            ConfigurationError: the last of the requested lengths is not `longest`.
+        """
+        lengths = self.lengths or default_lengths(longest)
+        if lengths[-1] != longest:
+            raise ConfigurationError(
+                f"--engine-profile seq ends with {lengths[-1]}, but the longest text of this model has {longest} "
+                f"tokens; end it with seq=…,{longest}"
+            )
+        return lengths
+
+
+@dataclass(frozen=True)
+class EngineOutcome:
+    """An engine of the bundle, and why it was built: None if it was up to date."""
+
+    entry: EngineEntry
+    reason: str | None
+
 
 def profiles_of(graph: Graph, request: EngineRequest, longest: int) -> tuple[Shapes, ...]:
-    """Shapes of the inputs of `graph` in every profile; texts have at most `longest` tokens.
+    """Returns the input shapes of `graph` in every profile.
 
-    A profile is for one shape alone: the runtime fills inputs up to it and replays one recorded CUDA graph, and
+    A profile is for one shape alone: the runtime pads inputs to it and replays a CUDA graph recorded for it, and
     TensorRT chooses kernels for exactly that shape.
 
-    Raises:
-        ConfigurationError: lengths that do not reach `longest`, or go beyond it.
+    Args:
+        longest: see `EngineRequest.lengths_up_to`, as for what is raised.
     """
-    lengths = request.lengths or default_lengths(longest)
-    if graph.tower == "text" and lengths[-1] != longest:
-        raise ConfigurationError(
-            f"--profile seq ends with {lengths[-1]}, but this model's longest text has {longest} tokens; let it end "
-            f"with seq=…,{longest}"
-        )
-    return tuple(_shapes(graph, request.batches, lengths if graph.tower == "text" else (0,)))
+    lengths = request.lengths_up_to(longest) if graph.tower == "text" else (0,)
+    return tuple(_shapes(graph, request.batches, lengths))
 
 
 def _shapes(graph: Graph, batches: tuple[int, ...], lengths: tuple[int, ...]) -> Iterator[Shapes]:
@@ -54,3 +89,104 @@ def _shapes(graph: Graph, batches: tuple[int, ...], lengths: tuple[int, ...]) ->
             tensor.name: tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
             for tensor in graph.inputs
         }
+
+
+def engines_table(outcomes: Sequence[EngineOutcome]) -> str:
+    """Returns a table with one line per engine."""
+    rows = [
+        [
+            outcome.entry.file,
+            f"{outcome.entry.bytes / 1e6:.1f} MB",
+            describe(outcome.entry.products),
+            f"{outcome.entry.parity.max_abs:.2e}",
+            f"{outcome.entry.parity.min_cosine:.7f}",
+            "up to date" if outcome.reason is None else f"built in {outcome.entry.seconds:.0f} s: {outcome.reason}",
+        ]
+        for outcome in outcomes
+    ]
+    return table(["engine", "size", "layers in", "max abs", "min cosine", ""], rows, right=(1, 3, 4))
+
+
+def engines_json(outcomes: Sequence[EngineOutcome]) -> list[dict[str, Any]]:
+    """Returns the description of each engine, with ``built`` and the ``reason`` why."""
+    return [
+        outcome.entry.to_json() | {"built": outcome.reason is not None, "reason": outcome.reason}
+        for outcome in outcomes
+    ]
+
+
+def engine_staleness(
+    bundle: Bundle,
+    wanted: tuple[str, str],
+    source: dict[str, str],
+    machine: Machine,
+    options: EngineOptions,
+    profiles: tuple[Shapes, ...],
+) -> tuple[EngineEntry | None, str]:
+    """Returns the engine that is up to date, or None and the reason why there is none.
+
+    Args:
+        wanted: tower and variant.
+        source: sha256 of the graph's files, by name.
+        machine: on which the engine would be built; `options` and `profiles`: how.
+    """
+    try:
+        built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == wanted]
+    except BundleError as error:
+        return None, str(error)
+    nearest: list[str] | None = None
+    for entry in built:
+        changes = list(_changes(entry, source, machine, options, profiles))
+        if not changes:
+            try:
+                check_plan(bundle, entry)
+            except BundleError as error:
+                return None, str(error)
+            return entry, ""
+        if nearest is None or len(changes) < len(nearest):
+            nearest = changes
+    return None, "no engine yet" if nearest is None else f"changed: {', '.join(nearest)}"
+
+
+def _changes(
+    entry: EngineEntry, source: dict[str, str], machine: Machine, options: EngineOptions, profiles: tuple[Shapes, ...]
+) -> Iterator[str]:
+    if entry.source != source:
+        yield "graph"
+    if [dict(shapes) for shapes in entry.profiles] != [dict(shapes) for shapes in profiles]:
+        yield "profiles"
+    if entry.options != options:
+        yield "options"
+    if (entry.machine.gpu, entry.machine.compute_capability) != (machine.gpu, machine.compute_capability):
+        yield f"GPU ({entry.machine.gpu} → {machine.gpu})"
+    if entry.machine.tensorrt != machine.tensorrt:
+        yield f"TensorRT ({entry.machine.tensorrt} → {machine.tensorrt})"
+
+
+def keep_engines(previous: Path, folder: Path, manifest: Manifest) -> None:
+    """Links engines and timing caches of the bundle `previous` into `folder`, the bundle that replaces it.
+
+    Engines of graphs that `manifest` does not hold are left behind, and so are all of a damaged bundle.
+    """
+    try:
+        bundle = Bundle.open(previous)
+        built = engines_of(bundle)
+    except BundleError:
+        return
+    hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
+    files = list((previous / ENGINES).glob("*.timings"))
+    for entry in built:
+        plan = previous / entry.file
+        if entry.source.items() <= hashes.items() and plan.is_file():
+            files += [plan, sidecar_of(plan)]
+    for file in files:
+        target = folder / file.relative_to(previous)
+        target.parent.mkdir(exist_ok=True)
+        _link(file, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

@@ -1,1 +1,1 @@
-"""FP16 graphs: which operators stay in FP32, the graph with its casts, and the proof that both are right."""
+"""FP16 graphs: operators that stay FP32, rounding of weights, casts, and emulation on a CPU."""

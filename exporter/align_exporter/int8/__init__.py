@@ -1,1 +1,1 @@
-"""INT8 graphs: where numbers are quantised, with which scales, and whether that is right and pays."""
+"""INT8 graphs: which tensors are quantized, with which scales, how accurate that is and how fast."""

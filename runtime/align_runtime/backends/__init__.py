@@ -1,82 +1,54 @@
-"""Backends: what runs a graph on a device. Each is one module, imported only when its device is asked for."""
+"""Backends: what runs a graph on a device. `align_runtime.devices` lists them; each is imported on demand."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
-from numpy.typing import NDArray
-
+from align_runtime.backends.runner import Runner, StagedRunner
+from align_runtime.bundle import Bundle
+from align_runtime.devices import BACKENDS, backend_of
 from align_runtime.errors import ConfigurationError
+from align_runtime.graph_entry import Graph
 
-DEVICES = ("cpu", "cuda", "tensorrt")
-AUTO = "auto"
-
-logger = logging.getLogger(__name__)
+__all__ = ["Runner", "StagedRunner", "open_graph", "open_runner"]
 
 
-class Runner(Protocol):
-    """A loaded graph with one output. `run` may be called from many threads at once."""
+def open_graph(bundle: Bundle, graph: Graph, device: str, threads: int | None, check_hashes: bool = False) -> Runner:
+    """Loads `graph` of `bundle` onto `device`; on ``"tensorrt"`` its engine that fits this machine.
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """The graph's output for `inputs`, whose names, dtypes and shapes are those of the graph."""
+    Args:
+        threads: of one run on a CPU; None for all cores.
+        check_hashes: compare the sha256 of the graph's files with the manifest. Those of engines are always compared.
 
-    def prepare(self) -> None:
-        """Sets up all that `run` would set up on its first call."""
-
-    def close(self) -> None:
-        """Frees what the graph holds; `run` must not be called afterwards."""
-
-
-@runtime_checkable
-class StagedRunner(Protocol):
-    """A runner that can tell the time of copying from that of computing."""
-
-    def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], Mapping[str, float]]:
-        """As `run`, with seconds of ``"host to device"``, ``"compute"`` and ``"device to host"``.
-
-        The device is waited for after each of them, so that none is charged for another.
-        """
+    Raises:
+        ConfigurationError: there is no such device, or threads for a GPU.
+        BackendUnavailableError: its package or library is missing or does not work, or there is no engine.
+        BundleError: a file is damaged or cannot be loaded.
+    """
+    backend = backend_of(device)
+    if threads is not None and not backend.on_cpu:
+        raise ConfigurationError(f"threads is {threads!r}, but {device} computes on the GPU; leave threads out")
+    if backend.on_cpu:
+        return open_runner(bundle.graph_file(graph, check_hashes), device, threads)
+    runner: Runner = import_module(backend.module).open_graph(bundle, graph, check_hashes)
+    return runner
 
 
 def open_runner(file: Path, device: str, threads: int | None) -> Runner:
-    """Loads the graph in `file` onto the CPU; `threads` of one call, all cores when None.
+    """Loads the plain ONNX file `file`, which need not be part of a bundle, on a CPU.
 
-    Graphs of a bundle go through `align_runtime.opening.open_graph`, which knows all devices.
+    Args:
+        threads: of one run; None for all cores.
 
     Raises:
-        ConfigurationError: no such device.
-        BackendUnavailableError: the package or library for it is missing or does not work.
+        ConfigurationError: there is no such device, or it runs only graphs of bundles.
+        BackendUnavailableError: its package is missing.
         BundleError: the file cannot be loaded.
     """
-    if device == "cpu":
-        from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-
-        return OnnxRuntimeRunner(file, threads)
-    raise ConfigurationError(f"device is {device!r}; known: {', '.join(DEVICES)}")
-
-
-def resolve_device(device: str) -> str:
-    """`device`; for ``"auto"`` ``"cuda"`` if its driver and ONNX Runtime's provider are there, else ``"cpu"``.
-
-    Which one that is, is logged as a warning, for warnings are seen where a program has not configured any logging.
-    ``"tensorrt"`` is never chosen: it needs engines, which not every bundle holds.
-    """
-    if device != AUTO:
-        return device
-    chosen = "cuda" if _has_cuda() else "cpu"
-    logger.warning("device 'auto' is %s here; name a device to have that one or an error", chosen)
-    return chosen
-
-
-def _has_cuda() -> bool:
-    try:
-        import onnxruntime
-
-        ctypes.CDLL("libcuda.so.1")
-    except (ImportError, OSError):
-        return False
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    backend = backend_of(device)
+    if not backend.on_cpu:
+        known = ", ".join(name for name, row in BACKENDS.items() if row.on_cpu)
+        raise ConfigurationError(f"device is {device!r}, which runs graphs of bundles; plain ONNX files run on {known}")
+    runner: Runner = import_module(backend.module).open_file(file, threads)
+    return runner

@@ -1,7 +1,6 @@
-"""Sizes that a GPU runs in: a graph is recorded for one shape, so inputs are filled up to one of a few.
+"""Buckets: the few shapes that a GPU runs. A CUDA graph has one shape, so inputs are padded to the next bucket.
 
-Copies to a GPU go by size, so inputs are compared with what the graph takes before: bytes of another type would be read
-as something else.
+Copies to a GPU are raw bytes, so dtypes and shapes of inputs are checked first: other types would be misread.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LENGTHS = (8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of an input that run at once, in a bucket of `batch` rows."""
+    """Rows of an input that run together in a bucket of `batch` rows."""
 
     rows: slice
     batch: int
@@ -29,16 +28,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Buckets:
-    """Batches, and lengths of texts; no lengths for pictures. Both ascending."""
+    """Batch sizes, and lengths of texts in tokens (none for images), both in ascending order."""
 
     batches: tuple[int, ...]
     lengths: tuple[int, ...] = ()
 
     def pieces(self, count: int) -> Iterator[Piece]:
-        """`count` rows in pieces: full ones of the largest batch, then the smallest that holds the rest.
+        """Splits `count` rows into full batches of the largest size, and the smallest batch that holds the rest.
 
-        One larger batch instead of several exact ones: towers of hundreds of small kernels take about as long for one
-        row as for eight, because the GPU waits for launches.
+        The rest runs as one padded batch, not as several exact ones: a tower of hundreds of small kernels is bound by
+        their launches and takes about as long for one row as for eight.
         """
         largest = self.batches[-1]
         for start in range(0, count, largest):
@@ -47,10 +46,10 @@ class Buckets:
             yield Piece(slice(start, start + rest), batch)
 
     def length(self, tokens: int) -> int:
-        """The length that texts of `tokens` are filled up to.
+        """The length that texts of `tokens` tokens are padded to.
 
         Raises:
-            InputError: longer than all.
+            InputError: `tokens` exceeds every length.
         """
         for length in self.lengths:
             if length >= tokens:
@@ -64,7 +63,10 @@ Takes = Mapping[str, tuple[np.dtype[Any], tuple[int | str, ...]]]  # dtype and s
 
 
 def check_inputs(inputs: Mapping[str, NDArray[Any]], takes: Takes) -> None:
-    """Raises InputError unless `inputs` are exactly what the graph takes, equal in its free dimensions."""
+    """Raises InputError unless `inputs` have the names, dtypes and shapes that the graph takes.
+
+    A free dimension has the same size in every input.
+    """
     free: dict[str, int] = {}
     for name, (dtype, shape) in takes.items():
         values = inputs.get(name)
@@ -78,7 +80,7 @@ def check_inputs(inputs: Mapping[str, NDArray[Any]], takes: Takes) -> None:
 
 
 def _fits(sizes: tuple[int, ...], shape: tuple[int | str, ...], free: dict[str, int]) -> bool:
-    """Whether `sizes` are those of `shape`; free dimensions get their size in `free` when they are first met."""
+    """Whether `sizes` match `shape`. The first size of a free dimension is stored in `free`."""
     wanted = [
         free.setdefault(name, size) if isinstance(name, str) else name for size, name in zip(sizes, shape, strict=True)
     ]
@@ -86,10 +88,10 @@ def _fits(sizes: tuple[int, ...], shape: tuple[int | str, ...], free: dict[str, 
 
 
 def row_count(inputs: Mapping[str, NDArray[Any]]) -> int:
-    """Rows of a batch."""
+    """The number of rows in a batch."""
     return len(next(iter(inputs.values())))
 
 
 def default_lengths(longest: int) -> tuple[int, ...]:
-    """Lengths for texts of up to `longest` tokens."""
+    """The lengths of buckets for texts of up to `longest` tokens."""
     return (*(length for length in LENGTHS if length < longest), longest)

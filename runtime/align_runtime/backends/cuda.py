@@ -16,25 +16,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
+from align_runtime.backends.buckets import BATCHES, Buckets, Piece, check_inputs, default_lengths, row_count
 from align_runtime.backends.onnxruntime import keep_float_biases
-from align_runtime.backends.stages import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
+from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
+from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
+from align_runtime.graph_entry import Graph
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
 GRAPHS = "enable_cuda_graph"
-NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime, where a node is not on the GPU
-_logger = logging.getLogger(__name__)
+NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime's message where a node is not on the GPU
+
+logger = logging.getLogger(__name__)
+
+
+def open_graph(bundle: Bundle, graph: Graph, check_hashes: bool) -> CudaRunner:
+    """Loads `graph` of `bundle`; see `align_runtime.backends.open_graph`."""
+    lengths = default_lengths(bundle.manifest.model.max_length) if graph.tower == "text" else ()
+    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths))
 
 
 @dataclass(frozen=True)
 class Provider:
-    """What ONNX Runtime runs a graph with, and where its tensors lie.
+    """An execution provider of ONNX Runtime, the device of its tensors, and its options.
 
-    Attributes:
-        options: convolutions in the layout of the tensor cores, their algorithm found by trying all with all the
-            scratch memory that they like; float32 in full, as the parity gate wants it.
+    The default options: convolutions in NHWC, the layout of tensor cores, with the fastest of all algorithms whatever
+    workspace it needs; no TF32, since the parity gate compares full float32; CUDA graphs.
     """
 
     name: str = "CUDAExecutionProvider"
@@ -56,7 +64,7 @@ CUDA = Provider()
 
 @dataclass(frozen=True)
 class Slot:
-    """Inputs and output of one shape at fixed addresses, as a CUDA graph needs them."""
+    """Inputs and output of one shape at fixed addresses, which a CUDA graph requires."""
 
     binding: Any
     run_options: Any
@@ -65,11 +73,14 @@ class Slot:
 
 
 class CudaRunner:
-    """One graph on the GPU. Many threads may share it; one thread of its own runs all, since the GPU does one batch
-    after the other and ONNX Runtime records CUDA graphs by thread."""
+    """One graph on the GPU, which any number of threads may share.
+
+    A thread of its own runs every batch: the GPU runs one batch at a time, and ONNX Runtime captures CUDA graphs per
+    thread.
+    """
 
     def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA) -> None:
-        """Loads the graph in `file`, to be run in the shapes of `buckets`.
+        """Loads the graph in `file`, which will run in the shapes of `buckets`.
 
         Raises:
             BackendUnavailableError: ONNX Runtime, its CUDA provider, or a library that it needs is missing.
@@ -87,13 +98,13 @@ class CudaRunner:
         return self.run_staged(inputs)[0]
 
     def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Mapping[str, float]]:
-        """See `StagedRunner`. Every run is one: ONNX Runtime waits for the device after each of the stages."""
+        """See `StagedRunner`. `run` takes the same steps: ONNX Runtime synchronizes after each stage anyway."""
         check_inputs(inputs, self._takes)
         watch = Stopwatch()
         return self._worker.submit(self._run, inputs, watch).result(), watch.seconds
 
     def prepare(self) -> None:
-        """Runs every shape once, which records its CUDA graph."""
+        """Runs every shape once, which captures its CUDA graph."""
         for batch in self._buckets.batches:
             for length in self._buckets.lengths or (None,):
                 self.run(
@@ -116,8 +127,8 @@ class CudaRunner:
             except Exception as error:
                 if NOT_CAPTURED not in str(error):
                     raise
-                # Which nodes go to the GPU is known only after loading, and only if all of them do is a graph recorded.
-                _logger.info("%s runs without CUDA graphs: %s", file.name, _first_line(error))
+                # Only a graph whose nodes all run on the GPU is captured, which ONNX Runtime knows after loading it.
+                logger.info("%s runs without CUDA graphs: %s", file.name, _first_line(error))
                 options.pop(GRAPHS)
                 return self._load(file, options)
         except BackendUnavailableError:
@@ -133,7 +144,7 @@ class CudaRunner:
         return self._checked(self._runtime.InferenceSession(str(file), options, providers=providers))
 
     def _checked(self, session: Any) -> Any:
-        """`session`, if it runs on the provider: ONNX Runtime goes to the CPU when CUDA does not start."""
+        """`session`, if it has the provider: ONNX Runtime falls back to the CPU silently when CUDA does not start."""
         if self._provider.name not in session.get_providers():
             raise BackendUnavailableError(
                 f"ONNX Runtime has {self._provider.name} but cannot start it; check nvidia-smi, and that the driver "
@@ -179,7 +190,7 @@ class CudaRunner:
         output = self._allocate((batch, self._output.shape[1]), np.dtype(np.float32))
         binding.bind_ortvalue_output(self._output.name, output)
         run_options = self._runtime.RunOptions()
-        run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is "the same for all"
+        run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is shared by all shapes
         return Slot(binding, run_options, inputs, output)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -187,21 +198,20 @@ class CudaRunner:
 
 
 def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tuple[int, ...]:
-    """The shape of an input in a bucket: its free dimensions are the batch and, of texts, the length."""
+    """The shape of an input in a bucket, whose free dimensions are the batch and, for texts, the length."""
     sizes = {"batch": batch, "sequence": length or 0}
     return tuple(sizes[size] if isinstance(size, str) else size for size in shape)
 
 
 def _onnxruntime(provider: Provider) -> Any:
-    """The package, once it is sure that the provider's library loads here."""
+    """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
     try:
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
     if provider.name not in onnxruntime.get_available_providers():
         raise BackendUnavailableError(
-            f"the onnxruntime {onnxruntime.__version__} that is installed has no {provider.name}; replace it with: "
-            f"{INSTALL}"
+            f"the installed onnxruntime {onnxruntime.__version__} has no {provider.name}; replace it with: {INSTALL}"
         )
     if provider is CUDA:
         _check_libraries(Path(onnxruntime.__file__).parent / "capi", onnxruntime)
@@ -209,16 +219,18 @@ def _onnxruntime(provider: Provider) -> Any:
 
 
 def _check_libraries(folder: Path, onnxruntime: Any) -> None:
-    """Raises BackendUnavailableError naming a library that the CUDA provider needs and does not find: ONNX Runtime
-    would log it and go on without CUDA."""
-    with redirect_stdout(StringIO()):  # where it prints what it does not find
+    """Raises BackendUnavailableError with the name of a library that the CUDA provider needs and cannot load.
+
+    ONNX Runtime itself would log it and continue without CUDA.
+    """
+    with redirect_stdout(StringIO()):  # it prints the libraries that it does not find
         onnxruntime.preload_dlls()  # CUDA and cuDNN that were installed as Python packages
     if sys.platform != "linux":
         return
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
-        ctypes.CDLL("libcudnn.so.9")  # the provider itself looks for it at its first convolution
+        ctypes.CDLL("libcudnn.so.9")  # loaded by the provider at its first convolution
     except OSError as error:
         library = str(error).partition(":")[0]
         cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
@@ -226,7 +238,7 @@ def _check_libraries(folder: Path, onnxruntime: Any) -> None:
 
 
 def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """`values` filled up to `shape`: rows by the last one again, tokens by zeros, which the mask hides."""
+    """`values` padded to `shape`: with copies of the last row, and with zeros as tokens, which the mask hides."""
     if values.shape == shape:
         return np.ascontiguousarray(values)
     width = [(0, 0), *((0, whole - part) for part, whole in zip(values.shape[1:], shape[1:], strict=True))]
@@ -234,7 +246,7 @@ def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _dtype(tensor: Any) -> np.dtype[Any]:
-    """Of an input, which ONNX Runtime gives as ``"tensor(int64)"``."""
+    """The dtype of an input, whose type ONNX Runtime spells ``"tensor(int64)"``."""
     return np.dtype(
         {"tensor(float)": "float32"}.get(tensor.type) or tensor.type.removeprefix("tensor(").removesuffix(")")
     )

@@ -11,14 +11,29 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, InputError
 
-LOG_ERRORS_ONLY = 3  # warnings about graph rewrites say nothing to the user of a bundle
-MAX_THREADS = 1024  # ONNX Runtime would start any number at once, until the machine is out of memory
+LOG_ERRORS_ONLY = 3  # warnings about graph rewrites are of no use to the user of a bundle
+MAX_THREADS = 1024  # ONNX Runtime would start any number of threads, until the machine is out of memory
+
+
+def open_file(file: Path, threads: int | None) -> OnnxRuntimeRunner:
+    """Loads an ONNX file; see `align_runtime.backends.open_runner`."""
+    return OnnxRuntimeRunner(file, threads)
 
 
 class OnnxRuntimeRunner:
-    """One graph in one session; ONNX Runtime lets many threads share it."""
+    """One graph in one session, which any number of threads may share."""
 
     def __init__(self, file: Path, threads: int | None) -> None:
+        """Loads the graph in `file`.
+
+        Args:
+            threads: of one run; None for all cores.
+
+        Raises:
+            BackendUnavailableError: ONNX Runtime is not installed.
+            ConfigurationError: `threads` is out of range.
+            BundleError: ONNX Runtime cannot load the file.
+        """
         try:
             import onnxruntime
         except ImportError as error:
@@ -27,16 +42,16 @@ class OnnxRuntimeRunner:
             ) from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
-        # Without VNNI, sums of products of uint8 and int8 saturate at 16 bits. Exact ones take 1.7 times as long, with
-        # VNNI as well, where they are not needed.
+        # Without VNNI, sums of uint8 × int8 products saturate at 16 bits. Exact kernels take 1.7 times as long, also on
+        # processors with VNNI, which do not need them.
         options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
         keep_float_biases(options)
-        # Threads that spin for their next task take a core from whatever else runs here: the other tower, streams,
-        # other processes. Alone on two cores they gained 2 % at most.
+        # Threads that spin while they wait take a core from everything else: the other tower, streams, other processes.
+        # On two cores with nothing else running, spinning gained 2 % at most.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-                raise ConfigurationError(f"threads is {threads!r}; 1 to {MAX_THREADS} is needed, or None for all cores")
+                raise ConfigurationError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}, or None for all cores")
             options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -49,28 +64,28 @@ class OnnxRuntimeRunner:
             return self._session.run(self._outputs, dict(inputs))[0]
         except Exception as error:
             shapes = {name: value.shape for name, value in inputs.items()}
-            raise InputError(f"the graph refused inputs of shape {shapes}: {_first_line(error)}") from None
+            raise InputError(f"the graph does not take inputs of shape {shapes}: {_first_line(error)}") from None
 
     def prepare(self) -> None:
-        """Nothing: what ONNX Runtime sets up, it sets up per call."""
+        """Does nothing: ONNX Runtime sets up nothing that later calls share."""
 
     def close(self) -> None:
         del self._session
 
 
 def keep_float_biases(options: Any) -> None:
-    """Switches a rewrite of ONNX Runtime off, in its SessionOptions.
+    """Disables the rewrite WeightBiasQuantization in ONNX Runtime's SessionOptions.
 
-    It makes int32 of a float bias where Conv stands between DequantizeLinear and QuantizeLinear, and in an FP16 graph
-    it counts the steps of the bias in FP16: more than 65504 of them are infinite. With it ONNX Runtime 1.32 gives the
-    vision graph `int8` in the published sizes cosines near 0.
+    It quantizes a float bias to int32 where Conv stands between DequantizeLinear and QuantizeLinear. In an FP16 graph
+    it computes the quantized values in FP16, where those above 65504 become infinite. With it, the `int8` vision graph
+    of the published sizes has cosines near 0 (ONNX Runtime 1.32).
     """
     options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
 
 
 @cache
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor adds products of bytes without saturation; False where nothing tells (not Linux)."""
+    """Whether the processor has VNNI, which sums byte products without saturation; False if unknown (not Linux)."""
     return cpuinfo.is_file() and "vnni" in cpuinfo.read_text(encoding="utf-8", errors="replace")
 
 

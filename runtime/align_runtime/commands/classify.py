@@ -1,4 +1,4 @@
-"""``align-classify BUNDLE IMAGE… --labels …``: zero-shot classification of pictures."""
+"""``align-classify BUNDLE IMAGE… --labels …``: zero-shot classification of images."""
 
 from __future__ import annotations
 
@@ -10,37 +10,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.console import add_device_options, add_output_options, run, table
-from align_runtime.errors import ConfigurationError
+from align_runtime.console import (
+    CommandParser,
+    add_device_options,
+    add_output_options,
+    chosen_device,
+    positive_int,
+    run,
+    table,
+)
+from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.model import load
-from align_runtime.similarity import DEFAULT_TEMPLATE
+from align_runtime.similarity import DEFAULT_TEMPLATE, captions
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, 2 a wrong call or input that cannot be read."""
-    parser = argparse.ArgumentParser(
-        prog="align-classify", description="Tell which of some labels fits a picture best (zero-shot classification)."
+    """Entry point; returns the exit code: 0 done, 2 a wrong call or an input that cannot be read."""
+    parser = CommandParser(
+        prog="align-classify",
+        description="Zero-shot classification: the probability of each label for each image.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--labels", nargs="+", metavar="LABEL", help="the labels to choose from")
     labels.add_argument("--labels-file", type=Path, metavar="FILE", help="a text file with one label per line")
-    parser.add_argument("--template", default=DEFAULT_TEMPLATE, help=f"default: {DEFAULT_TEMPLATE!r}")
-    parser.add_argument("--top", type=int, default=3, help="labels shown per picture (default: 3)")
-    parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
+    parser.add_argument(
+        "--template",
+        default=DEFAULT_TEMPLATE,
+        help=f"text made of a label, which takes the place of {{}} (default: {DEFAULT_TEMPLATE!r})",
+    )
+    parser.add_argument("--top", type=positive_int, default=3, metavar="N", help="labels shown per image (default: 3)")
+    parser.add_argument(
+        "--precision", default="fp32", help="precision of the graphs, one that the bundle holds (default: fp32)"
+    )
     add_device_options(parser)
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-classify", lambda: _classify(options))
+    return run(parser, arguments, _classify)
 
 
 def _classify(options: argparse.Namespace) -> int:
+    device = chosen_device(options)
     labels = options.labels or _read_labels(options.labels_file)
-    if options.top < 1:
-        raise ConfigurationError(f"--top is {options.top}; 1 or more is needed")
-    with load(options.bundle, options.precision, options.device, options.threads) as model:
-        probabilities = model.classify(options.images, labels, options.template)
+    captions(labels, options.template)  # refuses what cannot be used before the model is loaded
+    for index, image in enumerate(options.images):
+        if not Path(image).is_file():
+            raise InputError(f"{image} is not a file", index)
+    with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
+        probabilities = model.classify(options.images, labels, template=options.template)
     if options.json:
         print(json.dumps(_as_json(options.images, labels, probabilities)))
     else:
@@ -50,12 +67,12 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _read_labels(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a mark
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the labels in {path} cannot be read: {error}") from None
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
-        raise ConfigurationError(f"{path} holds no labels; one per line is expected")
+        raise ConfigurationError(f"{path} holds no labels; expected one per line")
     return labels
 
 

@@ -1,4 +1,4 @@
-"""``align-inspect BUNDLE``: what a bundle holds, from what, and how far it is from the reference. Runs nothing."""
+"""``align-inspect BUNDLE``: what a bundle holds, what it was made from and how close it is to the reference."""
 
 from __future__ import annotations
 
@@ -7,72 +7,87 @@ import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
-from align_runtime.console import add_output_options, run, table
-from align_runtime.engine_choice import engines_of
-from align_runtime.graph_entry import ANY_SPEED, FASTER, NOT_MEASURED, SAMPLE_WORDS, Graph, Quantization
+from align_runtime.console import CommandParser, add_output_options, run, table
+from align_runtime.engines import EngineEntry, engines_of
+from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
 
-SPEED_WORDS = {
-    FASTER: "faster than every float graph where it was built",
-    ANY_SPEED: "kept whatever its speed",
-    NOT_MEASURED: "speed not measured, its device was not at hand where it was built",
-}
+RUNS_ON = {ANY_TARGET: "CPU, GPU", CPU_TARGET: "CPU", GPU_TARGET: "GPU"}
+MAX_OPTION = 60  # characters of an option's value; the whole is in --json
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 2 a wrong call or a damaged bundle."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="align-inspect",
-        description="Print what a bundle holds: where it came from, its graphs, their sizes, the types that they "
-        "compute in and their parity, measured when it was built. Nothing is run (align-verify runs the self-test).",
+        description="Print what a bundle holds: the model, its graphs, the devices that they are for, their sizes, "
+        "element types and distance from the PyTorch reference as measured by the exporter, INT8 speed and TensorRT "
+        "engines. Nothing is run and no hash is checked: align-verify does that.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     add_output_options(parser)
-    options = parser.parse_args(arguments)
-    return run("align-inspect", lambda: _inspect(options))
+    return run(parser, arguments, _inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle)
-    print(json.dumps(_as_json(bundle)) if options.json else _as_text(bundle))
+    engines = list(engines_of(bundle))
+    print(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
     return 0
 
 
-def _as_json(bundle: Bundle) -> dict[str, Any]:
+def _as_json(bundle: Bundle, engines: list[EngineEntry]) -> dict[str, Any]:
+    """The manifest, with the size of each graph, and the descriptions of the engines."""
     values = bundle.manifest.to_json()
     for described, graph in zip(values["graphs"], bundle.manifest.graphs, strict=True):
         described["bytes"] = bundle.manifest.graph_bytes(graph)
-    engines = [entry.to_json() for entry in engines_of(bundle)]
-    return {"bundle": str(bundle.folder)} | values | {"engines": engines}
+    return {"bundle": str(bundle.folder)} | values | {"engines": [entry.to_json() for entry in engines]}
 
 
-def _as_text(bundle: Bundle) -> str:
+def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
     manifest, provenance = bundle.manifest, bundle.manifest.provenance
     facts, (height, width) = manifest.model, manifest.preprocessing.output_size
     total = sum(entry.bytes for entry in manifest.files.values())
-    options = " ".join(f"{key}={value}" for key, value in provenance.options.items())
-    tools = ", ".join(f"{tool} {version}" for tool, version in provenance.tools.items())
+    revision = f", revision {provenance.revision}" if provenance.revision else ""
     lines = [
-        f"{bundle.folder}: {provenance.name}{f' at {provenance.revision}' if provenance.revision else ''}, "
-        f"{len(manifest.files)} files, {total / 1e6:.1f} MB",
-        f"embeddings of {facts.embedding_dim} numbers, temperature {facts.temperature:.4g}; pictures {height}×{width}, "
-        f"texts of up to {facts.max_length} tokens",
-        f"options: {options}",
-        f"made with {tools}",
+        f"{bundle.folder}: ALIGN bundle of {provenance.name}{revision}",
+        f"  size         {len(manifest.files)} files, {total / 1e6:.1f} MB",
+        f"  embeddings   {facts.embedding_dim} values, unit length; logits are cosine / {facts.temperature:.4g}",
+        f"  images       {height}×{width} pixels",
+        f"  texts        up to {facts.max_length} tokens",
+        f"  exported as  {'; '.join(_options(manifest)) or 'default options'}",
+        f"  made with    {', '.join(f'{tool} {version}' for tool, version in provenance.tools.items())}",
         "",
     ]
-    notes = [*island_lines(manifest), *quantization_lines(manifest), *_engine_lines(bundle)]
-    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *notes])
+    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines)]
+    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *(["", *notes] if notes else [])])
+
+
+def _options(manifest: Manifest) -> list[str]:
+    """The export's options in words; those that are off or empty are left out."""
+    chosen = []
+    for key, value in manifest.provenance.options.items():
+        if value in (None, False) or value in ([], {}, ""):
+            continue
+        words = key.replace("_", " ").replace("fp16", "FP16").replace("int8", "INT8")
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {entry}" for name, entry in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = text if len(text) <= MAX_OPTION else f"{text[: MAX_OPTION - 1]}…"
+        chosen.append(words if value is True else f"{words} {shown}")
+    return chosen
 
 
 def graphs_table(manifest: Manifest) -> str:
-    """Every graph with its size and its distance from the reference, measured when it was built."""
+    """Every graph with the devices that it is for, its size and its distance from the reference when it was built."""
     rows = [
         [
             graph.tower,
             graph.variant,
-            graph.target,
+            runs_on(graph, manifest),
             graph.file,
             f"{manifest.graph_bytes(graph) / 1e6:.1f} MB",
             f"{graph.parity.max_abs:.1e}",
@@ -82,53 +97,82 @@ def graphs_table(manifest: Manifest) -> str:
         ]
         for graph in manifest.graphs
     ]
-    headings = ["tower", "variant", "target", "graph", "size", "max abs error", "allowed", "min cosine", "at least"]
+    headings = ["tower", "precision", "runs on", "graph", "size", "max abs error", "limit", "min cosine", "limit"]
     return table(headings, rows, right=(4, 5, 6, 7, 8))
 
 
+def runs_on(graph: Graph, manifest: Manifest) -> str:
+    """Which devices take `graph`, e.g. ``"CPU"``. One for all devices leaves the CPU to a graph that is made for it."""
+    if graph.quantization and graph.target == GPU_TARGET:
+        return "GPU (TensorRT)"
+    same = [other for other in manifest.graphs if (other.tower, other.variant) == (graph.tower, graph.variant)]
+    if graph.target == ANY_TARGET and any(other.target == CPU_TARGET for other in same):
+        return RUNS_ON[GPU_TARGET]
+    return RUNS_ON[graph.target]
+
+
 def island_lines(manifest: Manifest) -> list[str]:
-    """What graphs of lower precision keep in FP32 beyond the rules, a line for each island; none where nothing is."""
-    return [
-        f"{graph.file} keeps {len(island.nodes)} {'operator' if len(island.nodes) == 1 else 'operators'} in FP32, "
-        f"{island.nodes[0]}{' …' if len(island.nodes) > 1 else ''}: {island.reasons[0]}"
-        f"{f' and {len(island.reasons) - 1} more reasons (report.html)' if len(island.reasons) > 1 else ''}"
-        for graph in manifest.graphs
-        for island in graph.islands
-    ]
+    """A line for each FP32 island of a graph of lower precision: its operators and why they stay FP32."""
+    return [f"{graph.file}: {_island(island)}" for graph in manifest.graphs for island in graph.islands]
+
+
+def _island(island: Island) -> str:
+    (first, *rest), (reason, *more) = island.nodes, island.reasons
+    operators = f"{first} and {_count(len(rest), 'other operator')} stay" if rest else f"{first} stays"
+    others = f" ({_count(len(more), 'more reason')} in report.html)" if more else ""
+    return f"{operators} FP32: {reason}{others}"
 
 
 def quantization_lines(manifest: Manifest) -> list[str]:
-    """How INT8 graphs came by their scales and whether they had to be faster, a line for each."""
-    return [
-        f"{graph.file}: {_scales(graph, graph.quantization)}{_kept(graph.quantization)}; "
-        f"{SPEED_WORDS[graph.quantization.speed]}"
-        for graph in manifest.graphs
-        if graph.quantization
-    ]
+    """A line for each INT8 graph: how its activations are quantized, what stays float, and its speed."""
+    lines = []
+    for graph in manifest.graphs:
+        if graph.quantization:
+            kept = len(graph.quantization.kept)
+            parts = [
+                _activations(graph, graph.quantization),
+                *([f"{_count(kept, 'part')} in float to meet the accuracy target"] if kept else []),
+                speed_words(graph.quantization),
+            ]
+            lines.append(f"{graph.file}: {'; '.join(parts)}")
+    return lines
 
 
-def _engine_lines(bundle: Bundle) -> list[str]:
-    """Where the TensorRT engines of the bundle come from, a line for each."""
-    return [
-        f"{entry.file}: built on {entry.machine.gpu} by TensorRT {entry.machine.tensorrt}, {len(entry.profiles)} "
-        f"profiles, products in {describe(entry.products)}, max abs error {entry.parity.max_abs:.1e}"
-        for entry in engines_of(bundle)
-    ]
+def speed_words(quantization: Quantization) -> str:
+    """What was measured of the speed of an INT8 graph."""
+    if quantization.speedup is None:
+        return "speed not measured on the build machine"
+    if quantization.speedup > 1:
+        return f"{quantization.speedup:.2f} times as fast as the fastest float graph on the build machine"
+    return (
+        "NOT FASTER than the float graphs on the build machine: "
+        f"{quantization.speedup:.2f} times as fast as the fastest of them"
+    )
 
 
-def _kept(quantization: Quantization) -> str:
-    count = len(quantization.kept)
-    return f", {count} {'part' if count == 1 else 'parts'} in float for the target" if count else ""
-
-
-def _scales(graph: Graph, quantization: Quantization) -> str:
+def _activations(graph: Graph, quantization: Quantization) -> str:
     if quantization.samples == 0:
-        return "activations quantised as they come, token by token"
-    return f"scales by the observer '{quantization.scheme}' on {quantization.samples} {SAMPLE_WORDS[graph.tower]}"
+        return "dynamic per-token quantization of activations, needs no calibration"
+    return (
+        f"activation ranges by the observer '{quantization.scheme}' on {quantization.samples} "
+        f"{SAMPLE_WORDS[graph.tower]}"
+    )
+
+
+def _engine_line(entry: EngineEntry) -> str:
+    return (
+        f"{entry.file}: TensorRT engine of {entry.tower} {entry.variant}, built on {entry.machine.gpu} by TensorRT "
+        f"{entry.machine.tensorrt}, {_count(len(entry.profiles), 'profile')}; layers in {describe(entry.products)}; "
+        f"max abs error {entry.parity.max_abs:.1e}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _contents(manifest: Manifest) -> str:
-    """Which types the graphs compute and store in, as a table."""
+    """The element types that the graphs compute and store in, as a table."""
     rows = [
         [
             graph.file,
@@ -139,4 +183,4 @@ def _contents(manifest: Manifest) -> str:
         ]
         for graph in manifest.graphs
     ]
-    return table(["graph", "MACs of one", "computed in", "weights", "stored in"], rows, right=(1, 3))
+    return table(["graph", "MACs per input", "computed in", "weights", "stored in"], rows, right=(1, 3))

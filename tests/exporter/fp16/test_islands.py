@@ -1,4 +1,4 @@
-"""What stays FP32: by rule, by range, by request."""
+"""Which operators stay FP32: by rule, because of their values, or because of --fp16-keep."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import onnx_ir as ir
 import pytest
 
 from align_calibration.ranges import TensorRange
+from align_exporter.export_options import FP16_HEADROOM
 from align_exporter.fp16 import islands
-from align_exporter.fp16.islands import assign
-from align_exporter.fp16.rules import rules
-from align_exporter.options import FP16_HEADROOM
+from align_exporter.fp16.islands import assign_islands, float32_by_rule
 from align_runtime import BuildError
 from support.graphs import CHAIN, typed
 
@@ -43,30 +42,30 @@ def ranges(model: ir.Model, **large: float) -> list[TensorRange]:
 
 
 def kept(model: ir.Model, keep: tuple[str, ...] = (), headroom: float = FP16_HEADROOM, **large: float) -> set[str]:
-    return {node.name or "" for node in assign(model, ranges(model, **large), keep, headroom).float32}
+    return {node.name or "" for node in assign_islands(model, ranges(model, **large), keep, headroom).float32}
 
 
 def test_the_rules_keep_norms_masks_and_softmax() -> None:
     model = typed(ATTENTION)
-    assert {node.name for node in rules(model.graph)} == {
+    assert {node.name for node in float32_by_rule(model.graph)} == {
         *("cast", "sub", "mul", "masked", "softmax"),  # the mask, up to the softmax
         "norm",
         *("pool", "reshape", "length", "div"),  # the L2 norm and what pools before it
     }
-    assert assign(model, ranges(model), (), FP16_HEADROOM).islands == ()
+    assert assign_islands(model, ranges(model), (), FP16_HEADROOM).islands == ()
 
 
-def test_nothing_else_stays_where_all_values_fit() -> None:
+def test_where_all_values_fit_there_are_no_islands() -> None:
     assert kept(typed(CHAIN)) == set()
 
 
-def test_a_large_value_keeps_its_writer_and_all_its_readers() -> None:
+def test_a_tensor_that_overflows_keeps_its_producer_and_readers() -> None:
     model = typed(CHAIN)
-    found = assign(model, ranges(model, c=70000.0), (), FP16_HEADROOM)
+    found = assign_islands(model, ranges(model, c=70000.0), (), FP16_HEADROOM)
     assert {node.name for node in found.float32} == {"second", "third", "sum"}
     (island,) = found.islands
     assert island.nodes == ("second", "third", "sum")
-    assert island.reasons == ("c reaches 7e+04",)
+    assert island.reasons == ("c reaches 70000, more than 8188",)
 
 
 @pytest.mark.parametrize(("largest", "headroom", "stays"), [(9000, 8, True), (8000, 8, False), (9000, 7, False)])
@@ -74,16 +73,16 @@ def test_headroom(largest: float, headroom: float, stays: bool) -> None:
     assert bool(kept(typed(CHAIN), headroom=headroom, c=largest)) == stays
 
 
-def test_not_a_number_never_fits() -> None:
+def test_a_nan_never_fits() -> None:
     assert kept(typed(CHAIN), c=float("nan")) == {"second", "third", "sum"}
 
 
-def test_values_lost_to_subnormals_stay() -> None:
+def test_a_tensor_that_underflows_keeps_its_producer_and_readers() -> None:
     model = typed(CHAIN)
     found = [entry if entry.tensor != "e" else TensorRange("e", "Add", 1e-7, 1e-8, 0.25) for entry in ranges(model)]
-    (island,) = assign(model, found, (), FP16_HEADROOM).islands
+    (island,) = assign_islands(model, found, (), FP16_HEADROOM).islands
     assert island.nodes == ("sum", "last")
-    assert island.reasons == ("e is as small as 1e-08 and loses 25.0%",)
+    assert island.reasons == ("e underflows: RMS 1e-08, rounding error 25.0%",)
 
 
 def test_a_weight_that_fp16_cannot_hold_keeps_its_reader() -> None:
@@ -93,29 +92,29 @@ def test_a_weight_that_fp16_cannot_hold_keeps_its_reader() -> None:
         .replace("<float[4, 4] w", "<float[4, 4] v = {70000" + ", 1" * 15 + "}, float[4, 4] w")
     )
     model = typed(large)
-    (island,) = assign(model, ranges(model), (), FP16_HEADROOM).islands
+    (island,) = assign_islands(model, ranges(model), (), FP16_HEADROOM).islands
     assert island.nodes == ("third",)
-    assert island.reasons == ("v reaches 7e+04",)
-    assert kept(typed(large.replace("{70000", "{60000"))) == set()  # known, not sampled: no headroom
+    assert island.reasons == ("v reaches 70000, more than 65504",)
+    assert kept(typed(large.replace("{70000", "{60000"))) == set()  # weights need no headroom
 
 
-def test_a_cheap_gap_between_islands_is_closed() -> None:
-    """x and b leave FP16; the Sigmoid between has FP32 on both sides anyway."""
+def test_a_cheap_operator_between_islands_joins_them() -> None:
+    """The Sigmoid between "first" and "second" has FP32 on both sides anyway."""
     model = typed(CHAIN)
-    found = assign(model, ranges(model), ("first", "second"), FP16_HEADROOM)
+    found = assign_islands(model, ranges(model), ("first", "second"), FP16_HEADROOM)
     assert {node.name for node in found.float32} == {"first", "act", "second"}
-    assert found.islands[0].reasons == ("first was asked for", "second was asked for")
+    assert found.islands[0].reasons == ("first matches --fp16-keep", "second matches --fp16-keep")
 
 
-def test_patterns() -> None:
+def test_patterns_of_fp16_keep() -> None:
     assert kept(typed(CHAIN), keep=("[st]*",)) == {"second", "third", "sum"}
     assert kept(typed(CHAIN), keep=("nothing*",)) == set()
 
 
-def test_a_patchwork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_islands_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(islands, "MAX_ISLANDS", 1)
     kept(typed(CHAIN), keep=("first",))
-    with pytest.raises(BuildError, match=r"2 separate FP32 islands \(at most 1\), the first at first was asked for"):
+    with pytest.raises(BuildError, match="2 FP32 islands, expected at most 1"):
         kept(typed(CHAIN), keep=("first", "last"))
 
 
@@ -135,7 +134,7 @@ g (float[n, 4, 2, 2] x) => (float[n, 4, 2, 2] y)
 """.replace("{WEIGHT}", "{" + ", ".join(["1"] * 16) + "}")
 
 
-def test_squeeze_excite_stays_where_no_residual_follows() -> None:
-    assert {node.name for node in rules(typed(SQUEEZE).graph)} == {"pool", "reduce", "gate", "excite"}
+def test_squeeze_excite_stays_fp32_in_blocks_without_a_residual() -> None:
+    assert {node.name for node in float32_by_rule(typed(SQUEEZE).graph)} == {"pool", "reduce", "gate", "excite"}
     residual = SQUEEZE.replace("(n, projected)", "(projected, x)").replace("[next] n = Conv (projected, w)", "")
-    assert rules(typed(residual).graph) == set()
+    assert float32_by_rule(typed(residual).graph) == set()

@@ -1,4 +1,4 @@
-"""``align-export --int8`` for CPUs: what it writes, what proves it, and what it refuses."""
+"""``align-export --int8`` for CPUs: the graphs, the parity gate, speed, and the checks of INT8 kernels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import pytest
 
 import align_runtime
 from align_calibration.observers import OBSERVERS
-from align_calibration.statistics import statistics_key
-from align_exporter import gate
+from align_calibration.statistics_cache import statistics_key
 from align_exporter.command import main
-from align_exporter.int8.acceptance import ROUNDS, Race
-from align_exporter.int8.fusion import check_fused, kernels
-from align_exporter.int8.per_token import quantize_per_token
+from align_exporter.int8.cpu_text import quantize_text_for_cpu
+from align_exporter.int8.speed import ROUNDS, SpeedComparison, check_fused, count_kernels
+from align_exporter.variants import variant_of
 from align_runtime import BuildError, Bundle, ParityError, golden
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
-from align_runtime.graph_entry import ANY_SPEED, FASTER, Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.parity import compare
 from align_runtime.selftest import check_graph
 
@@ -45,7 +44,7 @@ def int8_graphs(bundle: Bundle) -> dict[str, Graph]:
     return {graph.tower: graph for graph in graphs if (graph.variant, graph.target) == ("int8", "cpu")}
 
 
-# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the graphs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_both_towers_have_an_int8_graph_for_the_cpu_with_the_same_contract(bundle: Bundle) -> None:
@@ -54,16 +53,16 @@ def test_both_towers_have_an_int8_graph_for_the_cpu_with_the_same_contract(bundl
     for tower, graph in found.items():
         single = bundle.graph(tower, "fp32", "cpu")
         assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
-        assert (graph.precision, graph.target, graph.data) == ("int8", "cpu", None)
+        assert (graph.variant, graph.target, graph.data) == ("int8", "cpu", None)
         assert graph.quantization is not None
-        assert graph.quantization.speed == ANY_SPEED
+        assert graph.quantization.speedup > 0
     assert found["vision"].quantization.samples == 128
     assert found["text"].quantization.scheme == "per token"
     assert not [path for path in (bundle.folder / "onnx").iterdir() if path.name.startswith(".")]
 
 
 def test_shares_of_int8(bundle: Bundle) -> None:
-    """All convolutions; all dense layers. Attention's products stay float32: 5.5 % of a model this small."""
+    """All convolutions and dense layers. The products in attention stay float32: 5.5 % of a model this small."""
     shares = {}
     for tower, graph in int8_graphs(bundle).items():
         macs = graph.content.macs
@@ -77,19 +76,19 @@ def test_shares_of_int8(bundle: Bundle) -> None:
 
 
 def test_onnx_runtime_computes_them_in_int8(bundle: Bundle) -> None:
-    found = kernels(bundle.path(FILES["vision"]))
+    found = count_kernels(bundle.path(FILES["vision"]))
     nodes = Counter(node.op_type for node in onnx.load(bundle.folder / "onnx" / "vision_model.onnx").graph.node)
     assert found["QLinearConv"] == nodes["Conv"]
     assert found["QLinearSigmoid"] == nodes["Sigmoid"]
     assert found["QLinearMul"] == nodes["Mul"] - 1  # the normalisation of bytes
     assert found["QLinearGlobalAveragePool"] == nodes["GlobalAveragePool"] - 1  # the last, which makes the embedding
     assert found["Conv"] == found["Sigmoid"] == 0
-    # Bytes are read as they are; the two numbers of the last residual come out.
+    # Pixels are quantized already; the two summands of the last residual are dequantized.
     assert (found["Cast"], found["QuantizeLinear"], found["DequantizeLinear"]) == (0, 0, 2)
 
 
 def test_files_are_small(bundle: Bundle) -> None:
-    """Half and not a quarter of FP32: the description of the nodes weighs as much as weights of a model this small."""
+    """Half and not a quarter of FP32: in a model this small, the nodes take as many bytes as the weights."""
     for tower, graph in int8_graphs(bundle).items():
         assert bundle.manifest.graph_bytes(graph) < 0.55 * bundle.manifest.graph_bytes(
             bundle.graph(tower, "fp32", "cpu")
@@ -99,52 +98,58 @@ def test_files_are_small(bundle: Bundle) -> None:
 def test_load_takes_the_variant_and_its_exact_name(bundle: Bundle) -> None:
     texts = golden.read(bundle).texts
     with align_runtime.load(bundle.folder, precision="int8") as model:
-        found = model.embed_text(texts)
+        found = model.embed_texts(texts)
     with align_runtime.load(bundle.folder, precision="int8_cpu") as model:
-        np.testing.assert_array_equal(model.embed_text(texts), found)
+        np.testing.assert_array_equal(model.embed_texts(texts), found)
     with align_runtime.load(bundle.folder) as model:
-        assert 1e-4 < np.abs(model.embed_text(texts) - found).max() < gate.TOWER_LIMITS["int8", "text"].max_abs
+        assert 1e-4 < np.abs(model.embed_texts(texts) - found).max() < variant_of("int8", "cpu").limits["text"].max_abs
     with pytest.raises(align_runtime.ConfigurationError, match="'int8_cuda' is not in the bundle .* fp32, int8"):
         align_runtime.load(bundle.folder, precision="int8_cuda")
 
 
-def test_verify_and_inspect_tell(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_and_inspect_describe_int8(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify([str(bundle.folder), "--quiet"]) == 0
     assert "int8 94.5 %, float32 5.5 %" in capsys.readouterr().out
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
-    assert "on 128 pictures; kept whatever its speed" in printed
-    assert "activations quantised as they come" in printed
+    assert "on 128 images; " in printed
+    assert "dynamic per-token quantization" in printed
+    assert printed.count("fastest") == 2
 
 
-def test_the_report_holds_trials_and_races(bundle: Bundle) -> None:
+def test_the_report_holds_observers_and_speed(bundle: Bundle) -> None:
     records = {
         record["graph"]["file"]: record for record in json.loads((bundle.folder / "report.json").read_text())["graphs"]
     }
     vision = records[FILES["vision"]]
-    assert {trial["scheme"] for trial in vision["trials"]} == set(OBSERVERS)
-    errors = [trial["error"] for trial in vision["trials"]]
+    assert {trial["observer"] for trial in vision["observers"]} == set(OBSERVERS)
+    errors = [trial["error"] for trial in vision["observers"]]
     assert errors == sorted(errors)
-    assert [race["case"] for race in vision["races"]] == ["batch 1", "batch 8"]
-    assert all(len(values) == ROUNDS for race in vision["races"] for values in race["seconds"].values())
-    assert records["onnx/vision_model.onnx"]["races"] == []
+    assert [comparison["case"] for comparison in vision["speed"]] == ["batch 1", "batch 8"]
+    assert all(len(values) == ROUNDS for comparison in vision["speed"] for values in comparison["seconds"].values())
+    assert "speed" not in records["onnx/vision_model.onnx"]
     page = (bundle.folder / "report.html").read_text()
-    assert "Ways of calibrating on 128 pictures" in page
-    assert "kept whatever its speed" in page
+    assert "128 calibration images" in page
+    assert "as fast as" in page
 
 
-def test_two_builds_are_the_same_but_for_the_report(
-    bundle: Bundle, tiny_checkpoint: Path, calibration_pictures: Path, tmp_path: Path
+def test_two_builds_differ_in_report_and_measured_speed_alone(
+    bundle: Bundle, tiny_checkpoint: Path, calibration_images: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--int8", "--keep-slower", "--pictures", str(calibration_pictures), "--samples", "128")
+    arguments = ("--int8", "--calibration-images", str(calibration_images))
     assert export(tiny_checkpoint, tmp_path / "again", *arguments) == 0
     for file in sorted(path for path in bundle.folder.rglob("*") if path.is_file()):
         name = file.relative_to(bundle.folder)
         same = file.read_bytes() == (tmp_path / "again" / name).read_bytes()
-        assert same == (file.stem != "report"), name
+        assert same == (file.name not in ("align.json", "report.html", "report.json")), name
+    first, second = (json.loads((folder / "align.json").read_text()) for folder in (bundle.folder, tmp_path / "again"))
+    for graph in (*first["graphs"], *second["graphs"]):
+        if graph["quantization"] is not None:
+            graph["quantization"]["speedup"] = None  # a measurement of time: the one value that differs
+    assert first == second
 
 
-def test_the_key_of_a_calibration_does_not_depend_on_where_the_graph_lies(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_key_of_cached_statistics_does_not_depend_on_the_path_of_the_graph(bundle: Bundle, tmp_path: Path) -> None:
     file = bundle.path("onnx/vision_model.onnx")
     copy = Path(shutil.copy(file, tmp_path))
     keys = [statistics_key(ir.load(path), ["pixels"], [], {}) for path in (file, copy)]
@@ -155,7 +160,7 @@ def test_the_key_of_a_calibration_does_not_depend_on_where_the_graph_lies(bundle
 
 
 def damaged(bundle: Bundle, tower: str, initializer: str, factor: float, folder: Path) -> ParityError | None:
-    """What the gate's limits say when `initializer`, a scale, is multiplied by `factor`."""
+    """The error of the parity gate when `initializer`, a scale, is multiplied by `factor`; None where it passes."""
     model = ir.load(bundle.path(FILES[tower]))
     value = model.graph.initializers[initializer]
     value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=initializer)
@@ -186,77 +191,79 @@ def damaged(bundle: Bundle, tower: str, initializer: str, factor: float, folder:
     ],
 )
 def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, factor: float, tmp_path: Path) -> None:
-    """A step too small clips, one too large rounds, and wrong ones of weights are wrong weights. Of tensors that hardly
-    matter, as late squeeze-excite, the gate sees no wrong scale: its limits are those of INT8's own noise."""
+    """A scale that is too small clips, one that is too large rounds, and wrong scales of weights change the weights.
+
+    The limits of the gate allow for the noise of INT8, so it does not notice wrong scales of tensors with little
+    influence, such as those of late squeeze-excite.
+    """
     assert damaged(bundle, tower, initializer, 1.0, tmp_path) is None
     assert damaged(bundle, tower, initializer, factor, tmp_path) is not None
 
 
-def test_a_missed_gate_says_how_far_it_got_and_leaves_nothing(
+def test_a_failed_gate_gives_advice_and_leaves_nothing(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--int8", "--int8-target", "cpu", "--min-cosine", "int8=0.9999")
+    arguments = ("--int8", "--int8-device", "cpu", "--parity-min-cosine", "int8=0.9999")
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
     message = capsys.readouterr().err
     assert "onnx/vision_model_int8_cpu.onnx: min_cosine is 0.9" in message
-    assert "the best of 8 ways of calibrating on 8 pictures" in message
+    assert "the best of 8 observers on 8 images" in message
     assert list(tmp_path.iterdir()) == []
 
 
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_slower_graph_is_refused(
+def test_a_slower_graph_is_refused_where_speed_is_required(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    slower = Race("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
-    monkeypatch.setattr("align_exporter.int8_graphs.race", lambda *_: (slower,))
-    assert export(tiny_checkpoint, tmp_path / "bundle", "--int8", "--no-calibration-cache") == 1
-    assert "vision_model_int8_cpu.onnx is 0.80 times as fast as fp32 (batch 1)" in capsys.readouterr().err
+    slower = SpeedComparison("batch 1", {"fp32": (1.0,) * ROUNDS, "int8": (1.25,) * ROUNDS})
+    monkeypatch.setattr("align_exporter.pipeline.compare_speed", lambda *_: (slower,))
+    arguments = ("--int8", "--no-calibration-cache", "--require-faster")
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
+    assert "vision_model_int8_cpu.onnx is 0.80 × as fast as fp32 (batch 1)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_faster_graph_is_recorded_and_raced_against_every_float_graph(
+def test_speed_is_recorded_against_every_float_graph_and_required_of_a_bundle_that_is_up_to_date(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rivals = []
+    measured = []
 
-    def won(files: dict[str, Path], _: object) -> tuple[Race, ...]:
-        assert all(file.is_file() for file in files.values())
-        rivals.append({name: file.name for name, file in files.items()})
-        return (Race("batch 1", {name: (1.25 if name == "int8" else 2.0,) * ROUNDS for name in files}),)
+    def slower(candidate: Path, baselines: dict[str, Path], _: object) -> tuple[SpeedComparison, ...]:
+        assert all(file.is_file() for file in (candidate, *baselines.values()))
+        measured.append((candidate.name, {name: file.name for name, file in baselines.items()}))
+        seconds = dict.fromkeys(baselines, (2.0,) * ROUNDS) | {"int8": (2.5,) * ROUNDS}
+        return (SpeedComparison("batch 1", seconds),)
 
-    monkeypatch.setattr("align_exporter.int8_graphs.race", won)
-    arguments = ("--fp16", "--int8", "--int8-target", "cpu", "--no-calibration-cache")
+    monkeypatch.setattr("align_exporter.pipeline.compare_speed", slower)
+    arguments = ("--fp16", "--int8", "--int8-device", "cpu", "--no-calibration-cache")
     assert main([str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), *arguments]) == 0
-    assert rivals == [
-        {
-            "fp32": graph,
-            "fp16": f"{tower}_model_fp16.onnx",
-            "int8": f"{tower}_model_int8_cpu.onnx",
-        }
+    assert measured == [
+        (f"{tower}_model_int8_cpu.onnx", {"fp32": graph, "fp16": f"{tower}_model_fp16.onnx"})
         for tower, graph in (("vision", "vision_model.onnx"), ("text", "text_model_cpu.onnx"))
     ]
     graphs = int8_graphs(Bundle.open(tmp_path / "bundle"))
-    assert {graph.quantization.speed for graph in graphs.values() if graph.quantization} == {FASTER}
-    warning = "INT8 scales of vision were measured on 8 pictures; 128 or more of the kind that the service sees"
-    assert capsys.readouterr().err.count(warning) == 1
+    assert {graph.quantization.speedup for graph in graphs.values() if graph.quantization} == {0.8}
+    assert capsys.readouterr().err.count("INT8 scales of the vision tower were measured on 8 images") == 1
+    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments, "--require-faster") == 1
+    assert "0.80 × as fast" in capsys.readouterr().err
+    assert len(measured) == 2  # it was up to date, and not built again
 
 
-# ── the proof of precision ───────────────────────────────────────────────────────────────────────────────────────────
+# ── INT8 kernels ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_float_graph_is_not_called_int8(bundle: Bundle) -> None:
+def test_a_float_graph_labelled_int8_fails_the_self_test(bundle: Bundle) -> None:
     for tower, graph in int8_graphs(bundle).items():
         single = bundle.graph(tower, "fp32", "cpu")
-        named = Graph(**{**vars(graph), "file": single.file, "data": single.data})
+        named = Graph(**{**vars(graph), "file": single.file, "data": single.data, "content": single.content})
         check = check_graph(bundle, named, golden.read(bundle), "cpu", None)
-        assert any("calls itself int8 but computes 0 % of its MACs in int8" in failure for failure in check.failures)
+        assert any("is labelled int8, but only 0 % of its MACs are in int8" in failure for failure in check.failures)
 
 
 def test_a_graph_that_does_not_fuse_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    """A tensor whose pair of quantisation is gone: the graph still runs, in float around it."""
+    """A tensor without its Q/DQ pair: the graph still runs, with float operators around the tensor."""
     model = ir.load(bundle.path(FILES["vision"]))
     (node,) = [node for node in model.graph if node.name == "vision_model.encoder.blocks.4.expansion/Mul/dequantized"]
     quantizer = node.inputs[0].producer()
@@ -264,58 +271,21 @@ def test_a_graph_that_does_not_fuse_is_refused(bundle: Bundle, tmp_path: Path) -
     ir.save(model, tmp_path / "graph.onnx")
     wanted = {"Conv": sum(node.op_type == "Conv" for node in model.graph)}
     check_fused(bundle.path(FILES["vision"]), wanted)
-    with pytest.raises(BuildError, match=r"graph\.onnx: ONNX Runtime .* computes \d+ of 84 quantised Conv in INT8"):
+    with pytest.raises(BuildError, match=r"graph\.onnx: .* \d+ of 84 quantized Conv"):
         check_fused(tmp_path / "graph.onnx", wanted)
     assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
 
 
 def test_dense_layers_that_do_not_fuse_are_refused(bundle: Bundle) -> None:
-    count = quantize_per_token(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
+    count = quantize_text_for_cpu(ir.load(bundle.folder / "onnx" / "text_model_cpu.onnx"))
     check_fused(bundle.path(FILES["text"]), {"MatMul": count})
-    with pytest.raises(BuildError, match=rf"computes 0 of {count} quantised MatMul in INT8"):
+    with pytest.raises(BuildError, match=f"0 of {count} quantized MatMul"):
         check_fused(bundle.folder / "onnx" / "text_model_cpu.onnx", {"MatMul": count})
 
 
-def test_a_text_has_the_same_embedding_whatever_batch_it_is_in(tiny_int8_bundle: Path) -> None:
+def test_the_embedding_of_a_text_does_not_depend_on_its_batch(tiny_int8_bundle: Path) -> None:
     texts = [text for text in golden.read(Bundle.open(tiny_int8_bundle)).texts if text]
     with align_runtime.load(tiny_int8_bundle, precision="int8") as model:
-        together = model.embed_text(texts)
-        alone = np.concatenate([model.embed_text([text]) for text in texts])
+        together = model.embed_texts(texts)
+        alone = np.concatenate([model.embed_texts([text]) for text in texts])
     assert np.abs(together - alone).max() < 2e-3
-
-
-# ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--keep-slower"], "do nothing without --int8"),
-        (["--target-cosine", "0.9"], "do nothing without --int8"),
-        (["--pictures", "x"], "--pictures does nothing without --fp16 or --int8"),
-        (["--captions", "x.txt"], "--captions does nothing without --fp16 or --int8"),
-        (["--int8-target", "cpu"], "do nothing without --int8"),
-        (
-            ["--int8", "--int8-target", "cpu", "--captions", "x.txt"],
-            "--captions does nothing without --fp16 or --int8 for",
-        ),
-        (["--int8", "--int8-target", "cpu", "--fp16-keep", "*"], "do nothing without --fp16 or --int8 for GPUs"),
-        (["--int8", "--opset", "18"], "--int8 is given with --opset 18; 19 or later is needed"),
-        (["--int8", "--target-cosine", "1.5"], "--target-cosine is 1.5; a number between 0 and 1"),
-        (["--int8", "--target-agreement", "nan"], "--target-agreement is nan; a number between 0 and 1"),
-        (["--int8", "--target-cosine", "0.9"], "--target-cosine: a target is checked on pictures that are kept out"),
-        (["--target-agreement", "0.9"], "do nothing without --int8"),
-    ],
-)
-def test_wrong_calls(
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "bundle").exists()

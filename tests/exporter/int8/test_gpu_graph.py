@@ -1,4 +1,4 @@
-"""``align-export --int8`` for TensorRT: what it writes and what the gate notices. No GPU takes part."""
+"""``align-export --int8`` for TensorRT: the graphs and what the parity gate notices; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import onnx_ir as ir
 import pytest
 
 import align_runtime
-from align_calibration.scales import Scale
-from align_exporter.fp16.rounding import rounded
-from align_exporter.int8.quantizing import FOR_GPU
-from align_exporter.int8.units import unit_macs, unit_of
-from align_exporter.passes import run_steps
-from align_exporter.passes.pipeline import CLEAN_UP
-from align_exporter.tensorrt_rules import check_tensorrt, findings
-from align_exporter.tensorrt_rules.finding import is_quantized
+from align_calibration.quant_params import QuantParams
+from align_exporter.fp16.convert import emulate_fp16
+from align_exporter.graph.passes.order import CLEAN_UP, run_steps
+from align_exporter.int8.build import FOR_TENSORRT
+from align_exporter.int8.mixed_precision import unit_macs, unit_of
+from align_exporter.trt_lint import check_tensorrt, findings
+from align_exporter.trt_lint.finding import is_quantized
 from align_runtime import Bundle, ConfigurationError, ParityError, golden
 from align_runtime.backends import open_runner
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
-from align_runtime.graph_entry import NOT_MEASURED, Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.parity import Parity, compare
 
 TOWERS = ("vision", "text")
@@ -38,34 +37,34 @@ def graph_of(bundle: Bundle, tower: str) -> Graph:
     return bundle.graph(tower, "int8", "cuda")
 
 
-# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the graphs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_the_graph_is_beside_the_one_for_cpus_with_the_contract_of_fp32(bundle: Bundle, tower: str) -> None:
+def test_the_graph_is_in_the_bundle_with_the_contract_of_fp32(bundle: Bundle, tower: str) -> None:
     graph, single = graph_of(bundle, tower), bundle.graph(tower, "fp32", "cuda")
     assert (graph.file, graph.target, graph.exact_variant) == (f"onnx/{tower}_model_int8.onnx", "gpu", "int8")
-    assert (graph.precision, graph.data, graph.islands) == ("int8", None, ())
+    assert (graph.variant, graph.data, graph.islands) == ("int8", None, ())
     assert (graph.inputs, graph.outputs) == (single.inputs, single.outputs)
     assert graph.quantization is not None
-    assert graph.quantization.speed == NOT_MEASURED
+    assert graph.quantization.speedup is None
     assert graph.quantization.samples == (128 if tower == "vision" else len(golden.read(bundle).texts))
 
 
-def test_every_device_gets_its_graph_and_exact_names_that_one_alone(bundle: Bundle) -> None:
+def test_every_device_gets_its_graph_and_exact_names_select_one_graph(bundle: Bundle) -> None:
     for tower in TOWERS:
         for device, target in (("cpu", "cpu"), ("cuda", "gpu"), ("tensorrt", "gpu")):
             assert bundle.graph(tower, "int8", device).target == target
         assert bundle.graph(tower, "int8_cpu", "cpu").target == "cpu"
-        with pytest.raises(ConfigurationError, match=r"'int8_cpu' is not in .* on cuda; it holds: fp32, int8"):
+        with pytest.raises(ConfigurationError, match=r"'int8_cpu' is not in .* on cuda; it has: fp32, int8"):
             bundle.graph(tower, "int8_cpu", "cuda")
     with align_runtime.load(bundle.folder, precision="int8", device="cpu") as model:
-        assert {tower.graph.target for tower in (model._images.tower, model._texts.tower)} == {"cpu"}
+        assert {tower.graph.target for tower in (model._parts.images.tower, model._parts.texts.tower)} == {"cpu"}
 
 
 @pytest.mark.parametrize(("tower", "least"), [("vision", 0.85), ("text", 0.94)])
 def test_shares_of_int8(bundle: Bundle, tower: str, least: float) -> None:
-    """Float are squeeze-excite's convolutions, 0.9 % of align-tiny; attention's products, 5.5 %. Nothing is FP32."""
+    """Float are the convolutions of squeeze-excite (0.9 % of align-tiny) and the products in attention (5.5 %)."""
     macs = graph_of(bundle, tower).content.macs
     assert macs["int8"] > least * sum(macs.values())
     assert macs.get("float32", 0) < 0.01 * sum(macs.values())  # gates in blocks without a residual
@@ -73,7 +72,7 @@ def test_shares_of_int8(bundle: Bundle, tower: str, least: float) -> None:
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str) -> None:
+def test_the_graph_is_quantized_and_passes_the_tensorrt_linter(bundle: Bundle, tower: str) -> None:
     file = bundle.path(graph_of(bundle, tower).file)
     check_tensorrt(file)
     graph = onnx.load(file).graph
@@ -82,20 +81,20 @@ def test_no_rule_is_broken_and_quantisation_is_there(bundle: Bundle, tower: str)
     products = "Conv" if tower == "vision" else "MatMul"
     assert operators[products] == single[products]
     assert operators["QuantizeLinear"] > 10
-    # Each quantised tensor is dequantised, and each quantised weight.
+    # Every quantized activation is dequantized, and every quantized weight.
     assert operators["DequantizeLinear"] > operators["QuantizeLinear"] + 10
 
 
-def test_no_rule_is_broken_whichever_part_stays_float(bundle: Bundle) -> None:
-    """The first block of a stage ends in a bare convolution, which is the shortcut of the next."""
+def test_the_linter_passes_whichever_unit_stays_float(bundle: Bundle) -> None:
+    """The first block of a stage ends with an unquantized convolution, which is the shortcut of the next block."""
     model = ir.load(bundle.folder / "onnx" / "vision_model.onnx")
-    scales = dict.fromkeys(FOR_GPU.tensors(model.graph), Scale(1.0, 0, "int8"))
-    parts = list(unit_macs(FOR_GPU.operators(model.graph)))
+    scales = dict.fromkeys(FOR_TENSORRT.tensors(model.graph), QuantParams(1.0, 0, "int8"))
+    parts = list(unit_macs(FOR_TENSORRT.operators(model.graph)))
     assert len(parts) == 18
     for part in parts:
-        quantized = FOR_GPU.applied(model, scales, [part])
+        quantized = FOR_TENSORRT.applied(model, scales, [part])
         run_steps(quantized, CLEAN_UP)
-        found = [finding for finding in findings(quantized) if finding.rule != "noted types"]
+        found = [finding for finding in findings(quantized) if finding.rule != "known types"]
         assert found == [], part
         floats = [node for node in quantized.graph if node.op_type == "Conv" and unit_of(node) == part]
         assert not any(is_quantized(node.inputs[index]) for node in floats for index in (0, 1))
@@ -107,15 +106,15 @@ def test_files_are_small(bundle: Bundle, tower: str) -> None:
     assert bundle.manifest.graph_bytes(graph_of(bundle, tower)) < 0.45 * single
 
 
-def test_verify_and_inspect_say_what_was_not_measured(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_and_inspect_name_what_was_not_measured(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify([str(bundle.folder), "--quiet"]) == 0
     printed = capsys.readouterr().out
-    assert "made for gpu, run on cpu: checked is what the graphs say, not how gpu computes them" in printed
+    assert "Graphs for GPUs were run on cpu" in printed
     assert "made for cpu" not in printed
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
-    assert "onnx/vision_model_int8.onnx: scales by the observer 'percentile" in printed
-    assert "on 128 pictures; speed not measured" in printed
+    assert "onnx/vision_model_int8.onnx: activation ranges by the observer 'percentile" in printed
+    assert "on 128 images; speed not measured" in printed
     assert "captions; speed not measured" in printed
 
 
@@ -124,25 +123,25 @@ def test_the_report_says_so_too(bundle: Bundle) -> None:
     found = {record["graph"]["file"]: record for record in records}
     for tower in TOWERS:
         record = found[f"onnx/{tower}_model_int8.onnx"]
-        assert record["races"] == []
-        assert len(record["trials"]) > 1
+        assert record["speed"] == []
+        assert len(record["observers"]) > 1
         assert record["casts"] > 0
     page = (bundle.folder / "report.html").read_text()
-    assert "Speed not measured: made for gpu, which did not take part in the build." in page
-    assert "captions, by the mean square of the distance" in page
+    assert page.count("Speed was not measured") == len(TOWERS)
+    assert "calibration captions" in page
 
 
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def parity(bundle: Bundle, tower: str, model: ir.Model, folder: Path) -> Parity:
-    """As the gate runs it: with every FP16 value rounded."""
-    ir.save(rounded(model), folder / "rounded.onnx")
+    """Parity as the gate measures it, with every FP16 activation rounded."""
+    ir.save(emulate_fp16(model), folder / "rounded.onnx")
     runner, answers = open_runner(folder / "rounded.onnx", "cpu", None), golden.read(bundle)
     if tower == "text":
         inputs = {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask}
         return compare(runner.run(inputs), answers.text_embeds, answers.texts)
-    names = [picture.name for picture in answers.pictures]
+    names = [image.name for image in answers.images]
     return compare(runner.run({"pixels": answers.pixels}), answers.image_embeds, names)
 
 
@@ -167,11 +166,11 @@ def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, facto
         if value is not None and value.const_value is not None:
             numbers = value.const_value.numpy()
             value.const_value = ir.tensor((numbers * factor).astype(numbers.dtype), name=name)
-    assert findings(model) == []  # a scale that is wrong is no rule that is broken
+    assert findings(model) == []  # the linter does not check the values of scales
     with pytest.raises(ParityError):
         parity(bundle, tower, model, tmp_path).check(tower, graph.limits)
 
 
-def test_the_gate_ran_it_rounded_as_well(bundle: Bundle) -> None:
-    """Every sample twice as often as with the graph for CPUs: ONNX Runtime alone hides what FP16 does."""
+def test_the_gate_also_measured_with_emulated_rounding(bundle: Bundle) -> None:
+    """Every sample counts twice, as it is and emulated: ONNX Runtime on a CPU hides overflow in FP16."""
     assert graph_of(bundle, "vision").parity.rows == 2 * bundle.graph("vision", "int8", "cpu").parity.rows

@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from align_bench.page import formatting
 from align_calibration.ranges import TensorRange
-from align_exporter.int8.accuracy import Accuracy
-from align_exporter.int8.target import Point
-from align_exporter.report import figures
-from align_exporter.report.charts import error_histogram, stacked_bar
-from align_exporter.report.range_chart import range_chart
+from align_exporter.int8.fidelity import Fidelity
+from align_exporter.int8.mixed_precision import Candidate
+from align_exporter.report.charts import candidate_chart, error_histogram, range_chart, stacked_bar
 from align_exporter.report.record import BuildRecord, ErrorHistogram
-from align_exporter.report.target_chart import target_curve
 from support.build_records import large_record
 from support.report_pages import Page, svgs, written
 
@@ -33,14 +31,14 @@ def test_histogram_draws_a_bar_per_bin_and_both_lines() -> None:
         "below 1.0e-10, exact zeros included: 1 components",
         "1.0e-06 to 1.8e-06: 2 components",
         "1.0e-03 to 1.8e-03: 1 components",
-        "1.0e+00 and more, or not a number: 1 components",
+        "1.0e+00 or more, or not a number: 1 components",
     ]
     lines = {line.get("class"): float(line.get("x1", "").rstrip("%")) for line in drawing.iter("line")}
     bins = len(histogram.counts)
     assert lines["line measured"] == pytest.approx(100 * (1 + 28) / bins, abs=1e-3)  # 1e-3 is the 29th edge
     assert lines["line measured"] < lines["line limit"] < 100
     texts = [text.text for text in drawing.iter("text")]
-    assert {"largest 1e-03", "allowed 5e-03"} <= set(texts)
+    assert {"largest 1e-03", "limit 5e-03"} <= set(texts)
 
 
 @pytest.mark.parametrize("largest", [0.0, 1e-30, 3.0, float("inf"), float("nan")])
@@ -69,7 +67,7 @@ def test_range_chart_marks_what_was_kept() -> None:
         assert (group.find("svg/path") is not None) == is_kept  # a diamond, not only another colour
         assert (group.find("circle") is None) == is_kept
         assert ("kept in FP32" in str(group.findtext("title"))) == is_kept
-    assert "2 of them stayed FP32" in str(drawing.get("aria-label"))
+    assert "2 of them are kept in FP32" in str(drawing.get("aria-label"))
 
 
 def test_range_chart_orders_tensors_and_limits_by_size() -> None:
@@ -82,7 +80,7 @@ def test_range_chart_orders_tensors_and_limits_by_size() -> None:
     assert dots[0] < end < headroom == dots[1] < dots[2] < normal == dots[3] < dots[4]
 
 
-def test_an_attention_mask_does_not_squeeze_the_others(record: BuildRecord, tmp_path: Path) -> None:
+def test_an_attention_mask_does_not_stretch_the_axis(record: BuildRecord, tmp_path: Path) -> None:
     def heights(*values: float) -> list[float]:
         drawing = ET.fromstring(range_chart("text", tensors(*values), (), HEADROOM))
         return [float(dot.get("cy", "")) for dot in drawing.iter("circle")]
@@ -129,35 +127,44 @@ def test_shares_are_drawn_to_scale_and_hatched() -> None:
     ]
 
 
-def test_figures_never_round_to_something_better() -> None:
+def test_rounding_never_makes_a_value_look_better() -> None:
     def plain(part: float, whole: float) -> str:
-        return figures.share(part, whole).replace("\u00a0", " ")
+        return formatting.share(part, whole).replace("\u00a0", " ")
 
     assert [plain(0, 5), plain(5, 5), plain(0, 0)] == ["0 %", "100 %", "0 %"]
     assert [plain(99_999, 100_000), plain(1, 100_000), plain(1, 3)] == ["> 99.99 %", "< 0.01 %", "33.33 %"]
-    assert figures.cosine(0.99999999) == "0.9999999"
-    assert figures.cosine(1.0) == "1.0000000"
-    assert [figures.scientific(value) for value in (4.44e-7, 5e-5, 0.0, math.inf)] == [
+    assert formatting.cosine(0.99999999) == "0.9999999"
+    assert formatting.cosine(1.0) == "1.0000000"
+    ratios = (0.999, 0.29, 1.0, 1.239, math.nan)
+    assert [formatting.times(ratio).replace("\u00a0", " ") for ratio in ratios] == [
+        "0.99 ×",
+        "0.29 ×",
+        "1.00 ×",
+        "1.23 ×",
+        "not a number",
+    ]
+    assert [formatting.scientific(value) for value in (4.44e-7, 5e-5, 0.0, math.inf)] == [
         "4.4e-07",
         "5e-05",
         "0",
         "infinite",
     ]
-    assert [figures.amount(value) for value in (8.4e9, 62_100_000, 1234, 312)] == ["8.40 G", "62.1 M", "1.23 k", "312"]
-    assert [figures.duration(value) for value in (0.42, 59.9, 148.2)] == ["0.4 s", "59.9 s", "2 min 28 s"]
+    amounts = [formatting.amount(value) for value in (8.4e9, 62_100_000, 1234, 312)]
+    assert amounts == ["8.40 G", "62.1 M", "1.23 k", "312"]
+    assert [formatting.duration(value) for value in (0.42, 59.9, 148.2)] == ["0.4 s", "59.9 s", "2 min 28 s"]
 
 
-# ── accuracy over the share of INT8 ──────────────────────────────────────────────────────────────────────────────────
+# ── fidelity over the share of MACs in INT8 ──────────────────────────────────────────────────────────────────────────
 
-POINTS = (
-    Point(("a", "b"), 0.75, Accuracy(cosine=0.999, agreement=1.0)),
-    Point((), 1.0, Accuracy(cosine=0.99, agreement=0.9)),
-    Point(("a", "b", "c"), 0.5, Accuracy(cosine=0.9995, agreement=0.97)),
+CANDIDATES = (
+    Candidate(("a", "b"), 0.75, Fidelity(cosine=0.999, agreement=1.0)),
+    Candidate((), 1.0, Fidelity(cosine=0.99, agreement=0.9)),
+    Candidate(("a", "b", "c"), 0.5, Fidelity(cosine=0.9995, agreement=0.97)),
 )
 
 
-def test_the_target_curve_has_a_dot_for_every_graph_and_the_target() -> None:
-    drawing = ET.fromstring(target_curve(POINTS, [0.999, 0.99, 0.9995], "cosine", 0.9985))
+def test_the_candidate_chart_has_a_dot_for_every_candidate_and_the_target() -> None:
+    drawing = ET.fromstring(candidate_chart(CANDIDATES, [0.999, 0.99, 0.9995], "cosine", 0.9985))
     dots = drawing.findall("circle")
     titles = [dot.findtext("title").split(" with ")[0] for dot in dots]
     assert titles == ["cosine 0.99900", "cosine 0.99000", "cosine 0.99950"]
@@ -168,11 +175,11 @@ def test_the_target_curve_has_a_dot_for_every_graph_and_the_target() -> None:
     down = [float(dot.get("cy")) for dot in dots]
     assert down[2] < down[0] < down[1]  # the highest cosine on top
     (line,) = [line for line in drawing.findall("line") if line.get("class") == "line limit"]
-    assert down[0] < float(line.get("y1")) < down[1]  # between the graph that was taken and the one that misses it
+    assert down[0] < float(line.get("y1")) < down[1]  # between the chosen candidate and one that misses it
     assert "target 0.9985" in [text.text for text in drawing.findall("text")]
 
 
-def test_a_single_graph_without_a_target_is_a_dot() -> None:
-    drawing = ET.fromstring(target_curve(POINTS[:1], [1.0], "agreement", None))
+def test_a_single_candidate_without_a_target_is_a_dot() -> None:
+    drawing = ET.fromstring(candidate_chart(CANDIDATES[:1], [1.0], "agreement", None))
     assert len(drawing.findall("circle")) == 1
     assert not [line for line in drawing.findall("line") if line.get("class") in ("line limit", "curve")]

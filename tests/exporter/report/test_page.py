@@ -1,4 +1,4 @@
-"""The page of a report: it says what the record holds, and needs and runs nothing."""
+"""The page of a report: it shows the whole record, loads nothing and runs nothing."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from align_bench.page import formatting
+from align_bench.page.markup import Markup, element, escape
 from align_calibration.ranges import TensorRange
-from align_exporter.report import figures
 from align_exporter.report.record import BuildRecord, Phase
 from align_runtime.graph_entry import Island
-from align_runtime.page.markup import Markup, element, escape
 from align_runtime.precision import GraphContent
-from support.build_records import large_record
+from support.build_records import large_record, with_int8
 from support.report_pages import ATTACK, Page, svgs, with_graph, with_parity, written
 
-# ── the page needs nothing, runs nothing, and is well formed ─────────────────────────────────────────────────────────
+# ── the page is well formed, loads nothing and runs nothing ──────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("size", ["tiny", "large", "failed", "nothing"])
+@pytest.mark.parametrize("size", ["tiny", "large", "failed", "nothing", "int8"])
 def test_page_is_well_formed(record: BuildRecord, tmp_path: Path, size: str) -> None:
     failed = with_graph(record, 0, with_parity(record.graphs[0], max_abs=float("nan")))
     records = {
@@ -32,6 +32,7 @@ def test_page_is_well_formed(record: BuildRecord, tmp_path: Path, size: str) -> 
         "large": large_record(record),
         "failed": failed,
         "nothing": replace(record, graphs=(), ranges={}, phases=()),
+        "int8": with_int8(record, {"batch 1": 1.2}),
     }
     source, _ = written(tmp_path, records[size])
     page = Page(source)
@@ -133,14 +134,14 @@ def test_markup_escapes_text_but_not_itself() -> None:
     assert isinstance(element("p"), Markup)
 
 
-def test_names_that_are_no_text_are_written_all_the_same(record: BuildRecord, tmp_path: Path) -> None:
-    """A folder on Linux may have any bytes as its name."""
+def test_names_that_are_not_utf8_are_replaced(record: BuildRecord, tmp_path: Path) -> None:
+    """The name of a folder on Linux may be any bytes."""
     source, content = written(tmp_path, replace(record, phases=(Phase("read caf\udce9\x07", 1.0),)))
     assert "read caf\ufffd\ufffd" in source
     assert content["phases"][0]["title"] == "read caf\udce9\x07"
 
 
-# ── the page says what the record holds ──────────────────────────────────────────────────────────────────────────────
+# ── the page shows the record ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Path) -> None:
@@ -150,16 +151,16 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
     for index, graph in enumerate(record.graphs):
         assert f'id="graph-{index}"' in source
         assert graph.graph.file in page.text
-        assert figures.scientific(graph.graph.parity.max_abs) in page.text
+        assert formatting.scientific(graph.graph.parity.max_abs) in page.text
         assert f"{graph.graph.limits.min_cosine:g}" in page.text
-        assert figures.size(graph.bytes) in page.text
+        assert formatting.size(graph.bytes) in page.text
         assert graph.graph.parity.worst in page.text
         for island in graph.graph.islands:
             assert all(text in page.text for text in (*island.nodes, *island.reasons))
     assert sum(len(graph.graph.islands) for graph in record.graphs) == 4
     for phase in record.phases:
         assert phase.title in page.text
-        assert figures.duration(phase.seconds) in page.text
+        assert formatting.duration(phase.seconds) in page.text
     for name, sha256 in record.provenance.files.items():
         assert name in page.text
         assert sha256 in page.text
@@ -169,15 +170,13 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [0.1, float("nan"), float("inf")])
-def test_a_graph_outside_its_limits_is_not_said_to_have_passed(
-    record: BuildRecord, tmp_path: Path, value: float
-) -> None:
+def test_a_graph_outside_its_limits_has_failed(record: BuildRecord, tmp_path: Path, value: float) -> None:
     source, content = written(tmp_path, with_graph(record, 1, with_parity(record.graphs[1], max_abs=value)))
     text = Page(source).text
     assert "✗ 1 of 5 graphs failed" in text
     assert "onnx/text_model.onnx: max_abs is" in text
     assert "All 5 graphs passed" not in text
-    assert text.count("✗ failed") == 2  # in the table and over the graph's own part
+    assert text.count("✗ failed") == 2  # in the table and in the section of the graph
     assert [graph["passed"] for graph in content["graphs"]] == [True, False, True, True, True]
 
 
@@ -194,6 +193,39 @@ def test_without_fp16_there_are_no_ranges(record: BuildRecord, tmp_path: Path) -
     assert 'class="chart ranges"' not in source
     assert "FP32 islands" not in text
     assert content["ranges"] == {}
+
+
+@pytest.mark.parametrize(
+    ("speedups", "told", "slower"),
+    [
+        ({"batch 1": 1.5, "batch 8": 0.934}, "0.93 × as fast as FP32", True),
+        ({"batch 1": 1.0}, "1.00 × as fast as FP32", True),
+        ({"batch 1": 1.5, "batch 8": 1.28}, "1.28 × as fast as FP32", False),
+        ({}, "speed not measured", False),
+    ],
+)
+def test_the_verdict_says_whether_int8_was_faster(
+    record: BuildRecord, tmp_path: Path, speedups: dict[str, float], told: str, slower: bool
+) -> None:
+    source, content = written(tmp_path, with_int8(record, speedups))
+    text = Page(source).text.replace("\u00a0", " ")
+    verdict = text.partition("Size and precision")[2].partition("Size and precision")[0]  # after the contents
+    assert told in verdict
+    assert ("INT8 was not faster" in verdict) == slower
+    assert [entry["case"] for entry in content["graphs"][-1]["speed"]] == list(speedups)
+
+
+def test_quantization_is_shown(record: BuildRecord, tmp_path: Path) -> None:
+    source, content = written(tmp_path, with_int8(record, {"batch 1": 1.5}))
+    section = Page(source.split(">Quantization<", 1)[1].split("<h2", 1)[0]).text.replace("\u00a0", " ")
+    for text in ("percentile 99.99", "min-max", "blocks.3", "0.9960000", "98.00 %", "1.50 ×", "target 0.995"):
+        assert text in section
+    entry = content["graphs"][-1]
+    assert entry["observers"][0] == {"observer": "percentile 99.99", "error": 1e-3}
+    assert entry["target"] == {"cosine": 0.995, "agreement": None}
+    assert entry["candidates"][1] == {"kept": [], "int8_share": 1.0, "cosine": 0.99, "agreement": 0.9}
+    assert entry["speed"][0]["baseline"] == "fp32"
+    assert entry["speed"][0]["speedup"] == 1.5
 
 
 def test_worst_samples_come_first_and_once(record: BuildRecord, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a report records: JSON and figures."""
+"""The record of a build and its JSON."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from align_calibration.ranges import TensorRange
-from align_exporter.report import write_report
-from align_exporter.report.record import EDGES, BuildRecord, ErrorHistogram
+from align_exporter.report.record import EDGES, SCHEMA_VERSION, BuildRecord, ErrorHistogram
+from align_exporter.report.render import write_report
 from align_runtime.graph_entry import Island
 from support.build_records import tiny_record
 from support.report_pages import with_graph, with_parity, written
@@ -24,7 +24,7 @@ def test_histogram_counts_everything_once() -> None:
     assert histogram.edges == EDGES
     assert (EDGES[0], EDGES[-1], len(histogram.counts)) == (-10, 0, len(EDGES) + 1)
     assert sum(histogram.counts) == differences.size
-    assert histogram.counts[0] == 3  # exact zero, and what is smaller than every edge
+    assert histogram.counts[0] == 3  # exact zero, and values below every edge
     assert histogram.counts[-1] == 5  # 1 and more, infinite, not a number
     for value in (3e-5, 1.5e-5, 0.5):
         index = next(i for i, edge in enumerate(EDGES) if edge > math.log10(value))
@@ -32,18 +32,18 @@ def test_histogram_counts_everything_once() -> None:
 
 
 def test_histogram_and_rows_must_fit() -> None:
-    with pytest.raises(ValueError, match="2 counts for 2 edges; one more"):
+    with pytest.raises(ValueError, match="2 counts for 2 edges"):
         ErrorHistogram((-1.0, 0.0), (1, 2))
 
 
 def test_rows_need_labels(record: BuildRecord) -> None:
-    with pytest.raises(ValueError, match="8 cosines under 0 labels"):
+    with pytest.raises(ValueError, match="8 cosines for 0 labels"):
         replace(record.graphs[0], labels=())
 
 
 def test_json_holds_the_whole_record(record: BuildRecord, tmp_path: Path) -> None:
     _, content = written(tmp_path, record)
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == SCHEMA_VERSION == 2
     assert content["built"] == record.built
     assert content["provenance"]["files"] == record.provenance.files
     assert [phase["title"] for phase in content["phases"]] == [phase.title for phase in record.phases]
@@ -62,7 +62,7 @@ def test_json_holds_the_whole_record(record: BuildRecord, tmp_path: Path) -> Non
         assert read == finite
 
 
-def test_json_has_null_for_what_is_no_number(record: BuildRecord, tmp_path: Path) -> None:
+def test_json_has_null_for_infinity_and_nan(record: BuildRecord, tmp_path: Path) -> None:
     overflowing = TensorRange("Mul", "Mul", float("inf"), float("nan"), float("nan"))
     failed = with_parity(record.graphs[0], max_abs=float("nan"), min_cosine=float("nan"))
     changed = replace(with_graph(record, 0, failed), ranges={"vision": (overflowing,)})

@@ -1,1 +1,1 @@
-"""TensorRT engines, run without torch: TensorRT or its lean runtime, and CUDA through cuda.bindings."""
+"""TensorRT engines without torch: TensorRT or its lean runtime, and CUDA through cuda.bindings."""

@@ -1,4 +1,4 @@
-"""A deserialised engine: its tensors and what a context of it needs."""
+"""A deserialized engine with its tensors and contexts, and the machine that engines are chosen for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align_runtime.backends.tensorrt import libraries
+from align_runtime.backends.tensorrt.cuda_runtime import check_gpu, checked
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.engine_entry import EngineEntry, Shapes
+from align_runtime.engines import EngineEntry, Machine, Shapes
 from align_runtime.errors import BundleError, DeviceError
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ class Engine:
     """An engine with one output, shared by all contexts.
 
     Attributes:
-        runtime: TensorRT's runtime, which has to live as long as the engine.
+        runtime: TensorRT's runtime, which must live as long as the engine.
         handle: TensorRT's engine.
-        profiles: shapes of the inputs by profile.
-        dtypes: of inputs and output by name.
+        profiles: shapes of the inputs in each profile.
+        dtypes: of inputs and output, by name.
         output: name of the output.
-        width: numbers in a row of the output.
-        scratch: bytes that a context needs for what it computes in between, in any profile.
+        width: values in a row of the output.
+        scratch: bytes of device memory that a context needs for intermediate tensors, in any profile.
     """
 
     runtime: trt.Runtime
@@ -41,20 +42,20 @@ class Engine:
     scratch: int
 
     def shapes(self, profile: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of inputs and output in `profile`."""
+        """Shapes of inputs and output in `profile`, by name."""
         inputs = dict(self.profiles[profile])
         batch = next(iter(inputs.values()))[0]
         return inputs | {self.output: (batch, self.width)}
 
     def nbytes(self, name: str, profile: int) -> int:
-        """Size of a tensor in `profile`."""
+        """Size of the tensor `name` in `profile`, in bytes."""
         return prod(self.shapes(profile)[name]) * self.dtypes[name].itemsize
 
     def new_context(self, scratch: int) -> trt.IExecutionContext:
-        """A context that computes in the `self.scratch` bytes at the GPU's address `scratch`.
+        """A context whose intermediate tensors lie in the `self.scratch` bytes at the GPU address `scratch`.
 
         Raises:
-            DeviceError: TensorRT gives none, for want of memory most often.
+            DeviceError: TensorRT cannot create one, mostly for lack of memory.
         """
         strategy = libraries.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self.handle.create_execution_context(strategy)
@@ -65,13 +66,13 @@ class Engine:
 
 
 def open_engine(plan: Path, entry: EngineEntry) -> Engine:
-    """Deserialises `plan`, whose description is `entry`.
+    """Deserializes `plan`, which `entry` describes.
 
     Raises:
-        BundleError: TensorRT does not take it, or it is not what `entry` describes.
+        BundleError: TensorRT cannot load it, or it does not match `entry`.
     """
     runtime = libraries.trt.Runtime(tensorrt_log())
-    # Code of the engine's own runtime, which a version-compatible plan carries; its hash was checked before.
+    # A version-compatible plan contains the code of its own runtime; its sha256 was checked before.
     runtime.engine_host_code_allowed = entry.options.version_compatible
     handle = runtime.deserialize_cuda_engine(plan.read_bytes())
     if handle is None:
@@ -84,8 +85,8 @@ def open_engine(plan: Path, entry: EngineEntry) -> Engine:
     outputs = [name for name in names if name not in inputs]
     if len(outputs) != 1 or _profiles(handle, inputs) != [dict(profile) for profile in entry.profiles]:
         raise BundleError(
-            f"{plan} has the inputs {', '.join(inputs)}, the outputs {', '.join(outputs)} and profiles that its "
-            "description does not give; build it again: align-export … --engine"
+            f"{plan} has the inputs {', '.join(inputs)}, the outputs {', '.join(outputs)} and profiles that do not"
+            " match its description; build it again: align-export … --engine"
         )
     profiles = range(len(entry.profiles))
     return Engine(
@@ -95,12 +96,12 @@ def open_engine(plan: Path, entry: EngineEntry) -> Engine:
         dtypes={name: np.dtype(libraries.trt.nptype(handle.get_tensor_dtype(name))) for name in names},
         output=outputs[0],
         width=handle.get_tensor_shape(outputs[0])[1],
-        scratch=max(1, *map(handle.get_device_memory_size_for_profile_v2, profiles)),  # CUDA gives no block of none
+        scratch=max(1, *map(handle.get_device_memory_size_for_profile_v2, profiles)),  # CUDA cannot allocate 0 bytes
     )
 
 
 def _profiles(handle: trt.ICudaEngine, inputs: list[str]) -> list[dict[str, tuple[int, ...]]]:
-    """The one shape of every input in each profile, () where a profile has several."""
+    """The shape of every input in each profile; () where a profile allows several shapes."""
     return [
         {name: _only([tuple(shape) for shape in handle.get_tensor_profile_shape(name, profile)]) for name in inputs}
         for profile in range(handle.num_optimization_profiles)
@@ -109,3 +110,20 @@ def _profiles(handle: trt.ICudaEngine, inputs: list[str]) -> list[dict[str, tupl
 
 def _only(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     return shapes[0] if len(set(shapes)) == 1 else ()
+
+
+def this_machine() -> Machine:
+    """The GPU, driver and TensorRT of this machine.
+
+    Raises:
+        BackendUnavailableError: TensorRT, CUDA or a GPU is missing.
+    """
+    check_gpu()
+    properties = checked(libraries.cudart.cudaGetDeviceProperties(0), "describe the GPU")
+    driver = checked(libraries.cudart.cudaDriverGetVersion(), "get the driver's version")
+    return Machine(
+        gpu=properties.name.decode(errors="replace").rstrip("\0"),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        driver=f"{driver // 1000}.{driver % 1000 // 10}",
+        tensorrt=libraries.trt.__version__,
+    )

@@ -1,21 +1,22 @@
-"""A stream with its buffers, through which one batch at a time passes."""
+"""Lanes: a stream with its buffers, which runs one batch at a time, and the pool that threads take lanes from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Condition
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends.stages import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
-from align_runtime.backends.tensorrt.cuda import CudaGraph, DeviceMemory, PinnedMemory, Stream
+from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
+from align_runtime.backends.tensorrt.cuda_runtime import CudaGraph, DeviceMemory, PinnedMemory, Stream
 from align_runtime.backends.tensorrt.engine import Engine
 from align_runtime.backends.tensorrt.log import take_errors
-from align_runtime.errors import DeviceError
+from align_runtime.errors import ConfigurationError, DeviceError
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
@@ -25,7 +26,7 @@ Enqueue = Callable[["trt.IExecutionContext", int], None]
 
 @dataclass(frozen=True)
 class Staging:
-    """Memory of one tensor for the largest profile, on both sides of the bus."""
+    """Host and device memory of one tensor, large enough for every profile."""
 
     host: PinnedMemory
     device: DeviceMemory
@@ -33,9 +34,9 @@ class Staging:
 
 @dataclass(frozen=True)
 class Recording:
-    """A profile ready to run: copies in, computation and copies out as one CUDA graph.
+    """A profile that is ready to run: copies in, computation and copies out as one CUDA graph.
 
-    The graph is valid for as long as its context lives and is left alone, so every profile has a context of its own.
+    The graph is valid only while its context lives and is not used otherwise, so every profile has its own context.
     """
 
     context: trt.IExecutionContext
@@ -43,16 +44,17 @@ class Recording:
 
 
 class Lane:
-    """For one thread at a time. All memory is taken at once; recordings are made when a profile is first used.
+    """A stream with its buffers, for one thread at a time.
 
-    The contexts of a lane share one block of scratch memory, since the lane's stream runs them one after the other.
+    All memory is allocated at once. A profile is captured on its first use. The contexts of a lane share one block of
+    scratch memory, since the lane's stream runs them one after another.
     """
 
     def __init__(self, engine: Engine) -> None:
-        """Raises DeviceError when the GPU or the host has not enough memory; nothing is left taken then."""
+        """Raises DeviceError, with everything freed, if the GPU or the host does not have enough memory."""
         self._engine = engine
         self._recordings: dict[int, Recording] = {}
-        self._computations: dict[int, Recording] = {}  # without the copies
+        self._computations: dict[int, Recording] = {}  # without copies
         self._rows = 0
         self._profile = 0
         with ExitStack() as resources:
@@ -72,25 +74,28 @@ class Lane:
         return Staging(host, device)
 
     def submit(self, inputs: Mapping[str, NDArray[Any]], profile: int) -> None:
-        """Starts `inputs` on the way through `profile`; `collect` before the next one.
+        """Starts a run of `inputs` in `profile`. `collect` must be called before the next one.
 
         Args:
-            inputs: at most the rows of the profile, at most its length; what is missing is filled up.
+            inputs: at most as many rows and tokens as the profile has; they are padded to it.
 
         Raises:
             DeviceError: the GPU is out of memory, or TensorRT failed.
         """
-        self._take_in(inputs, profile)
+        self._load(inputs, profile)
         try:
             self._stream.launch(self.prepare(profile).graph)
         except BaseException:
-            self._stream.synchronize()  # the buffers are free for others again
+            self._stream.synchronize()  # so that nothing uses the buffers any more
             raise
 
     def run_staged(self, inputs: Mapping[str, NDArray[Any]], profile: int, watch: Stopwatch) -> NDArray[np.float32]:
-        """The output rows of `inputs`, which are those of `submit`. The stream is waited for after every stage, so
-        computation has a recording of its own; it is made before time counts, and what the host copies does not."""
-        self._take_in(inputs, profile)
+        """The output of `inputs`, as `submit` and `collect`, with the time of each stage added to `watch`.
+
+        The stream is synchronized after each stage, so the computation needs a recording without copies. Capturing it
+        and the copies between arrays and pinned memory do not count.
+        """
+        self._load(inputs, profile)
         try:
             computation = self._recorded(self._computations, profile, self._compute).graph
             stages = {
@@ -104,11 +109,11 @@ class Lane:
                 self._stream.synchronize()
                 watch.lap(stage)
         except BaseException:
-            self._stream.synchronize()  # nothing that was begun outlives what it works with
+            self._stream.synchronize()  # enqueued work must end before its memory is freed
             raise
         return self.collect()
 
-    def _take_in(self, inputs: Mapping[str, NDArray[Any]], profile: int) -> None:
+    def _load(self, inputs: Mapping[str, NDArray[Any]], profile: int) -> None:
         shapes = self._engine.shapes(profile)
         for name, values in inputs.items():
             self._fill(self._array(name, shapes[name]), values)
@@ -116,20 +121,20 @@ class Lane:
         self._profile = profile
 
     def collect(self) -> NDArray[np.float32]:
-        """The output rows of what was submitted last, once it is through."""
+        """Waits for the run that was submitted last and returns its output rows."""
         self._stream.synchronize()
         output = self._engine.output
         return self._array(output, self._engine.shapes(self._profile)[output])[: self._rows].copy()
 
     def prepare(self, profile: int) -> Recording:
-        """The recording of `profile`, made now if there is none."""
+        """The recording of `profile`, captured now if there is none."""
         return self._recorded(self._recordings, profile, self._enqueue)
 
     def _recorded(self, recordings: dict[int, Recording], profile: int, enqueue: Enqueue) -> Recording:
-        """What `enqueue` puts into the stream for `profile`, from `recordings` or recorded now.
+        """The recording of `profile` in `recordings`; if there is none, `enqueue` runs once and is captured.
 
-        TensorRT wants to run once with the shapes and addresses that are recorded, because it sets up what it needs
-        on that occasion.
+        TensorRT requires a run with the same shapes and addresses before the capture, in which it sets up what it
+        needs.
         """
         if profile in recordings:
             return recordings[profile]
@@ -141,7 +146,7 @@ class Lane:
         self._stream.synchronize()
         graph = self._stream.capture(partial(enqueue, context, profile))
         recording = recordings[profile] = Recording(context, graph)
-        # In the end the graph goes first, then its context, then the memory that it computes in.
+        # `close` frees the graph first, then its context, then the memory that both use.
         self._resources.callback(recordings.pop, profile)
         self._resources.callback(graph.close)
         return recording
@@ -180,8 +185,8 @@ class Lane:
 
     @staticmethod
     def _fill(target: NDArray[Any], values: NDArray[Any]) -> None:
-        """Copies `values` to the front of `target`. Rows that are missing repeat the last one, so that they compute
-        something finite; tokens that are missing are zeros, which the mask hides."""
+        """Copies `values` into `target`, padded with copies of the last row, which stay finite, and with zeros as
+        tokens, which the mask hides."""
         rows, rest = len(values), tuple(slice(size) for size in values.shape[1:])
         if values.shape[1:] != target.shape[1:]:
             target[:rows] = 0
@@ -189,8 +194,50 @@ class Lane:
         target[rows:] = target[rows - 1]
 
     def close(self) -> None:
-        """Frees everything, last taken first, also where the GPU has failed."""
+        """Frees everything in reverse order, also after an error of the GPU."""
         try:
             self._stream.synchronize()
         finally:
             self._resources.close()
+
+
+class LanePool:
+    """Lanes that threads wait for, take, and return."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+        self._free = list(lanes)
+        self._closed = False
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, most: int, least: int = 1) -> Iterator[list[Lane]]:
+        """Waits until `least` lanes are free, then takes up to `most` of the free ones.
+
+        Raises:
+            ConfigurationError: the pool is closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._free) >= least or self._closed)
+            if self._closed:
+                raise ConfigurationError("the model is closed; load the bundle again")
+            count = min(most, len(self._free))
+            taken, self._free = self._free[:count], self._free[count:]
+        try:
+            yield taken
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Waits for the lanes in use, then closes all. Threads that still wait for a lane get an error."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(self._free) == len(self._lanes))
+        with ExitStack() as closing:  # so that an error of one lane does not leave the others open
+            for lane in self._lanes:
+                closing.callback(lane.close)

@@ -1,6 +1,6 @@
-"""`libraries.trt` and `libraries.cudart`: TensorRT, whole or lean, and CUDA's runtime, imported when first used.
+"""`libraries.trt` (TensorRT or its lean runtime) and `libraries.cudart` (CUDA's runtime), imported on first use.
 
-So a machine without them imports everything else, and what uses them is checked against their types where they are.
+Every module can be imported where they are missing; type checkers see their types where they are installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _load(title: str, names: tuple[str, ...]) -> Any:
     for name in names:
         try:
             return import_module(name)
-        except (ImportError, OSError) as error:  # OSError: a library that the package loads itself
+        except (ImportError, OSError) as error:  # OSError: a shared library that the package loads
             reasons.append(str(error).splitlines()[0])
     raise BackendUnavailableError(
         f"{title} cannot be imported ({'; '.join(reasons)}); install it with: pip install 'align-onnx[tensorrt]'"

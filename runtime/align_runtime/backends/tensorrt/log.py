@@ -1,4 +1,4 @@
-"""TensorRT's messages go to Python's logging, and its last errors into ours."""
+"""TensorRT's log: warnings go to Python's logging, errors into the messages of exceptions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from align_runtime.backends.tensorrt import libraries
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _errors: deque[str] = deque(maxlen=8)
 
 
 @cache
 def tensorrt_log() -> trt.ILogger:
-    """The one logger of this process: TensorRT wants the same for everything."""
+    """The logger of this process; TensorRT requires the same one for all of its objects."""
 
     class Log(libraries.trt.ILogger):
         def __init__(self) -> None:
@@ -26,17 +26,17 @@ def tensorrt_log() -> trt.ILogger:
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
             if severity in (libraries.trt.ILogger.INTERNAL_ERROR, libraries.trt.ILogger.ERROR):
-                _errors.append(msg)  # whoever raises our error tells it
+                _errors.append(msg)  # reported by whoever raises the exception
             elif severity == libraries.trt.ILogger.WARNING:
-                _logger.warning("%s", msg)
+                logger.warning("%s", msg)
             else:
-                _logger.debug("%s", msg)
+                logger.debug("%s", msg)
 
     return Log()
 
 
 def take_errors() -> str:
-    """What TensorRT complained of since the last call, on one line for a message."""
-    told = "; ".join(" ".join(message.split()) for message in _errors)
+    """TensorRT's errors since the last call, on one line."""
+    errors = "; ".join(" ".join(message.split()) for message in _errors)
     _errors.clear()
-    return told or "TensorRT gives no reason"
+    return errors or "TensorRT gives no reason"

@@ -1,4 +1,4 @@
-"""Batches through a TensorRT engine: cut into buckets, over as many lanes as are free."""
+"""Runs batches through a TensorRT engine: split into buckets, over all lanes that are free."""
 
 from __future__ import annotations
 
@@ -12,34 +12,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
-from align_runtime.backends.stages import Stopwatch
-from align_runtime.backends.tensorrt.engine import open_engine
-from align_runtime.backends.tensorrt.lane import Lane
-from align_runtime.backends.tensorrt.pool import LanePool
-from align_runtime.engine_entry import EngineEntry, Shapes
+from align_runtime.backends.runner import Stopwatch
+from align_runtime.backends.tensorrt.engine import open_engine, this_machine
+from align_runtime.backends.tensorrt.lane import Lane, LanePool
+from align_runtime.bundle import Bundle
+from align_runtime.engines import EngineEntry, Shapes, check_plan, choose_engine
 from align_runtime.errors import BundleError
+from align_runtime.graph_entry import Graph
 
-# Two, so that one batch crosses the bus and is copied by the host while the other one computes.
+# Two, so that copies of one batch overlap with the computation of another.
 LANES = 2
 
 
+def open_graph(bundle: Bundle, graph: Graph, _check_hashes: bool) -> TensorRtRunner:
+    """Loads the engine of `graph` that fits this machine; see `align_runtime.backends.open_graph`.
+
+    The engine's sha256 is always compared: TensorRT trusts the bytes that it reads.
+    """
+    entry = choose_engine(bundle, graph, this_machine())
+    return TensorRtRunner(check_plan(bundle, entry), entry)
+
+
 class TensorRtRunner:
-    """One engine on the GPU. Many threads may share it: each call takes a lane, or several when it is large."""
+    """One engine on the GPU, which any number of threads may share.
+
+    Each call takes a lane, or several for a large input.
+    """
 
     def __init__(self, plan: Path, entry: EngineEntry, lanes: int = LANES) -> None:
-        """Takes all the memory that it will need, but for what TensorRT sets up on the first use of a shape.
+        """Loads the engine in `plan` and allocates its memory, except for what TensorRT allocates for each new shape.
 
         Raises:
-            BundleError: TensorRT does not take the plan, or it is not what `entry` describes.
-            DeviceError: not enough memory.
+            BundleError: TensorRT cannot load the plan, or it does not match `entry`.
+            DeviceError: there is not enough memory.
         """
         self.engine = open_engine(plan, entry)
         self._buckets = _buckets(entry.profiles)
         self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
         if set(self._profiles) != set(product(self._buckets.batches, self._buckets.lengths or (None,))):
             raise BundleError(
-                f"{plan}: the profiles {list(self._profiles)} leave out a batch or length; build it again: "
-                "align-export … --engine"
+                f"{plan}: its profiles {list(self._profiles)} do not cover every batch size with every length; build it"
+                " again: align-export … --engine"
             )
         self._takes = {name: (self.engine.dtypes[name], _named(shape)) for name, shape in entry.profiles[0].items()}
         self._lanes: list[Lane] = []
@@ -59,22 +72,22 @@ class TensorRtRunner:
         if not pieces:
             return result
         with self._pool.take(len(pieces)) as lanes:
-            on_the_way: dict[Lane, Piece] = {}
+            running: dict[Lane, Piece] = {}
             try:
                 for index, piece in enumerate(pieces):
                     lane = lanes[index % len(lanes)]
-                    if lane in on_the_way:
-                        result[on_the_way.pop(lane).rows] = lane.collect()
+                    if lane in running:
+                        result[running.pop(lane).rows] = lane.collect()
                     rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
                     lane.submit(rows_of_piece, self._profile(piece, inputs))
-                    on_the_way[lane] = piece
+                    running[lane] = piece
             finally:
-                for lane, piece in on_the_way.items():  # also after an error: a lane is given back idle
+                for lane, piece in running.items():  # also after an error: a lane is idle when it is returned
                     result[piece.rows] = lane.collect()
         return result
 
     def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Mapping[str, float]]:
-        """See `StagedRunner`: one piece after the other, over one lane."""
+        """See `StagedRunner`. The pieces run one after another on one lane."""
         check_inputs(inputs, self._takes)
         rows, watch = row_count(inputs), Stopwatch()
         result = np.empty((rows, self.engine.width), dtype=np.float32)
@@ -101,12 +114,12 @@ class TensorRtRunner:
 
 
 def _named(shape: tuple[int, ...]) -> tuple[int | str, ...]:
-    """The shape of an input with names for its free dimensions: of texts both, of pictures the first."""
+    """The shape of an input with names for its free dimensions: both of a text's, the first of an image's."""
     return ("batch", "sequence") if len(shape) == 2 else ("batch", *shape[1:])
 
 
 def _bucket(shapes: Shapes) -> tuple[int, int | None]:
-    """Batch and length of a profile; no length for pictures."""
+    """Batch size and length of a profile; the length is None for images."""
     shape = next(iter(shapes.values()))
     return shape[0], shape[1] if len(shape) == 2 else None
 

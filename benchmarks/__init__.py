@@ -1,0 +1,1 @@
+"""Benchmarks: measurements as commands, their committed results under ``results/``, and the pages made of them."""

@@ -1,0 +1,1 @@
+"""The calibration dataset: the user's images and captions that activation ranges are measured on."""

@@ -1,0 +1,57 @@
+"""Runs a graph whose output is statistics of its own tensors, so that memory stays that of an ordinary run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_runtime.backends import open_runner
+
+OUTPUT = "statistics"
+NO_SAMPLES = "there are no calibration samples"
+Batch = Mapping[str, NDArray[Any]]
+
+
+def float_values(graph: ir.Graph) -> tuple[ir.Value, ...]:
+    """The float32 inputs and node outputs of `graph`, in order."""
+    results = (output for node in graph for output in node.outputs)
+    return tuple(value for value in [*graph.inputs, *results] if value.dtype == ir.DataType.FLOAT)
+
+
+def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int | str]) -> None:
+    """Replaces the outputs of `graph` with the concatenation of `parts` along axis 0, float32 of `shape`."""
+    output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
+    output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
+    graph.outputs.clear()
+    graph.outputs.append(output)
+
+
+def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float32]]:
+    """Yields the only output of `model` for each of `batches`, which are consumed one by one.
+
+    Args:
+        folder: for a temporary copy of the graph; external data of `model` must be in it.
+
+    Raises:
+        ValueError: no batches.
+    """
+    file = folder / f".{OUTPUT}.onnx"
+    try:
+        ir.save(model, file)
+        runner = open_runner(file, "cpu", None)
+    finally:
+        file.unlink(missing_ok=True)
+    empty = True
+    try:
+        for batch in batches:
+            empty = False
+            yield runner.run(batch)
+    finally:
+        runner.close()
+    if empty:
+        raise ValueError(NO_SAMPLES)

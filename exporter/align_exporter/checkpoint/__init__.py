@@ -1,0 +1,1 @@
+"""Reads a checkpoint folder: weights, image preprocessing and tokenizer."""

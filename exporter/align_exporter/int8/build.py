@@ -1,0 +1,152 @@
+"""An FP32 graph → the INT8 graph of the same tower, for ONNX Runtime's CPU kernels or for TensorRT.
+
+For CPUs                                             For TensorRT
+1. vision: pixels are read as uint8 (no              1. scales: the observer whose embeddings are nearest
+   normalization in the graph)                       2. parts that stay float, where a target is asked for
+2. vision: scales, by the best observer;             3. operators that stay FP32, as in the FP16 graph
+   text: dynamic, per token                          4. Q/DQ by TensorRT's placement rules
+3. parts that stay float, for a target               5. everything else to FP16
+4. Q/DQ on every tensor that ONNX Runtime fuses
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import onnx_ir as ir
+
+from align_calibration.dataset.calibration_dataset import ENOUGH
+from align_calibration.quant_params import INT8, UINT8, QuantParams
+from align_calibration.run_instrumented import Batch
+from align_calibration.statistics_cache import StatisticsCache
+from align_exporter.build_types import BaseGraph, Draft, Fp16Result, Int8Result
+from align_exporter.fp16.build import decide_float32
+from align_exporter.fp16.convert import convert_to_fp16, emulate_fp16
+from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choose_scales
+from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
+from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
+from align_exporter.int8.fidelity import FidelityTarget
+from align_exporter.int8.fold_normalization import fold_normalization
+from align_exporter.int8.insert_qdq import insert_qdq
+from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target, unit_of
+from align_exporter.int8.qdq_placement import place_qdq
+from align_runtime.graph_entry import SAMPLE_WORDS
+
+FOR_CPU = {
+    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_vision_for_cpu),
+    "text": QuantizationMethod(
+        UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_text_for_cpu(model, kept)
+    ),
+}
+FOR_TENSORRT = QuantizationMethod(
+    INT8, lambda graph: place_qdq(graph).weighted_nodes, lambda graph: place_qdq(graph).tensors, insert_qdq
+)
+
+
+def build_for_cpu(base: BaseGraph) -> Draft:
+    """The draft for ONNX Runtime's CPU kernels, U8S8: vision with calibrated scales, text dynamic per token.
+
+    Raises:
+        BuildError: a tensor is not finite on the calibration inputs, or the target cannot be met.
+    """
+    model, method = base.copy(), FOR_CPU[base.tower]
+    ir.external_data.load_to_model(model)
+    with base.run.progress.phase(f"{base.tower} int8_cpu: calibration"):
+        if base.tower == "vision":
+            fold_normalization(model)
+        scales, result = _choose(base, model, method, partial(method.applied, model))
+        kernels = _quantized_operators(model, base.tower, method, result.kept)
+        method.apply(model, scales, result.kept)
+    return Draft(model, int8=result, kernels=kernels, advice=_advice(base, result))
+
+
+def build_for_tensorrt(base: BaseGraph) -> Draft:
+    """The draft for TensorRT: signed symmetric INT8 with explicit Q/DQ, FP16 elsewhere, FP32 where FP16 does not hold.
+
+    Weights that are not INT8 are rounded to nearest: what channel means lose by it is far below what INT8 does to them.
+    A target is met with every FP16 value rounded as hardware does it.
+
+    Raises:
+        BuildError: as `build_for_cpu`, or more FP32 islands than a graph may have.
+    """
+    model, ranges, options = base.copy(), base.ranges, base.run.options
+    ir.external_data.load_to_model(model)
+
+    def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
+        float32, fp16 = decide_float32(graph, ranges, options)
+        casts = convert_to_fp16(graph, float32 | insert_qdq(graph, scales, kept, float32))
+        return replace(fp16, casts=casts)
+
+    def emulated(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
+        graph = model.clone()
+        quantized(graph, scales, kept)
+        return emulate_fp16(graph)
+
+    with base.run.progress.phase(f"{base.tower} int8: calibration"):
+        scales, result = _choose(base, model, FOR_TENSORRT, emulated)
+        fp16 = quantized(model, scales, result.kept)
+    return Draft(model, fp16=fp16, int8=result, advice=_advice(base, result))
+
+
+def _choose(
+    base: BaseGraph, model: ir.Model, method: QuantizationMethod, emulated: Emulated
+) -> tuple[Mapping[str, QuantParams], Int8Result]:
+    """The scales, and what stays float for the target; `model` is left as it is.
+
+    Args:
+        emulated: as in `meet_target`.
+    """
+    run, contract = base.run, base.spec.contract
+    calibration = _calibration(base, run.inputs.for_scales(contract))
+    scales, trials = choose_scales(model, method, calibration)
+    result = Int8Result(len(calibration.samples) if trials else 0, trials)
+    if run.options.has_int8_target:
+        goal = MixedPrecisionGoal(
+            target=FidelityTarget(run.options.int8_min_cosine, run.options.int8_min_agreement),
+            held_out=_calibration(base, run.inputs.held_out(contract)),
+            others=run.inputs.other_embeddings(base.tower),
+            tokens=run.checkpoint.facts.max_length,
+        )
+        candidates = meet_target(goal, model, method, emulated, scales, calibration)
+        result = replace(result, target=goal.target, candidates=candidates)
+    _warn_of_few(base, result)
+    return scales, result
+
+
+def _calibration(base: BaseGraph, samples: Sequence[Batch]) -> Calibration:
+    place, progress = base.run.options.calibration_cache, base.run.progress
+    cache = None if place is None else StatisticsCache(place, progress.warn)
+    return Calibration(samples, base.data_folder, cache, progress)
+
+
+def _quantized_operators(
+    model: ir.Model, tower: str, method: QuantizationMethod, kept: Collection[str]
+) -> Counter[str]:
+    """Numbers of quantized operators of the float graph `model`, by operator; a dense layer is a ``"MatMul"``."""
+    nodes = [node for node in method.operators(model.graph) if unit_of(node) not in kept]
+    return Counter("MatMul" if tower == "text" else node.op_type for node in nodes)
+
+
+def _warn_of_few(base: BaseGraph, result: Int8Result) -> None:
+    """Unless the calibration dataset itself is small, which is said when it is read."""
+    words, count = SAMPLE_WORDS[base.tower], result.samples
+    if result.trials and count < ENOUGH and not 0 < base.run.inputs.dataset_count(words) < ENOUGH:
+        base.run.progress.warn(
+            f"INT8 scales of the {base.tower} tower were measured on {count} {words}; use {ENOUGH} or more like those "
+            f"of the service (--calibration-{words})"
+        )
+
+
+def _advice(base: BaseGraph, result: Int8Result) -> str:
+    """What to do where the parity gate refuses the graph."""
+    words = SAMPLE_WORDS[base.tower]
+    if not result.trials:
+        return "INT8 gets no closer on this tower; allow more with --parity-min-cosine or leave --int8 out"
+    return (
+        f"the best of {len(result.trials)} observers on {result.samples} {words} gets no closer; calibrate on more "
+        f"{words} like those of the service (--calibration-{words}), allow more with --parity-min-cosine, or leave "
+        "this graph out with --int8-device"
+    )

@@ -1,0 +1,89 @@
+"""The machine of a measurement: hardware, versions, and settings that affect speed."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from align_runtime.scheduling import available_cores
+
+PACKAGES = (
+    "align-onnx",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "pillow",
+    "tensorrt",
+    "tokenizers",
+    "torch",
+)
+VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "MALLOC_ARENA_MAX", "LD_PRELOAD")
+VECTORS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")  # kernels are chosen by these
+
+
+def describe(device: str) -> dict[str, Any]:
+    """The machine as JSON values; None for what the system does not report.
+
+    Args:
+        device: of the measurement; unless it is ``"cpu"``, the GPU is described, too.
+    """
+    return {
+        "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "processor": _processor(),
+        "cores": available_cores(),
+        "governor": _line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "gpu": None if device == "cpu" else _gpu(),
+        "versions": {package: found for package in PACKAGES if (found := _version(package))},
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core, on average over the last minute; None where the system does not count them."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _processor() -> str:
+    """The model name and the vector extensions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", "").split()
+    vectors = ", ".join(name for name in VECTORS if name in flags)
+    return f"{fields.get('model name', platform.machine())} ({vectors or 'none of ' + ', '.join(VECTORS)})"
+
+
+def _gpu() -> str | None:
+    """Name, driver version, maximum clock and persistence mode of the first GPU, from nvidia-smi."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm,persistence_mode", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _line(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None

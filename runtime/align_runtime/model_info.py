@@ -1,0 +1,56 @@
+"""What a loaded model says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from align_runtime.loading import Parts
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about a loaded model; see `Model.info`.
+
+    Attributes:
+        name: name of the checkpoint folder, or id on the Hub, that the bundle was exported from.
+        revision: commit on the Hub; None for a folder.
+        embedding_dim: length of an embedding.
+        image_size: (height, width) in pixels of preprocessed images.
+        max_length: maximum number of tokens of a text, [CLS] and [SEP] included. Longer texts are truncated.
+        temperature: logits are cosines divided by it.
+        precision: the variant that runs, e.g. ``"fp32"``.
+        device: the device that it runs on; never ``"auto"``.
+        towers: the towers that are loaded, ``"vision"`` and ``"text"``.
+        threads: of one run on a CPU; None on a GPU.
+        streams: number of single-threaded runs that share a CPU where there are several inputs; 1 if there are none.
+    """
+
+    name: str
+    revision: str | None
+    embedding_dim: int
+    image_size: tuple[int, int]
+    max_length: int
+    temperature: float
+    precision: str
+    device: str
+    towers: tuple[str, ...]
+    threads: int | None
+    streams: int
+
+    @classmethod
+    def of(cls, parts: Parts) -> ModelInfo:
+        """The facts about `parts`."""
+        manifest, first = parts.bundle.manifest, parts.towers[0]
+        return cls(
+            name=manifest.provenance.name,
+            revision=manifest.provenance.revision,
+            embedding_dim=manifest.model.embedding_dim,
+            image_size=manifest.preprocessing.output_size,
+            max_length=manifest.model.max_length,
+            temperature=manifest.model.temperature,
+            precision=first.graph.variant,
+            device=parts.device,
+            towers=tuple(tower.graph.tower for tower in parts.towers),
+            threads=parts.threads,
+            streams=first.streams,
+        )

@@ -1,0 +1,101 @@
+"""Sections of the page from made-up results: targets, other tools, kinds of kernels, and how figures are written."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.measure_profile import group_of
+from benchmarks.sections.layout import cosine, median_and_worst, milliseconds, share, table
+from benchmarks.sections.peers import peer_lines
+from benchmarks.sections.speed import by_kind
+from benchmarks.sections.targets import START_TARGETS, TARGETS, missed_targets, render, target_rows
+from support.benchmark_results import bench, int8_peers
+
+BLOCK = "vision_model.encoder.blocks.3"
+
+
+def test_every_target_has_a_row() -> None:
+    rows = target_rows(bench())
+    assert len(rows) == len(TARGETS) + len(START_TARGETS)
+    assert {row[3] for row in rows[: len(TARGETS)]} == {"2.00×"}
+    assert rows[-1][3] == "1.00 s"
+
+
+def test_noise_is_marked() -> None:
+    assert all(row[3].endswith("(within noise)") for row in target_rows(bench(noise=3.0))[: len(TARGETS)])
+
+
+def test_missed_targets_are_listed() -> None:
+    result = bench()
+    missed = missed_targets(result)
+    assert len(missed) == sum(target.least > 2 for target in TARGETS)
+    assert "1 JPEG file, 640×480 in FP32 (2.00×, target 3×)" in missed
+    assert render(result)[-1].startswith("Targets missed: ")
+    for entry in result["cases"]:
+        entry["seconds"] = {name: [0.05 if name in ("fp32", "int8", "ours") else 1.0] * 8 for name in entry["seconds"]}
+    assert missed_targets(result) == []
+    result["starts"] = [{"import_seconds": 0.2, "load_seconds": 3.0}]
+    assert missed_targets(result) == ["`load`, FP32 (3.00 s, target 2 s)"]
+
+
+def test_rows_are_the_best_recipes_their_medians_and_worst_draws() -> None:
+    rows = [line for line in peer_lines(int8_peers()) if line.startswith(("| vision", "| both"))]
+    assert rows == [
+        "| vision: other, recipe | 2 | 100 % | 0.9800 (0.9700) | 0.9000 (0.9000) "
+        "| 97.0 (97.0) | 92.0 (92.0) | 85.0 (85.0) |",
+        "| vision: **align-onnx** | 2 | 100 % | 0.9700 (0.9700) | 0.9000 (0.9000) "
+        "| 97.0 (97.0) | 92.0 (92.0) | 85.0 (85.0) |",
+        "| vision: **align-onnx for TensorRT** | 2 | 100 % | 0.9600 (0.9600) | 0.9000 (0.9000) "
+        "| 97.0 (97.0) | 92.0 (92.0) | 85.0 (85.0) |",
+        "| both: other, recipe; words | 2 |  |  |  | 98.0 (98.0) | 92.0 (92.0) | 80.5 (80.0) |",
+        "| both: **align-onnx** | 2 |  |  |  | 97.5 (97.0) | 92.0 (92.0) | 85.0 (85.0) |",
+    ]
+
+
+def test_failed_recipes_and_missing_tools_are_named_once() -> None:
+    text = "\n".join(peer_lines(int8_peers()))
+    assert text.count("vision: gone, recipe.") == 1
+    assert text.count("lost (ERROR: not found)") == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "operator", "group"),
+    [
+        (f"{BLOCK}.depthwise_conv.depthwise_conv/Conv", "QLinearConv", "QLinearConv, depthwise"),
+        (f"{BLOCK}.projection.project_conv/Conv", "Conv", "Conv, 1×1 and stem"),
+        (f"{BLOCK}.squeeze_excite.reduce/Conv", "QLinearConv", "squeeze-excite"),
+        (f"{BLOCK}.squeeze_excite/Mul", "QLinearMul", "squeeze-excite"),
+        (f"{BLOCK}.squeeze_excite/Mul_2", "QLinearMul", "QLinearMul"),
+        (f"{BLOCK}.depthwise_conv/Sigmoid", "QLinearSigmoid", "QLinearSigmoid"),
+    ],
+)
+def test_kernels_are_grouped_by_their_role(node: str, operator: str, group: str) -> None:
+    assert group_of(f"{node}_kernel_time", operator) == group
+
+
+def test_kinds_of_kernels_add_up() -> None:
+    kernels = {
+        "QLinearConv, depthwise": {"milliseconds": [1.0, 3.0, 2.0]},
+        "QLinearMul": {"milliseconds": [5.0, 5.0, 5.0]},
+        "QLinearSigmoid": {"milliseconds": [2.0, 2.0, 2.0]},
+        "Cast": {"milliseconds": [0.25, 0.5, 0.25]},
+    }
+    kinds = by_kind(kernels)
+    assert kinds["depthwise convolutions"] == 2
+    assert kinds["SiLU, and multiplication by the squeeze-excite gate"] == 7
+    assert kinds["everything else"] == 0.25
+    assert sum(kinds.values()) == 9.25
+
+
+def test_how_figures_are_written() -> None:
+    assert [share(value) for value in (0, 0.0001, 0.5, 0.99999, 1)] == ["0 %", "0.1 %", "50.0 %", "99.9 %", "100 %"]
+    assert cosine(0.999999) == "0.99999"
+    assert [milliseconds(value) for value in (0.000123, 0.0123, 1.234)] == ["0.123", "12.3", "1234"]
+    assert median_and_worst([0.3], 1) == "0.3"
+    assert median_and_worst([0.1, 0.3, 0.2], 1, max) == "0.2 (0.3)"
+
+
+def test_tables_escape_bars_and_refuse_uneven_rows() -> None:
+    assert table(("a", "b"), [("x|y", "z")]) == ["| a | b |", "|---|---|", "| x\\|y | z |"]
+    with pytest.raises(ValueError, match="cells"):
+        table(("a", "b"), [("x",)])

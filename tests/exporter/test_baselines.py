@@ -1,0 +1,39 @@
+"""The peers that run the checkpoint itself give what the bundle gives, and cannot do without the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from align_bench.peers import BUILT_IN, compare_with_peers
+from align_bench.record import Case
+from align_bench.subject import opened
+from align_exporter import baselines as peers
+from align_runtime import Bundle, ConfigurationError
+
+CASES = (Case("vision", "fp32", "cpu", 2, "80x60", 1, 1), Case("text", "fp32", "cpu", 3, "9", 1, 1))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.tower)
+def test_torch_and_the_plain_export_compute_the_same(
+    case: Case, tiny_bundle: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"torch": peers.open_torch, "onnx-plain": peers.open_onnx_plain}
+    monkeypatch.setattr("align_bench.peers.BUILT_IN", BUILT_IN | known)
+    with opened(Bundle.open(tiny_bundle), "fp32", "cpu", 1, 1) as subject:
+        found = compare_with_peers(subject, case, list(known), 7, tiny_checkpoint)
+        assert all(found.max_abs[name] < 2e-5 for name in known)
+        with pytest.raises(ConfigurationError, match="name it with --checkpoint .it was align-tiny"):
+            compare_with_peers(subject, case, ["torch"], 7, None)
+
+
+def test_the_peers_are_entry_points_that_exist() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    _, _, section = text.partition('entry-points."align_bench.peers"]')
+    lines = [line.partition("=") for line in section.split("\n\n")[0].splitlines() if "=" in line]
+    assert [name.strip() for name, _, _ in lines] == ["torch", "torch-compile", "onnx-plain"]
+    for _, _, target in lines:
+        module, _, function = target.strip().strip('"').partition(":")
+        assert module == "align_exporter.baselines"
+        assert callable(getattr(peers, function))

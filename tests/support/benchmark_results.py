@@ -1,0 +1,218 @@
+"""Small made-up results, one for each section of the page; the figures are round, so that a test can tell them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sections.targets import TARGETS
+
+MACHINE = {
+    "processor": "a processor (avx2)",
+    "cores": 2,
+    "date": "2026-11-25T12:00:00",
+    "versions": {"onnxruntime": "1.32", "openvino": "2026.4", "torch": "2.13"},
+}
+LOAD = {"before": [0.1, 0, 0], "after": [0.2, 0, 0]}
+
+
+def bench(noise: float = 0.0) -> dict[str, Any]:
+    """Every baseline takes a second in every round, our candidate half of it; with `noise`, rounds differ that much."""
+    cases: dict[str, dict[str, list[float]]] = {}
+    for target in TARGETS:
+        seconds = cases.setdefault(target.case, {})
+        seconds[target.candidate] = [0.5 * (1 + noise * (turn % 3)) for turn in range(8)]
+        seconds[target.baseline] = [1.0 * (1 + noise * (turn % 2)) for turn in range(8)]
+    return {
+        "machine": MACHINE,
+        "load": LOAD,
+        "threads": 2,
+        "starts": [{"import_seconds": 0.2, "load_seconds": 1.0}] * 8,
+        "cases": [{"name": name, "seconds": seconds} for name, seconds in cases.items()],
+    }
+
+
+def case(name: str, **seconds: float) -> dict[str, Any]:
+    """Two rounds of the same seconds for each candidate."""
+    return {
+        "name": name,
+        "seconds": {candidate: [value] * 2 for candidate, value in seconds.items()},
+        "max_abs_from_baseline": dict.fromkeys(seconds, 1e-6),
+    }
+
+
+def peer_graph(peer: str, tower: str, cosine: float, **changes: Any) -> dict[str, Any]:
+    """The record of one graph of a tool."""
+    values = {"peer": peer, "tower": tower, "recipe": "recipe", "share": 1.0, "mean_cosine": cosine, "p5_cosine": 0.9}
+    return values | {"shapes": 97.0, "digits": 92.0, "recall": 85.0} | changes
+
+
+def int8_peers() -> dict[str, Any]:
+    """Two draws of two tools and ours, with a recipe that failed and a tool that could not be installed."""
+    accuracies = {"shapes": 98.0, "digits": 92.0, "recall": 85.0}
+    failed = {"peer": "gone", "tower": "vision", "recipe": "recipe", "error": "ValueError: no"}
+    draws = {
+        str(seed): {
+            "float": accuracies,
+            "longest_text": 18,
+            "graphs": [
+                peer_graph("align-onnx", "vision", 0.97),
+                peer_graph("align-onnx for TensorRT", "vision", 0.96),
+                peer_graph("other", "vision", cosine),
+                peer_graph("other", "vision", 0.5, recipe="a worse recipe"),
+                failed,
+            ],
+            "both": [
+                {"peer": "align-onnx", "vision": "recipe", "text": "recipe", **accuracies, "shapes": 97.0 + seed},
+                {"peer": "other", "vision": "recipe", "text": "words", **accuracies, "recall": 80.0 + seed},
+            ],
+        }
+        for seed, cosine in enumerate((0.99, 0.97))
+    }
+    return {
+        "machine": MACHINE,
+        "checkpoints": {"align-tiny": {"samples": 128, "draws": draws}},
+        "missing": {"lost": "ERROR: not found"},
+    }
+
+
+def _graph(variant: str, bytes_: int, cosine: float, **macs: int) -> dict[str, Any]:
+    parity = {"max_abs": 1e-5, "min_cosine": cosine, "min_centred_cosine": cosine}
+    content = {"macs": macs, "weights": {"float32": 50_000_000}}
+    file = f"onnx/vision_model_{variant}.onnx"
+    return {"file": file, "variant": variant, "target": "any", "bytes": bytes_, "parity": parity, "content": content}
+
+
+def made_up() -> dict[str, dict[str, Any]]:
+    """Result by name of its file."""
+    export = {"seconds": 60.0, "peak_bytes": 2**31}
+    results = {
+        "bench": bench(),
+        "vision": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "cases": [
+                {"batch": 1, "clock": clock, "threads": 1, **case(clock, plain=3.0, openvino=2.0, graph=1.0)}
+                for clock in ("processor", "wall")
+            ],
+        },
+        "text": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "threads": 2,
+            "cases": [
+                case("1x12", plain=3.0, openvino=2.0, padded=1.5, graph=1.0),
+                {"tokens": [10, 12], **case("captions", plain=8.0, graph=4.0, embed_texts=2.0)},
+            ],
+        },
+        "int8": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "threads": 2,
+            "export": export,
+            "cases": [
+                case("images 1", fp32=2.0, int8=1.0),
+                {"max_abs_alone_from_batch": 1e-8, **case("captions", plain=5.0, fp32=2.0, int8=1.0)},
+            ],
+        },
+        "profile": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "graphs": {
+                "fp32": {"Conv, 1×1 and stem": {"milliseconds": [75.0]}, "Mul": {"milliseconds": [25.0]}},
+                "int8": {"QLinearConv, 1×1 and stem": {"milliseconds": [30.0]}, "QLinearMul": {"milliseconds": [20.0]}},
+            },
+        },
+        "align_bench": {
+            "machine": MACHINE,
+            "load_average": [0.1, 0.2],
+            "timings": [
+                {
+                    "case": {"tower": "text", "precision": "fp32", "batch": 8, "size": "12"},
+                    "stages": {"tokenize": [0.001], "compute": [0.01, 0.02, 0.03], "end to end": [0.04]},
+                }
+            ],
+            "starts": [
+                {
+                    "precision": precision,
+                    "import_seconds": 0.1,
+                    "load_seconds": 1.0,
+                    "first_seconds": {"vision": 0.2, "text": 0.05},
+                    "peak_bytes": peak * 2**20,
+                }
+                for precision, peak in (("fp32", 1000), ("int8", 400))
+            ],
+        },
+        "clients": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "clients": 8,
+            "limit": 2,
+            "latencies": {"unlimited": [[0.2, 0.4]] * 8, "limited": [[0.1] * 4] * 8},
+        },
+        "scaling": {
+            "machine": MACHINE,
+            "load_average": 0.1,
+            "precision": "fp32",
+            "points": [
+                {"tower": "text", "axis": "length", "at": at, "milliseconds": milliseconds}
+                for at, milliseconds in (("4", 5.0), ("8", 10.0))
+            ],
+        },
+        "memory": {
+            "machine": MACHINE,
+            "load_average": 0.1,
+            "texts": 1_000_000,
+            "resident_bytes": [100 * 2**20, 101 * 2**20],
+            "seconds": 100.0,
+            "growth": 2**20,
+        },
+        "fp16": {
+            "machine": MACHINE,
+            "recipes": [
+                {"recipe": name, "samples": {"min_centred_cosine": 0.9999999}, "others": {"min_centred_cosine": 0.5}}
+                for name in ("nearest", "means", "gates", "both")
+            ],
+        },
+        "evaluation": {
+            "shapes": {"top1": 0.98, "labels": ["a", "b"]},
+            "digits": {"top1": 0.9, "labels": ["c"]},
+            "retrieval_images": 10,
+            "text_to_image_recall_at_1": 0.8,
+        },
+        "ablation": {
+            "machine": MACHINE,
+            "checkpoints": {
+                "align-tiny": {
+                    "calibration_images": 128,
+                    "held_out_images": 512,
+                    "seeds": [1, 2],
+                    "recipes": {"a recipe": [{"error": 0.1, "p5_cosine": 0.9}, {"error": 0.3, "p5_cosine": 0.7}]},
+                }
+            },
+        },
+        "int8_peers": int8_peers(),
+        "full_size": {
+            "machine": MACHINE,
+            "export": export,
+            "export_fp16": export,
+            "again": export,
+            "graphs": [_graph("fp32", 10**8, 0.9999999, float32=10), _graph("fp16", 5 * 10**7, 0.99975, float16=10)],
+            "loads": [{"import_seconds": 0.1, "load_seconds": 1.0}],
+        },
+        "calibration": {
+            "machine": MACHINE,
+            "cases": [{"images": 500, "trials": False, "runs": 4000, "peak_bytes": 2**31, "cache_bytes": 10**7}],
+        },
+    }
+    # Nothing is shared, so that a test can damage one of them.
+    return {name: copy.deepcopy(result) for name, result in results.items()}
+
+
+def write(folder: Path, results: dict[str, Any]) -> Path:
+    """Writes every result as a file of `folder`."""
+    for name, result in results.items():
+        (folder / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+    return folder
