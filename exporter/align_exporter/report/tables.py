@@ -78,9 +78,8 @@ def variant_facts(members: Sequence[GraphRecord]) -> Facts:
         ("MACs", shares(macs)),
     ]
     if any(record.graph.variant != "fp32" for record in members):
-        facts.append(
-            ("FP32 islands, without operators kept by rule", str(sum(len(record.graph.islands) for record in members)))
-        )
+        islands = sum(len(record.graph.islands) for record in members)
+        facts.append(("FP32 islands", f"{islands}, besides operators kept by rule"))
     return facts + [(title_of(record.graph), size(record.bytes)) for record in members]
 
 
