@@ -89,7 +89,7 @@ def _check_key(key: str, value: Any, where: str) -> None:
         raise ConfigurationError(f"{where}: auto_map refers to code in the checkpoint, which is never run; remove it")
     if key not in NEUTRAL:
         raise ConfigurationError(
-            f"{where}: the key {key[:40]!r} (value {repr(value)[:40]}) is not understood; known are "
+            f"{where}: unknown key {key[:40]!r} (value {repr(value)[:40]}); it could change the pixels; known are "
             f"{', '.join(DEFAULTS)}"
         )
     if not any(value is neutral or value == neutral for neutral in NEUTRAL[key]):

@@ -14,24 +14,17 @@ import onnxruntime
 import pytest
 
 import align_runtime
-from align_runtime import golden
 from align_runtime.backends import StagedRunner
 from align_runtime.backends.buckets import Buckets
 from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.backends.runner import STAGES
-from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
 
 ON_CPU = Provider("CPUExecutionProvider", "cpu", {})
 BATCHES = (1, 4)
 LENGTHS = (8, 32)
-
-
-@pytest.fixture(scope="module")
-def answers(tiny_bundle: Path) -> Golden:
-    return golden.read(Bundle.open(tiny_bundle))
 
 
 def test_buckets_return_what_the_plain_graph_returns(tiny_bundle: Path, answers: Golden) -> None:

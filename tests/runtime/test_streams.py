@@ -21,11 +21,6 @@ TOLERANCE = 1e-5  # texts share their batches with others
 
 
 @pytest.fixture(scope="module")
-def answers(tiny_bundle: Path) -> golden.Golden:
-    return golden.read(align_runtime.Bundle.open(tiny_bundle))
-
-
-@pytest.fixture(scope="module")
 def whole(tiny_bundle: Path) -> Iterator[Model]:
     """Without streams."""
     with align_runtime.load(tiny_bundle, streams=1) as model:

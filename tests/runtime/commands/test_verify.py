@@ -1,12 +1,9 @@
-"""align-verify, align-inspect and align-classify as a user calls them: output, JSON, exit codes."""
+"""align-verify as a user calls it: output, JSON, exit codes, and every kind of damage that it has to notice."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from align_runtime.bundle import Bundle, inventory
-from align_runtime.commands import classify, inspect, verify
-from align_runtime.graph_entry import Island, Quantization
-from align_runtime.manifest import Manifest
+from align_runtime.bundle import inventory
+from align_runtime.commands import verify
 
 
 def reseal(bundle: Path) -> None:
@@ -213,153 +208,3 @@ def test_a_graph_that_is_not_the_counted_one_is_caught_by_its_hash(
 def test_verify_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("align-verify: error: ")
-
-
-def test_inspect_prints_the_essence(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inspect.main([str(tiny_bundle)]) == 0
-    printed = capsys.readouterr().out
-    for word in ("ALIGN bundle of align-tiny", "onnx/text_model.onnx", "fp32", "opset 20", "torch 2", "65×65 pixels"):
-        assert word in printed
-    assert "_input" not in printed  # no names of options
-    rows = [line.split() for line in printed.splitlines() if line.startswith(("vision", "text"))]
-    assert [row[:3] for row in rows] == [["vision", "fp32", "CPU,"], ["text", "fp32", "GPU"], ["text", "fp32", "CPU"]]
-    counts = printed[printed.index("MACs per input") :].splitlines()
-    assert [line.count("float32 100 %") for line in counts[2:]] == [2, 2, 2]
-
-
-def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inspect.main([str(tiny_bundle), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert list(result) == [
-        "bundle", "schema_version", "provenance", "model", "preprocessing", "graphs", "files", "engines",
-    ]  # fmt: skip
-    for graph in result["graphs"]:
-        files = [graph["file"]] + ([graph["data"]] if graph["data"] else [])
-        assert graph["bytes"] == sum((tiny_bundle / file).stat().st_size for file in files)
-        assert sum(graph["content"]["macs"].values()) > sum(graph["content"]["weights"].values()) > 0
-    assert result["provenance"]["options"]["pixel_input"] == "uint8"
-
-
-def forged(bundle: Path, **changes: Any) -> Manifest:
-    """The manifest of `bundle` with `changes` to its graph for text on CPUs."""
-    manifest = Bundle.open(bundle).manifest
-    graphs = [replace(graph, **changes) if graph.target == "cpu" else graph for graph in manifest.graphs]
-    return replace(manifest, graphs=tuple(graphs))
-
-
-@pytest.mark.parametrize(
-    ("quantization", "words"),
-    [
-        (Quantization("percentile 99.99", 128, 1.31), ["'percentile 99.99' on 128 captions", "1.31 times as fast as"]),
-        (Quantization("per token", 0, 0.8), ["dynamic per-token", "NOT FASTER", "0.80 times"]),
-        (Quantization("per token", 0, 1.0), ["NOT FASTER", "1.00 times"]),
-        (Quantization("mse", 9, None, ("a",)), ["'mse' on 9 captions", "1 part in float", "not measured"]),
-        (Quantization("mse", 9, None, ("a", "b")), ["2 parts in float"]),
-    ],
-)
-def test_inspect_says_how_fast_int8_is(tiny_bundle: Path, quantization: Quantization, words: list[str]) -> None:
-    (line,) = inspect.quantization_lines(forged(tiny_bundle, variant="int8", quantization=quantization))
-    assert line.startswith("onnx/text_model_cpu.onnx: ")
-    for word in words:
-        assert word in line
-    assert ("NOT FASTER" in line) == ("NOT FASTER" in words)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "reasons", "line"),
-    [
-        (("/Pow",), ("it reaches 1e+05",), "/Pow stays FP32: it reaches 1e+05"),
-        (("/Pow", "/Add"), ("a", "b"), "/Pow and 1 other operator stay FP32: a (1 more reason in report.html)"),
-        (("/Pow", "/Add", "/C"), ("a", "b", "c"), "/Pow and 2 other operators stay FP32: a (2 more reasons in"),
-    ],
-)
-def test_inspect_lists_islands(tiny_bundle: Path, nodes: Any, reasons: Any, line: str) -> None:
-    (found,) = inspect.island_lines(forged(tiny_bundle, islands=(Island(nodes, reasons),)))
-    assert found.startswith(f"onnx/text_model_cpu.onnx: {line}")
-
-
-def test_devices_of_graphs_in_words(tiny_bundle: Path) -> None:
-    manifest = Bundle.open(tiny_bundle).manifest
-    assert [inspect.runs_on(graph, manifest) for graph in manifest.graphs] == ["CPU, GPU", "GPU", "CPU"]
-    quantized = replace(manifest.graphs[1], variant="int8", target="gpu", quantization=Quantization("mse", 9, None))
-    assert inspect.runs_on(quantized, manifest) == "GPU (TensorRT)"
-
-
-def test_inspect_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inspect.main([str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err.startswith("align-inspect: error: ")
-
-
-def test_classify_prints_a_table(tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = sorted(str(path) for path in (tiny_checkpoint / "demo").glob("*.png"))
-    assert classify.main([str(tiny_bundle), *images, "--labels", "red circle", "blue square", "--top", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["image", "label", "probability"]
-    assert len(lines) == 2 + len(images)
-    assert all(line.endswith("%") for line in lines[2:])
-
-
-def test_classify_as_json_with_a_file_of_labels(
-    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "labels.txt").write_text("red circle\n\nblue square\n")
-    image = str(next((tiny_checkpoint / "demo").glob("*.png")))
-    assert classify.main([str(tiny_bundle), image, "--labels-file", str(tmp_path / "labels.txt"), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["labels"] == ["red circle", "blue square"]
-    (image,) = result["images"]
-    assert sum(image["probabilities"]) == pytest.approx(1, abs=1e-5)
-    assert image["best"] in result["labels"]
-
-
-def test_names_that_are_no_unicode_and_labels_of_a_windows_editor(
-    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image = tmp_path / os.fsdecode(b"caf\xe9.png")
-    shutil.copy(tiny_checkpoint / "demo" / "green-heart.png", image)
-    (tmp_path / "labels.txt").write_bytes("\ufeffgreen heart\r\nred star é\r\n".encode())
-    arguments = [str(tiny_bundle), str(image), "--labels-file", str(tmp_path / "labels.txt")]
-    assert classify.main([*arguments, "--json"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.isascii()  # the same bytes in every locale
-    result = json.loads(printed)
-    assert result["labels"] == ["green heart", "red star é"]
-    assert os.fsencode(result["images"][0]["image"]) == os.fsencode(image)
-    assert classify.main(arguments) == 0
-    assert r"caf\udce9.png" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["{image}", "nothing.jpg", "--labels", "a"], "input 1: nothing.jpg"),
-        (["{image}", "--labels", "a", "--top", "0"], "--top: expected an integer of 1 or more, got '0'"),
-        (["{image}", "--labels-file", "nowhere.txt"], "nowhere.txt"),
-        (["{image}", "--labels", "a", "--precision", "fp8"], "'fp8'"),
-        (["{image}", "--labels", "a", "--device", "cuda:7"], "'cuda:7'"),
-        (["{image}", "--labels", "a", "--device", "cuda", "--threads", "2"], "--threads"),
-        (["{image}", "--labels", "a", "--threads", "0"], "--threads"),
-        (["{image}", "--labels", "a", "--template", "no place"], "'no place'"),
-        (["{image}"], "--labels"),
-    ],
-)
-def test_classify_says_what_is_wrong(
-    tiny_bundle: Path, tiny_checkpoint: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image = str(tiny_checkpoint / "demo" / "green-heart.png")
-    assert classify.main([str(tiny_bundle), *(argument.format(image=image) for argument in arguments)]) == 2
-    printed = capsys.readouterr().err
-    assert message in printed
-    assert printed.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("command", "name"), [(classify, "align-classify"), (inspect, "align-inspect"), (verify, "align-verify")]
-)
-def test_a_wrong_call_is_one_line(command: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith(f"{name}: error: the following arguments are required: BUNDLE")
-    assert printed.err.endswith(f"; see {name} --help\n")
-    assert printed.err.count("\n") == 1
-    assert printed.out == ""

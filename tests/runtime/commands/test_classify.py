@@ -1,0 +1,75 @@
+"""align-classify as a user calls it: output, JSON, exit codes, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from align_runtime.commands import classify
+
+
+def test_classify_prints_a_table(tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = sorted(str(path) for path in (tiny_checkpoint / "demo").glob("*.png"))
+    assert classify.main([str(tiny_bundle), *images, "--labels", "red circle", "blue square", "--top", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["image", "label", "probability"]
+    assert len(lines) == 2 + len(images)
+    assert all(line.endswith("%") for line in lines[2:])
+
+
+def test_classify_as_json_with_a_file_of_labels(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("red circle\n\nblue square\n")
+    image = str(next((tiny_checkpoint / "demo").glob("*.png")))
+    assert classify.main([str(tiny_bundle), image, "--labels-file", str(tmp_path / "labels.txt"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["labels"] == ["red circle", "blue square"]
+    (image,) = result["images"]
+    assert sum(image["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert image["best"] in result["labels"]
+
+
+def test_names_that_are_no_unicode_and_labels_of_a_windows_editor(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(tiny_checkpoint / "demo" / "green-heart.png", image)
+    (tmp_path / "labels.txt").write_bytes("\ufeffgreen heart\r\nred star é\r\n".encode())
+    arguments = [str(tiny_bundle), str(image), "--labels-file", str(tmp_path / "labels.txt")]
+    assert classify.main([*arguments, "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.isascii()  # the same bytes in every locale
+    result = json.loads(printed)
+    assert result["labels"] == ["green heart", "red star é"]
+    assert os.fsencode(result["images"][0]["image"]) == os.fsencode(image)
+    assert classify.main(arguments) == 0
+    assert r"caf\udce9.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{image}", "nothing.jpg", "--labels", "a"], "input 1: nothing.jpg"),
+        (["{image}", "--labels", "a", "--top", "0"], "--top: expected an integer of 1 or more, got '0'"),
+        (["{image}", "--labels-file", "nowhere.txt"], "nowhere.txt"),
+        (["{image}", "--labels", "a", "--precision", "fp8"], "'fp8'"),
+        (["{image}", "--labels", "a", "--device", "cuda:7"], "'cuda:7'"),
+        (["{image}", "--labels", "a", "--device", "cuda", "--threads", "2"], "--threads"),
+        (["{image}", "--labels", "a", "--threads", "0"], "--threads"),
+        (["{image}", "--labels", "a", "--template", "no place"], "'no place'"),
+        (["{image}"], "--labels"),
+    ],
+)
+def test_classify_says_what_is_wrong(
+    tiny_bundle: Path, tiny_checkpoint: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(tiny_checkpoint / "demo" / "green-heart.png")
+    assert classify.main([str(tiny_bundle), *(argument.format(image=image) for argument in arguments)]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
