@@ -250,7 +250,7 @@ MISSING = "no image preprocessing"
         (
             lambda f: f.json(NEW_NAME, {"image_processor": {**ALIGN, "blur": 1}}),
             ConfigurationError,
-            r"processor_config\.json: image_processor: the key 'blur'",
+            r"processor_config\.json: image_processor: unknown key 'blur'",
         ),
         (
             lambda f: f.json(NEW_NAME, {"image_processor": 3}),
