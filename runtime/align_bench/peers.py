@@ -26,6 +26,7 @@ from align_bench.subject import Subject
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, ConfigurationError, InputError
 from align_runtime.graph_entry import ANY_TARGET, Graph
+from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
 
 GROUP = "align_bench.peers"
@@ -164,7 +165,7 @@ def open_fp32(request: PeerRequest) -> EmbedCall:
 
 @cache
 def _fp32_parts(folder: Path, device: str, threads: int | None, streams: int) -> Parts:
-    return open_parts(folder, precision="fp32", device=device, threads=threads, streams=streams)
+    return open_parts(folder, LoadOptions(device=device, threads=threads, streams=streams))
 
 
 def open_openvino(request: PeerRequest) -> EmbedCall:

@@ -19,6 +19,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.images import decode, fit
 from align_runtime.json_files import read_object
+from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
 from align_runtime.model import Model
 from align_runtime.tower import Tower
@@ -87,7 +88,8 @@ def opened(
     bundle: Bundle, precision: str, device: str, threads: int | None = None, streams: int | None = None
 ) -> Iterator[Subject]:
     """`bundle` loaded as `align_runtime.load` loads it; closed at the end of the block."""
-    parts = open_parts(bundle.folder, precision=precision, device=device, threads=threads, streams=streams)
+    options = LoadOptions(precision=precision, device=device, threads=threads, streams=streams)
+    parts = open_parts(bundle.folder, options)
     with Model(parts) as model:
         yield Subject(bundle, parts, model)
 

@@ -19,11 +19,16 @@ it is, and return the error's `exit_code`: 1 for a failed gate or device, 2 for 
 
 from __future__ import annotations
 
+from align_runtime.foreign_text import printable
+
 MAX_MESSAGE = 500
 
 
 class AlignError(Exception):
-    """Base of all errors of this project. A longer message is cut in the middle, because the fix is at its end."""
+    """Base of all errors of this project.
+
+    A longer message is cut in the middle, because the fix is at its end. Control characters are escaped.
+    """
 
     exit_code = 2
 
@@ -33,11 +38,7 @@ class AlignError(Exception):
 
 def _one_line(message: str) -> str:
     """`message` on one line of at most `MAX_MESSAGE` characters."""
-    line = " ".join(str(message).splitlines())
-    if len(line) <= MAX_MESSAGE:
-        return line
-    tail = MAX_MESSAGE // 2
-    return f"{line[: MAX_MESSAGE - tail - 1]}…{line[-tail:]}"
+    return printable(" ".join(str(message).splitlines()), MAX_MESSAGE)
 
 
 class ConfigurationError(AlignError, ValueError):

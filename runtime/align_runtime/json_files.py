@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from align_runtime.errors import AlignError, ConfigurationError
+from align_runtime.foreign_text import shortened
+from align_runtime.regular_files import read_regular
 
 MAX_JSON_BYTES = 64 * 1024 * 1024  # a 30,000-entry tokenizer.json is under 1 MB; a weight index under 1 MB
 
@@ -17,17 +19,10 @@ def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dic
     """The JSON object in `path` (UTF-8, with or without a byte-order mark).
 
     Raises:
-        `error`: the file is missing, unreadable, too large, not UTF-8, not JSON, or not an object.
+        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, or not an object.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise error(f"{path} has {size} bytes; expected a JSON file of at most {MAX_JSON_BYTES}")
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise error(f"{path} does not exist") from None
-    except OSError as reason:
-        raise error(f"{path} cannot be read: {reason.strerror}") from None
+        text = read_regular(path, MAX_JSON_BYTES, error).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
     try:
@@ -67,7 +62,7 @@ def of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
         fits = isinstance(value, kinds)
     if not fits:
         wanted = " or ".join(k.__name__ for k in kinds)
-        raise ConfigurationError(f"{name} is {_shortened(value)} ({type(value).__name__}); expected {wanted}")
+        raise ConfigurationError(f"{name} is {shortened(value)} ({type(value).__name__}); expected {wanted}")
     return value
 
 
@@ -87,10 +82,5 @@ def relative_path(name: str) -> str:
     path = PurePosixPath(name)
     plain = name not in ("", ".") and not path.is_absolute() and str(path) == name and ".." not in path.parts
     if not plain or any(character in name for character in "\\:\0"):
-        raise ConfigurationError(f"the path {_shortened(name)} is not a plain path inside the bundle")
+        raise ConfigurationError(f"the path {shortened(name)} is not a plain path inside the bundle")
     return name
-
-
-def _shortened(value: Any, limit: int = 100) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from align_runtime.bundle import Bundle
-from align_runtime.devices import BACKENDS, resolve_device
+from align_runtime.devices import BACKENDS
 from align_runtime.errors import ConfigurationError
-from align_runtime.graph_entry import TOWERS, Graph
+from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import ImageEmbedder
+from align_runtime.load_options import LoadOptions
 from align_runtime.scheduling import Workers, available_cores
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
@@ -29,14 +30,14 @@ class Parts:
 
     Attributes:
         bundle: the bundle that they come from.
-        device: where they run, never ``"auto"``.
+        options: how it was loaded.
         threads: of one run on a CPU; None on a GPU.
         workers: threads that decode images and run streams.
         vision, text: the towers; None if not loaded. Use `images` and `texts`, which raise an error then.
     """
 
     bundle: Bundle
-    device: str
+    options: LoadOptions
     threads: int | None
     workers: Workers
     vision: ImageEmbedder | None
@@ -69,32 +70,22 @@ class Parts:
             self.workers.close()
 
 
-def open_parts(
-    bundle: str | os.PathLike[str],
-    *,
-    precision: str = "fp32",
-    device: str = "cpu",
-    towers: Sequence[str] = TOWERS,
-    threads: int | None = None,
-    streams: int | None = None,
-    check_hashes: bool = False,
-) -> Parts:
-    """Opens a bundle; arguments and errors are those of `align_runtime.load`."""
+def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
+    """Opens a bundle; errors are those of `align_runtime.load`."""
     start = time.perf_counter()
-    wanted, device = _checked_towers(towers), resolve_device(device)
     opened = Bundle.open(bundle)
-    graphs = [opened.graph(name, precision, device) for name in wanted]
+    graphs = [opened.graph(name, options.precision, options.device) for name in options.towers]
     with ExitStack() as on_error:
-        loaded = _open_towers(opened, graphs, device, threads, streams, check_hashes)
+        loaded = _open_towers(opened, graphs, options)
         for tower in loaded.values():
             on_error.callback(tower.close)
-        on_cpu, manifest = BACKENDS[device].on_cpu, opened.manifest
+        manifest, cores = opened.manifest, options.threads or available_cores()
         count = max(tower.streams for tower in loaded.values())
-        workers = Workers(max(count, threads or available_cores()))
+        workers = Workers(max(count, cores))
         parts = Parts(
             bundle=opened,
-            device=device,
-            threads=(threads or available_cores()) if on_cpu else None,
+            options=options,
+            threads=cores if BACKENDS[options.device].on_cpu else None,
             workers=workers,
             vision=ImageEmbedder(loaded["vision"], manifest.preprocessing, workers) if "vision" in loaded else None,
             text=TextEmbedder(loaded["text"], _open_tokenizer(opened), workers) if "text" in loaded else None,
@@ -104,7 +95,7 @@ def open_parts(
         "loaded %s of %s on %s (threads: %s, streams: %d) in %.2f s",
         ", ".join(graph.file for graph in graphs),
         opened.folder,
-        device,
+        options.device,
         parts.threads,
         count,
         time.perf_counter() - start,
@@ -119,31 +110,21 @@ def _not_loaded(missing: str, other: str) -> ConfigurationError:
     )
 
 
-def _checked_towers(towers: Iterable[str]) -> tuple[str, ...]:
-    """`towers` in the order of `TOWERS`."""
-    chosen = tuple(towers) if isinstance(towers, Iterable) and not isinstance(towers, str) else ()
-    if not chosen or any(name not in TOWERS for name in chosen):
-        raise ConfigurationError(f"towers is {towers!r}; expected ('vision', 'text'), ('vision',) or ('text',)")
-    return tuple(name for name in TOWERS if name in chosen)
-
-
 def _open_tokenizer(bundle: Bundle) -> Tokenizer:
     facts = bundle.manifest.model
     return Tokenizer.from_file(bundle.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
 
 
-def _open_towers(
-    bundle: Bundle, graphs: Sequence[Graph], device: str, threads: int | None, streams: int | None, check_hashes: bool
-) -> dict[str, Tower]:
+def _open_towers(bundle: Bundle, graphs: Sequence[Graph], options: LoadOptions) -> dict[str, Tower]:
     """Opens `graphs`; on a CPU in parallel, since loading one of them keeps a single core busy.
 
     If one fails, none is left open, and the error is that of the first in order.
     """
     jobs: list[Future[Tower]] = []
     try:
-        with ThreadPoolExecutor(len(graphs) if BACKENDS[device].on_cpu else 1) as pool:
+        with ThreadPoolExecutor(len(graphs) if BACKENDS[options.device].on_cpu else 1) as pool:
             for graph in graphs:
-                jobs.append(pool.submit(Tower.open, bundle, graph, device, threads, streams, check_hashes))
+                jobs.append(pool.submit(Tower.open, bundle, graph, options))
         return {graph.tower: job.result() for graph, job in zip(graphs, jobs, strict=True)}
     except BaseException:
         for job in jobs:

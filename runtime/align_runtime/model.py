@@ -15,6 +15,7 @@ from align_runtime.devices import Device
 from align_runtime.errors import InputError
 from align_runtime.image_embedding import preprocess_numbered
 from align_runtime.images import ImageInput, is_image
+from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
 from align_runtime.model_info import ModelInfo
 from align_runtime.scheduling import check_batch_size
@@ -54,17 +55,15 @@ def load(
         BackendUnavailableError: the package or library of the device is missing.
         DeviceError: the GPU does not have enough memory.
     """
-    return Model(
-        open_parts(
-            bundle,
-            precision=precision,
-            device=device,
-            towers=towers,
-            threads=threads,
-            streams=streams,
-            check_hashes=check_hashes,
-        )
+    options = LoadOptions(
+        precision=precision,
+        device=device,
+        towers=towers,
+        threads=threads,
+        streams=streams,
+        check_hashes=check_hashes,
     )
+    return Model(open_parts(bundle, options))
 
 
 class Model:

@@ -49,7 +49,7 @@ class ModelInfo:
             max_length=manifest.model.max_length,
             temperature=manifest.model.temperature,
             precision=first.graph.variant,
-            device=parts.device,
+            device=parts.options.device,
             towers=tuple(tower.graph.tower for tower in parts.towers),
             threads=parts.threads,
             streams=first.streams,

@@ -18,6 +18,7 @@ from align_runtime.backends import Runner, StagedRunner, open_graph
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
+from align_runtime.load_options import LoadOptions
 from align_runtime.scheduling import stream_count
 
 
@@ -37,26 +38,18 @@ class Tower:
         self._stream = stream
 
     @classmethod
-    def open(
-        cls,
-        bundle: Bundle,
-        graph: Graph,
-        device: str,
-        threads: int | None = None,
-        streams: int | None = None,
-        check_hashes: bool = False,
-    ) -> Tower:
-        """Loads `graph` onto `device`, and once more with one thread if there are streams.
+    def open(cls, bundle: Bundle, graph: Graph, options: LoadOptions) -> Tower:
+        """Loads `graph` onto the device of `options`, and once more with one thread if there are streams.
 
         Raises:
             BundleError: a file cannot be loaded or, with `check_hashes`, has another hash.
             ConfigurationError, BackendUnavailableError: as in `open_graph` and `stream_count`.
         """
         with ExitStack() as on_error:
-            whole = open_graph(bundle, graph, device, threads, check_hashes)  # checks `threads`
+            whole = open_graph(bundle, graph, options.device, options.threads, options.check_hashes)  # checks `threads`
             on_error.callback(whole.close)
-            count = stream_count(device, threads, streams)
-            stream = open_graph(bundle, graph, device, 1) if count > 1 else None
+            count = stream_count(options.device, options.threads, options.streams)
+            stream = open_graph(bundle, graph, options.device, 1) if count > 1 else None
             on_error.pop_all()
         return cls(bundle, graph, whole, stream, count)
 

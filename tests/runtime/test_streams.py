@@ -14,6 +14,7 @@ import pytest
 import align_runtime
 from align_runtime import ConfigurationError, InputError, Model, golden, text_embedding
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
+from align_runtime.load_options import LoadOptions
 from align_runtime.scheduling import available_cores, stream_count
 from align_runtime.tower import Tower
 
@@ -80,7 +81,7 @@ def test_the_number_of_threads_changes_no_bit(tiny_bundle: Path, answers: golden
         "text": {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask},
     }
     for name, inputs in batches.items():
-        tower = Tower.open(bundle, bundle.graph(name, "fp32", "cpu"), "cpu", threads=2, streams=2)
+        tower = Tower.open(bundle, bundle.graph(name, "fp32", "cpu"), LoadOptions(threads=2, streams=2))
         np.testing.assert_array_equal(tower.run(inputs), tower.run_stream(inputs))
         tower.close()
 

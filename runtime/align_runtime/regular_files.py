@@ -1,0 +1,60 @@
+"""Reading files that a stranger may have made: regular files only, and never more bytes than expected.
+
+A FIFO blocks whoever opens it until somebody writes, a device has no end, and a file may grow while it is read. So a
+file is opened without blocking, its kind is taken from the descriptor that is read, and the size is checked on what
+arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from align_runtime.errors import AlignError
+
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def open_regular(path: Path, error: type[AlignError]) -> Iterator[BinaryIO]:
+    """The regular file `path`, open for reading in binary mode; a link is followed.
+
+    Raises:
+        `error`: it does not exist, cannot be opened or read, or is a folder, FIFO, socket or device.
+    """
+    try:
+        with open(_descriptor(path, error), "rb") as file:
+            yield file
+    except OSError as reason:
+        raise error(f"{path} cannot be read: {reason.strerror or reason}") from None
+
+
+def _descriptor(path: Path, error: type[AlignError]) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
+    except FileNotFoundError:
+        raise error(f"{path} does not exist") from None
+    except ValueError as reason:  # a NUL character in the path
+        raise error(f"{path} cannot be read: {reason}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{path} is not a regular file; expected one, or a link to one")
+    return descriptor
+
+
+def read_regular(path: Path, max_bytes: int, error: type[AlignError]) -> bytes:
+    """The content of the regular file `path`.
+
+    Raises:
+        `error`: as in `open_regular`, or it has more than `max_bytes` bytes.
+    """
+    with open_regular(path, error) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(max_bytes + 1) if size <= max_bytes else b""
+    if max(size, len(data)) > max_bytes:
+        raise error(f"{path} has {max(size, len(data))} bytes; expected at most {max_bytes}")
+    return data
