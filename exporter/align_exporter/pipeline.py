@@ -128,7 +128,7 @@ def _build_graphs(run: Run, spec: GraphSpec) -> Iterator[BuiltGraph]:
     Raises:
         BuildError, PrecisionError, ParityError: a check or the parity gate failed.
     """
-    base = BaseGraph(run, spec, _traced(run, spec))
+    base = _traced(run, spec)
     yield _write_and_check(base, spec.variant, Draft(base.model))
     for variant in run.options.variants:
         if variant.base in spec.serves:
@@ -136,19 +136,22 @@ def _build_graphs(run: Run, spec: GraphSpec) -> Iterator[BuiltGraph]:
             yield _write_and_check(base, variant, draft)
 
 
-def _traced(run: Run, spec: GraphSpec) -> ir.Model:
+def _traced(run: Run, spec: GraphSpec) -> BaseGraph:
     """The FP32 graph of `spec` in its final form; weights that several graphs share are in their file."""
     title, config = spec.title, run.checkpoint.model.config
     with run.progress.phase(f"{title}: trace"):
         model = trace(spec.tower, spec.contract, config.text.max_position_embeddings, run.options.opset)
         _dump(run, spec, "traced", model)
     with run.progress.phase(f"{title}: passes"):
-        run_steps(model, spec.steps)
+        passes = run_steps(model, spec.steps)
         _dump(run, spec, "final", model)
         check_operators(model, spec.contract, config, spec.target)
+    for count in passes:
+        if not count.is_expected:
+            run.progress.warn(f"{title}: {count}; the graph is correct without this optimization")
     if spec.weights is not None:
         spec.weights.move(model)
-    return model
+    return BaseGraph(run, spec, model, passes)
 
 
 def _dump(run: Run, spec: GraphSpec, stage: str, model: ir.Model) -> None:
@@ -197,7 +200,7 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
         islands=() if draft.fp16 is None else draft.fp16.islands,
         quantization=None if draft.int8 is None else _quantization(draft),
     )
-    return BuiltGraph(graph, measurement, draft.fp16, draft.int8)
+    return BuiltGraph(graph, measurement, draft.fp16, draft.int8, base.passes if is_base else ())
 
 
 def write_graph(model: ir.Model, name: str, file: Path) -> None:

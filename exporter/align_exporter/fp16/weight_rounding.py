@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_exporter.graph.ir_helpers import constant_values, name_of, operand, optional_operand, replace_constant
+from align_exporter.graph.ir_helpers import constant_values, name_of, operand, optional_operand, set_constant
 
 Vector = NDArray[np.float64]
 # A shift below this fraction of the FP16 spacing at the mean is not corrected.
@@ -108,7 +108,7 @@ def _round_convolution(
         shift: Vector = (matrix * (after - before)).sum(1)
         return shift
     rounded, shift = round_preserving_means(matrix, before, after, offsets.astype(np.float64))
-    replace_constant(kernel, rounded.astype(np.float32).reshape(weights.shape))
+    set_constant(node, 1, rounded.astype(np.float32).reshape(weights.shape))
     return shift
 
 
