@@ -9,7 +9,8 @@
 ``graphs``          one entry per graph, in the order of ``align.json``:
                     ``graph`` (its entry there), ``bytes``, ``passed`` (the parity gate), ``errors`` (``edges`` in
                     log10, ``counts``), ``cosines`` and ``labels`` (of every compared row), ``casts``, ``kept_by_rule``,
-                    ``passes`` (of FP32 graphs: ``name``, ``rewrites``, ``expected``; null: any number); of INT8 graphs also ``observers`` (``observer``, ``error``; the first was chosen), ``target``
+                    ``passes`` (of an FP32 graph: ``name``, ``rewrites``, and ``expected`` or null for any number);
+                    of INT8 graphs also ``observers`` (``observer``, ``error``; the first was chosen), ``target``
                     (``cosine``, ``agreement``), ``candidates`` (``kept``, ``int8_share``, ``cosine``, ``agreement``;
                     the first was chosen) and ``speed`` (``case``, ``baseline``, ``speedup``, ``seconds`` of every round
                     by variant)
