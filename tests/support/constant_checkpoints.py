@@ -1,8 +1,8 @@
 """Checkpoints whose parameters are equal, zero or at their initial values: nothing in them is an identity.
 
-Exporters drop zero biases, merge equal constants, and then merge operators that compute the same. A group is a parameter
-of all layers or blocks at once, e.g. ``text_model.encoder.layer.*.attention.self.query.bias``: the groups come from the
-state dict, so that none is forgotten.
+Exporters drop zero biases, merge equal constants, and then merge operators that compute the same. A group is one
+parameter of all layers or blocks, e.g. ``text_model.encoder.layer.*.attention.self.query.bias``. The groups come from
+the state dict, so that none is forgotten.
 """
 
 from __future__ import annotations
