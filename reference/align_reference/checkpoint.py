@@ -129,7 +129,7 @@ def _fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: s
     }
     found = {kind: keys for kind, keys in kinds.items() if keys}
     if found:
-        hint = prefix_hint(weights.keys(), wanted) if missing else None
+        hint = prefix_hint(weights.keys(), expected.keys()) if missing else None
         room = MAX_LIST_CHARACTERS // len(found)
         problems = hint or "; ".join(f"{len(keys)} {kind}: {listing(keys, room)}" for kind, keys in found.items())
         raise CheckpointError(f"{where}: the weights do not fit {CONFIG}; {problems}")

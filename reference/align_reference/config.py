@@ -147,6 +147,11 @@ class VisionConfig:
                     raise ConfigurationError(
                         f"{where}: {name} holds {shortened(value)}; {lower} to {upper} is supported"
                     )
+        for index in self.depthwise_padding:
+            if not 0 <= index < MAX_LAYERS:
+                raise ConfigurationError(
+                    f"{where}: depthwise_padding holds {shortened(index)}; expected indices of blocks"
+                )
         for kernel in self.kernel_sizes:
             if kernel % 2 == 0:
                 raise ConfigurationError(f"{where}: kernel_sizes holds {kernel}; kernels must be odd")

@@ -132,7 +132,7 @@ def check_range(section: object, where: str, names: tuple[str, ...], lower: int,
 
 
 def check_positive(section: object, where: str, name: str, lower: float, upper: float) -> None:
-    """Raises ConfigurationError where the field `name` is no number from `lower`, which is positive, to `upper`."""
+    """Raises ConfigurationError where the field `name` is not between `lower`, which is positive, and `upper`."""
     value = getattr(section, name)
     if not lower <= value <= upper:
         raise ConfigurationError(f"{where}: {name} is {value}; expected a positive number, {lower:g} to {upper:g}")

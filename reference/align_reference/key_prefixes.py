@@ -49,8 +49,8 @@ def prefix_hint(keys: Collection[str], expected: Collection[str]) -> str | None:
     if 2 * count <= len(keys) or not others:
         return None
     return (
-        f"{count} keys begin with {shorten(prefix)}, which is only removed where all do; {len(others)} do not: "
-        f"{listing(others, 100)}. Save the state dict of the model itself"
+        f"{len(keys) - len(others)} keys begin with {shorten(prefix)}, which is only removed where all do; "
+        f"{len(others)} do not: {listing(others, 100)}. Save the state dict of the model itself"
     )
 
 

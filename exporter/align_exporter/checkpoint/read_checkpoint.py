@@ -35,6 +35,7 @@ from align_runtime.preprocessing import ImagePreprocessing
 PROCESSOR = "processor_config.json"
 PREPROCESSOR = "preprocessor_config.json"
 NO_LIMIT = 10**20  # transformers writes 10^30 for "no limit" and treats anything above 10^20 as such
+PHOTOGRAPHS = 4  # built-in images that the statistics of random weights are measured on; eight give no better ones
 MIN_MAX_LENGTH = 2  # [CLS] and [SEP]
 DEFAULT_MAX_LENGTH = 64  # tokens that AlignProcessor pads to where the tokenizer has no limit
 
@@ -94,7 +95,7 @@ def read_checkpoint(source: CheckpointSource, options: ExportOptions) -> Checkpo
         model = loaded.model
         notes += loaded.renamed
     else:
-        photographs = preprocessing.normalize(preprocess(builtin_samples.images(), preprocessing))
+        photographs = preprocessing.normalize(preprocess(builtin_samples.images()[:PHOTOGRAPHS], preprocessing))
         model = random_model(config, seed, torch.from_numpy(photographs))
     facts = ModelFacts(
         embedding_dim=config.projection_dim,
