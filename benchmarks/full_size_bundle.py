@@ -1,7 +1,7 @@
 """The model of the published sizes that the speed measurements share: checkpoint, bundle and plain exports.
 
-Its weights are random and conditioned (see tests/support/checkpoints.py): suited to time, memory and FP32 parity. They
-say nothing about the accuracy of INT8, so the parity gate accepts every finite INT8 result.
+Its weights are random and conditioned (see `align_reference.random_weights`): suited to time, memory and FP32 parity.
+They say nothing about the accuracy of INT8, so the parity gate accepts every finite INT8 result.
 """
 
 from __future__ import annotations

@@ -18,12 +18,14 @@ from align_exporter.cli.options import add_options, read_options
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
 from align_exporter.export_options import ExportOptions
-from align_exporter.variants import FP32, VARIANTS
+from align_exporter.variants import FP32, INT8, VARIANTS
 from align_runtime.bundle import Bundle, check_destination
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import CommandParser, Progress, run
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+
+INT8_TOO = "; the accuracy of INT8 above all: its graphs are not held to any limit"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,19 +50,24 @@ def _export(options: argparse.Namespace) -> int:
     outcomes: list[EngineOutcome] = []
     try:
         from align_exporter.freshness import provenance, staleness
-        from align_reference.source import resolve
+        from align_reference.source import resolve, resolve_configuration
 
         with progress.phase(f"find {options.checkpoint}"):
-            source = resolve(
-                options.checkpoint,
-                options.revision,
-                allow_pickle=options.allow_pickle,
-                quiet=options.quiet or options.json,
-            )
+            if export.random_weights is None:
+                source = resolve(
+                    options.checkpoint,
+                    options.revision,
+                    allow_pickle=options.allow_pickle,
+                    quiet=options.quiet or options.json,
+                )
+            else:
+                source = resolve_configuration(options.checkpoint)
         export = replace(export, dataset=read_dataset(options, progress), engines=engines)
         with progress.phase("compare with the existing bundle"):
             wanted = provenance(source, export)
             reason = "--force" if options.force else staleness(options.output, wanted)
+        if wanted.random_words is not None:
+            progress.warn(f"{wanted.random_words}{INT8_TOO if INT8 in export.precisions else ''}")
         if reason is None:
             manifest = Bundle.open(options.output).manifest
             _check_recorded_speed(manifest, export)
@@ -129,6 +136,8 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
         "built": reason is not None,
         "reason": reason,
         "seconds": round(seconds, 3),
+        "random_weights": manifest.provenance.random_weights,
+        "notes": list(manifest.provenance.notes),
         "graphs": [
             {
                 "tower": graph.tower,
@@ -150,10 +159,13 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
 
 
 def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
+    provenance = manifest.provenance
     if reason is None:
-        return f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
+        state = f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
+        return "\n".join([state, *provenance.remarks])
     sections: Sequence[Sequence[str]] = (
-        [f"{output}: {manifest.provenance.name} in {seconds:.1f} s"],
+        [f"{output}: {provenance.name} in {seconds:.1f} s"],
+        [] if provenance.random_words is None else [provenance.random_words],
         [graphs_table(manifest)],
         [*island_lines(manifest), *quantization_lines(manifest)],
         [f"full report: {output / REPORT_NAMES[0]}"],

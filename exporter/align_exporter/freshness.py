@@ -35,7 +35,8 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
     return Provenance(
         name=source.name,
         revision=source.revision,
-        files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
+        files=fingerprint(source.folder, allow_pickle=options.allow_pickle, weights=options.random_weights is None),
+        random_weights=options.random_weights,
         options=json.loads(json.dumps(options.record)),  # as it will be read back
         tools={"python": platform.python_version(), "source": source_hash()}
         | {tool: tool_version(tool) for tool in TOOLS},
@@ -81,6 +82,9 @@ def staleness(output: Path, wanted: Provenance) -> str | None:
     found = bundle.manifest.provenance
     if (found.name, found.revision) != (wanted.name, wanted.revision):
         return f"it was built from {found.name}{f' at {found.revision}' if found.revision else ''}"
+    if found.random_weights != wanted.random_weights:
+        seed = found.random_weights
+        return f"it was built with {'weights of a checkpoint' if seed is None else f'random weights of seed {seed}'}"
     for kind in ("files", "options", "tools"):
         changed = _differences(getattr(found, kind), getattr(wanted, kind))
         if changed:

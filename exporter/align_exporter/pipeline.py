@@ -42,10 +42,12 @@ from align_reference.source import CheckpointSource
 from align_runtime import golden
 from align_runtime.bundle import Bundle, inventory, staged, write_manifest
 from align_runtime.console import Progress
-from align_runtime.errors import BuildError, ConfigurationError, ParityError
+from align_runtime.errors import BuildError, CheckpointError, ConfigurationError, ParityError
 from align_runtime.graph_entry import Graph, Quantization
+from align_runtime.json_files import MAX_JSON_BYTES
 from align_runtime.manifest import Manifest, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.regular_files import read_regular
 from align_runtime.selftest import check_graph, check_inputs
 from align_runtime.tokenizer import Tokenizer
 
@@ -66,7 +68,7 @@ def build_bundle(
             golden.write(folder, run.answers)
             _write_configs(folder, source, run.checkpoint.preprocessing)
             manifest = Manifest(
-                provenance=provenance,
+                provenance=replace(provenance, notes=run.checkpoint.notes),
                 model=run.checkpoint.facts,
                 preprocessing=run.checkpoint.preprocessing,
                 graphs=tuple(entry.graph for entry in built),
@@ -85,9 +87,11 @@ def build_bundle(
 
 def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions, progress: Progress) -> Run:
     with progress.phase(f"read {source.name}"):
-        checkpoint = read_checkpoint(source, options.allow_pickle)
+        checkpoint = read_checkpoint(source, options)
         if options.engines is not None:
             options.engines.lengths_up_to(checkpoint.facts.max_length)  # before minutes of work
+        for note in checkpoint.notes:
+            progress.warn(note)
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
     tokenizer = Tokenizer.from_file(
         folder / "tokenizer.json", checkpoint.facts.max_length, checkpoint.facts.pad_token_id
@@ -249,7 +253,8 @@ def _check_patterns(patterns: Sequence[str], built: Sequence[BuiltGraph]) -> Non
 
 def _write_configs(folder: Path, source: CheckpointSource, preprocessing: ImagePreprocessing) -> None:
     """The Hub's files, so that other tools can read the bundle too; the runtime itself reads the manifest."""
-    (folder / "config.json").write_bytes((source.folder / "config.json").read_bytes())
+    config = read_regular(source.folder / "config.json", MAX_JSON_BYTES, CheckpointError)
+    (folder / "config.json").write_bytes(config)
     text = json.dumps(preprocessing.to_hub(), indent=2) + "\n"
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 

@@ -21,7 +21,15 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from align_reference.files import CONFIG, INDEX_SUFFIX, PROCESSOR_FILES, choose_weights, file_names
+from align_reference.files import (
+    CONFIG,
+    INDEX_SUFFIX,
+    PICKLES,
+    PROCESSOR_FILES,
+    SAFETENSORS,
+    choose_weights,
+    file_names,
+)
 from align_reference.listing import shorten
 from align_runtime.errors import AlignError, CheckpointError, ConfigurationError
 
@@ -78,6 +86,30 @@ def resolve(
         folder, commit = download(checkpoint, revision, allow_pickle=allow_pickle, quiet=quiet)
         return CheckpointSource(folder, checkpoint, commit)
     raise CheckpointError(f"{shorten(checkpoint)!r} is neither an existing folder nor a hub id (owner/name)")
+
+
+def resolve_configuration(checkpoint: str) -> CheckpointSource:
+    """The folder of a ``config.json`` that has no weights; `checkpoint` is its path, or that of the file.
+
+    Raises:
+        CheckpointError: there is no such file.
+        ConfigurationError: the folder has weights.
+    """
+    path = Path(checkpoint).expanduser() if checkpoint.startswith("~/") else Path(checkpoint)
+    folder = path.parent if path.name == CONFIG and not path.is_dir() else path
+    try:
+        names = file_names(folder) if folder.exists() else frozenset()
+    except OSError as reason:
+        raise CheckpointError(f"{shorten(checkpoint)!r} cannot be read: {reason.strerror}") from None
+    weights = sorted(names.intersection(SAFETENSORS + PICKLES))
+    if weights:
+        raise ConfigurationError(
+            f"{folder} has weights ({', '.join(weights)}), which --random-weights would not read; leave it out, or "
+            f"copy {CONFIG} into a folder of its own"
+        )
+    if CONFIG not in names:
+        raise CheckpointError(f"{shorten(checkpoint)!r} is neither a {CONFIG} nor a local folder with one")
+    return CheckpointSource(folder, folder.resolve().name, None)
 
 
 def download(

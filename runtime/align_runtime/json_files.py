@@ -13,13 +13,15 @@ from align_runtime.foreign_text import shortened
 from align_runtime.regular_files import read_regular
 
 MAX_JSON_BYTES = 64 * 1024 * 1024  # a 30,000-entry tokenizer.json is under 1 MB; a weight index under 1 MB
+MAX_JSON_DEPTH = 64  # objects and arrays in each other; a tokenizer.json has 6
 
 
 def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dict[str, Any]:
     """The JSON object in `path` (UTF-8, with or without a byte-order mark).
 
     Raises:
-        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, or not an object.
+        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, not an object,
+            nested too deeply, or holds text that is not Unicode.
     """
     try:
         text = read_regular(path, MAX_JSON_BYTES, error).decode("utf-8-sig")
@@ -31,7 +33,31 @@ def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dic
         raise error(f"{path} is not valid JSON: {reason}") from None
     if not isinstance(value, dict):
         raise error(f"{path} holds a JSON {type(value).__name__}; expected an object")
+    problem = _problem(value)
+    if problem:
+        raise error(f"{path} {problem}")
     return value
+
+
+def _problem(root: dict[str, Any]) -> str | None:
+    """What is wrong with a JSON object that is legal: nesting that a recursive function (such as `repr`) cannot follow,
+    halves of surrogate pairs (``"\\ud800"``), which no file or library takes."""
+    level: list[Any] = [root]
+    for _ in range(MAX_JSON_DEPTH):
+        texts = [value for value in level if isinstance(value, str)]
+        texts += [key for value in level if isinstance(value, dict) for key in value]
+        for text in texts:
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                return f"holds {shortened(text, 40)}, half of a surrogate pair, which is not Unicode text"
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return None
+    return f"nests objects and arrays more than {MAX_JSON_DEPTH} deep"
 
 
 def _refuse_constant(name: str) -> Any:

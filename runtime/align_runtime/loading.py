@@ -91,6 +91,8 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
             text=TextEmbedder(loaded["text"], _open_tokenizer(opened), workers) if "text" in loaded else None,
         )
         on_error.pop_all()
+    if manifest.provenance.random_words is not None:
+        logger.warning("%s: %s", opened.folder, manifest.provenance.random_words)
     logger.info(
         "loaded %s of %s on %s (threads: %s, streams: %d) in %.2f s",
         ", ".join(graph.file for graph in graphs),

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.foreign_text import printable
 from align_runtime.graph_entry import Graph
 from align_runtime.json_files import of_kind, relative_path, require
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 MANIFEST_NAME = "align.json"
+MAX_NOTE = 300  # characters of a remark that is printed
 # They describe one build and are not part of the bundle's content, so the manifest does not list them.
 REPORT_NAMES = ("report.html", "report.json")
 
@@ -43,6 +45,8 @@ class Provenance:
         files: sha256 of every file of the checkpoint that was read.
         options: options of the export.
         tools: versions of the packages that were used; under ``"source"`` a hash of align-onnx's own modules.
+        random_weights: seed of the random weights that stand in for those of a checkpoint; None for real ones.
+        notes: a line for everything of the checkpoint that was ignored or renamed.
     """
 
     name: str
@@ -50,6 +54,21 @@ class Provenance:
     files: Mapping[str, str]
     options: Mapping[str, Any]
     tools: Mapping[str, str]
+    random_weights: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def random_words(self) -> str | None:
+        """What to print where the weights are random; None for those of a checkpoint."""
+        if self.random_weights is None:
+            return None
+        return f"RANDOM WEIGHTS (seed {self.random_weights}): for latency and memory only, embeddings mean nothing"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What everyone who looks at the bundle is told, a line each, safe to print."""
+        random = () if self.random_words is None else (self.random_words,)
+        return (*random, *(printable(note, MAX_NOTE) for note in self.notes))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Provenance:
@@ -59,6 +78,8 @@ class Provenance:
             files=_strings(where, require(where, values, "files", dict)),
             options=require(where, values, "options", dict),
             tools=_strings(where, require(where, values, "tools", dict)),
+            random_weights=require(where, values, "random_weights", (int, type(None))),
+            notes=tuple(of_kind(f"{where}: notes", note, str) for note in require(where, values, "notes", list)),
         )
 
 

@@ -11,8 +11,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from align_runtime.errors import AlignError
 
@@ -20,7 +20,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
-def open_regular(path: Path, error: type[AlignError]) -> Iterator[BinaryIO]:
+def open_regular(path: Path, error: type[AlignError]) -> Iterator[BufferedReader]:
     """The regular file `path`, open for reading in binary mode; a link is followed.
 
     Raises:

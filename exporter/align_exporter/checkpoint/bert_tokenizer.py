@@ -2,9 +2,10 @@
 
 transformers 5 does not use a ``tokenizer.json`` as it is: BertTokenizer takes only the vocabulary and the added tokens
 from it. It rebuilds normalizer, pre-tokenizer and post-processor from ``tokenizer_config.json``, with the defaults of
-the class for absent keys. `build_tokenizer` does the same and refuses a ``tokenizer.json`` that describes another
-tokenizer. transformers would silently ignore such a file. A checkpoint that transformers saved never contradicts
-itself; one that does was edited by hand or mixed from two, so one of its files is wrong.
+the class for absent keys. (The general classes, see `tokenizer_files.GENERAL_CLASSES`, use the file as it is; their
+flags are those of its normalizer.) `build_tokenizer` does the same and refuses a ``tokenizer.json`` that describes
+another tokenizer. transformers would silently ignore such a file. A checkpoint that transformers saved never
+contradicts itself; one that does was edited by hand or mixed from two, so one of its files is wrong.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from align_exporter.checkpoint.special_tokens import read_special_tokens
 from align_exporter.checkpoint.tokenizer_files import CONFIG, TOKENIZER, TokenizerFiles
 from align_reference.listing import shorten
 from align_runtime.errors import CheckpointError
+from align_runtime.foreign_text import shortened
 from align_runtime.json_files import of_kind
 
 # The fields of a ``tokenizer.json`` that ids depend on.
@@ -38,7 +40,7 @@ def build_tokenizer(files: TokenizerFiles) -> tuple[Tokenizer, str]:
     tokens = read_special_tokens(files)
     unknown, start, end = (tokens.named[key].content for key in ("unk_token", "cls_token", "sep_token"))
     if unknown not in files.vocabulary:
-        raise CheckpointError(f"{files.folder}: the vocabulary lacks the unknown token {unknown!r}")
+        raise CheckpointError(f"{files.folder}: the vocabulary lacks the unknown token {shortened(unknown)}")
     tokenizer = Tokenizer(WordPiece(dict(files.vocabulary), unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -52,9 +54,15 @@ def build_tokenizer(files: TokenizerFiles) -> tuple[Tokenizer, str]:
     for content, identifier in tokens.expected_ids.items():
         if tokenizer.token_to_id(content) != identifier:
             raise CheckpointError(
-                f"{files.folder}: the added token {content!r} has the id {identifier}, expected "
+                f"{files.folder}: the added token {shortened(content)} has the id {shortened(identifier)}, expected "
                 f"{tokenizer.token_to_id(content)} after a vocabulary of {len(files.vocabulary)} tokens; the files are "
                 "from different checkpoints"
+            )
+    for key in ("pad_token", "cls_token", "sep_token"):
+        if tokenizer.token_to_id(tokens.named[key].content) is None:
+            raise CheckpointError(
+                f"{files.folder}: no file declares a {key}, and {shortened(tokens.named[key].content)} is not in the "
+                f"vocabulary; set {key} in {CONFIG}"
             )
     try:
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -64,7 +72,8 @@ def build_tokenizer(files: TokenizerFiles) -> tuple[Tokenizer, str]:
         )
     except ValueError as reason:  # a token with a space or a colon
         raise CheckpointError(
-            f"{files.folder}: cls_token {start!r} and sep_token {end!r} cannot enclose a text: {reason}"
+            f"{files.folder}: cls_token {shortened(start)} and sep_token {shortened(end)} cannot enclose a text: "
+            f"{shorten(reason)}"
         ) from None
     if files.tokenizer is not None:
         _check_agreement(files, json.loads(tokenizer.to_str()))
@@ -87,10 +96,12 @@ def _check_agreement(files: TokenizerFiles, built: Mapping[str, Any]) -> None:
 
     def compare(name: str, theirs: Any, ours: Any) -> None:
         if theirs != ours:
+            reason = f"but transformers' BertTokenizer would use {shortened(ours)}, from {CONFIG} and its defaults"
+            if files.is_general:
+                reason = f"but a BERT tokenizer with the special tokens of {CONFIG} has {shortened(ours)}"
             raise CheckpointError(
-                f"{where}: {shorten(name)} is {shorten(repr(theirs))}, but transformers' BertTokenizer would use "
-                f"{shorten(repr(ours))}, from "
-                f"{CONFIG} and its defaults; correct {CONFIG} or save the tokenizer again"
+                f"{where}: {shorten(name)} is {shortened(theirs)}, {reason}; correct {CONFIG} or save the tokenizer "
+                "again"
             )
 
     def section(name: str) -> dict[str, Any]:
@@ -108,11 +119,11 @@ def _check_agreement(files: TokenizerFiles, built: Mapping[str, Any]) -> None:
     for token in of_kind(f"{where}: added_tokens", listed.get("added_tokens", []), list):
         fields = {key: of_kind(f"{where}: added token", token, dict).get(key) for key in ADDED_KEYS}
         identifier = of_kind(f"{where}: added_tokens: id", fields["id"], int)
-        compare(f"added token {fields['content']!r}", fields, present.get(identifier))
+        compare(f"added token {shortened(fields['content'])}", fields, present.get(identifier))
     for name, side in (("truncation", "truncation_side"), ("padding", "padding_side")):
         direction = section(name).get("direction", "Right")
         if direction != "Right" and side not in files.config:
-            raise CheckpointError(f"{where}: {name}.direction is {direction!r}; only 'Right' is supported")
+            raise CheckpointError(f"{where}: {name}.direction is {shortened(direction)}; only 'Right' is supported")
 
 
 def _normalizer(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from align_exporter.export_options import (
 from align_exporter.variants import FP32, PRECISIONS
 from align_runtime.console import add_output_options
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
+
+MAX_SEED = (1 << 63) - 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--allow-pickle",
         action="store_true",
         help="also read pytorch_model.bin (torch's weights-only loader); safetensors is preferred where both exist",
+    )
+    add(
+        "--random-weights",
+        metavar="SEED",
+        type=int,
+        help="for latency and memory without a checkpoint: CHECKPOINT is a folder with only a config.json (or its "
+        "path); the weights are random, from SEED, and a tokenizer and preprocessing stand in where files are missing",
+    )
+    add(
+        "--ignore-unknown-keys",
+        action="store_true",
+        help="ignore keys of config.json, tokenizer_config.json and preprocessor_config.json that are unknown here, "
+        "instead of refusing them; each is listed and recorded in the bundle",
     )
     add(
         "--pixel-input",
@@ -73,6 +89,8 @@ def read_options(options: argparse.Namespace) -> ExportOptions:
         pixel_input=options.pixel_input,
         opset=options.opset,
         allow_pickle=options.allow_pickle,
+        ignore_unknown_keys=options.ignore_unknown_keys,
+        random_weights=_random_weights(options),
         dump_graph=_dump_graph(options.dump_graph),
     )
     export = read_int8_options(options, export)
@@ -85,6 +103,20 @@ def read_options(options: argparse.Namespace) -> ExportOptions:
                 f"(--{row.name}-device leaves it out)"
             )
     return read_parity_options(options, export)
+
+
+def _random_weights(options: argparse.Namespace) -> int | None:
+    seed: int | None = options.random_weights
+    if seed is None:
+        return None
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigurationError(f"--random-weights: expected a seed of 0 to {MAX_SEED}, got {shortened(seed)}")
+    for option, given in (("--allow-pickle", options.allow_pickle), ("--revision", options.revision is not None)):
+        if given:
+            raise ConfigurationError(
+                f"{option} has no effect with --random-weights, which reads no weights; leave it out"
+            )
+    return seed
 
 
 def _dump_graph(given: list[str] | None) -> tuple[str, Path] | None:

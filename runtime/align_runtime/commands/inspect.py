@@ -52,6 +52,7 @@ def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
     revision = f", revision {provenance.revision}" if provenance.revision else ""
     lines = [
         f"{bundle.folder}: ALIGN bundle of {provenance.name}{revision}",
+        *(f"  NOTE         {remark}" for remark in provenance.remarks),
         f"  size         {len(manifest.files)} files, {total / 1e6:.1f} MB",
         f"  embeddings   {facts.embedding_dim} values, unit length; logits are cosine / {facts.temperature:.4g}",
         f"  images       {height}×{width} pixels",

@@ -67,6 +67,7 @@ def _as_json(bundle: Bundle, device: str, checks: list[GraphCheck], failures: li
         "bundle": str(bundle.folder),
         "device": device,
         "ok": not failures,
+        "random_weights": bundle.manifest.provenance.random_weights,
         "files": len(bundle.manifest.files),
         "checks": [
             {
@@ -103,6 +104,7 @@ def _as_text(bundle: Bundle, expected: Golden, device: str, checks: list[GraphCh
     headings = ["tower", "precision", "runs on", "MACs in", "max abs error", "limit", "min cosine", "mean-centred", ""]
     lines = [
         f"{bundle.folder}: {bundle.manifest.provenance.name}, {len(bundle.manifest.files)} files, every sha256 matches",
+        *bundle.manifest.provenance.remarks,
         f"{len(expected.texts)} texts and {len(expected.images)} images on {device} against the PyTorch reference:",
         "",
         table(headings, rows, right=(4, 5, 6, 7)),

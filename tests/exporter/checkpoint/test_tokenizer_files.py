@@ -100,7 +100,7 @@ def test_files(name: str, folder: Folder) -> None:
     ("config", "message"),
     [
         ({"tokenizer_class": "CLIPTokenizer"}, r"tokenizer_class is 'CLIPTokenizer'"),
-        ({"tokenizer_class": "PreTrainedTokenizerFast"}, r"tokenizer_class is 'PreTrainedTokenizerFast'"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, r"'PreTrainedTokenizerFast', which needs a tokenizer\.json"),
         ({"auto_map": {"AutoTokenizer": ["x.Y"]}}, r"auto_map .* code"),
         ({"do_stem": True}, r"unknown key 'do_stem' \(value True\)"),
         ({"image_token": "<i>"}, r"unknown key 'image_token' \(value '<i>'\)"),
