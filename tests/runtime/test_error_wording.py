@@ -134,8 +134,8 @@ def test_attributes_stay_whole() -> None:
     text = "x" * 1000
     wrong = InputError(text, 3)
     assert (wrong.message, wrong.index, len(str(wrong))) == (text, 3, MAX_MESSAGE)
-    assert wrong.shifted(4).index == 7
-    assert str(wrong.shifted(4)).startswith("input 7: xxx")
+    assert wrong.at(7).index == 7
+    assert str(wrong.at(7)).startswith("input 7: xxx")
     far = ParityError("graph.onnx", "max_abs", 0.1, 0.2, text, "advice")
     assert (far.sample, len(str(far))) == (text, MAX_MESSAGE)
     assert str(far.advised("leave it out")).endswith("; leave it out")
