@@ -2,7 +2,8 @@
 
 An image may be the frame of a file that moves on, a buffer that its owner fills again, or a file object with a
 position. So it is detached from all of that before the next one is asked for: what can change is copied, what is read
-from a shared file is read. What cannot change is not copied: bytes, and the files that the paths in a list name.
+from a shared file is read. Bytes cannot change. Nor does what lies in a list, which no code of the caller's makes while
+it is read: it is only decoded where several items may share a decoder, and the files that paths name are read later.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ImageIntake:
         """Yields each image of `numbered`, taken before the next one is asked for.
 
         Args:
-            listed: the images lie in a list, so that no file is written for one of them after another was asked for.
+            listed: the images lie in a list, see `is_listed`.
         """
         for index, image in numbered:
             yield self._take(index, image, listed)
@@ -76,7 +77,7 @@ class ImageIntake:
             detached = detach(image, listed)
         except InputError as error:
             return Taken(index, None, done=error.at(index))
-        size = _size(detached)
+        size = 0 if detached is image else _size(detached)
         with self._lock:
             self._waiting_bytes += size
             crowded = self._waiting_bytes > MAX_WAITING_BYTES
@@ -86,7 +87,7 @@ class ImageIntake:
 
 def is_listed(images: object) -> bool:
     """Whether `images` holds its items, unlike an iterator or a class that makes them when asked."""
-    return type(images) in (list, tuple)
+    return type(images) in (list, tuple) or isinstance(images, np.ndarray)
 
 
 def detach(image: ImageInput, listed: bool) -> Detached:
@@ -96,22 +97,23 @@ def detach(image: ImageInput, listed: bool) -> Detached:
         InputError: it cannot be read, or cannot be an image.
     """
     if isinstance(image, Image.Image):
-        return _copied(image)
+        return _decoded(image, listed)
     if isinstance(image, np.ndarray):
         # What no image can be is not copied: it is refused whatever becomes of it.
-        return np.array(image) if image.dtype == np.uint8 and image.size <= 4 * MAX_PIXELS else image
+        return image if listed or image.dtype != np.uint8 or image.size > 4 * MAX_PIXELS else np.array(image)
     if listed and isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         return path if isinstance(path, str) else image  # bytes would pass for an encoded image
     return read_encoded(image)
 
 
-def _copied(image: Image.Image) -> Image.Image:
-    """A copy of `image` as it is now, decoded: of an animation the current frame."""
+def _decoded(image: Image.Image, listed: bool) -> Image.Image:
+    """`image` with its pixels in memory, of an animation those of the current frame; a copy unless it is `listed`."""
     check_size(*image.size, "the PIL image")
     try:
         with _lock_of(image):
-            return image.copy()
+            image.load()
+            return image if listed else image.copy()
     except MemoryError:
         raise
     except Exception as reason:  # Pillow's plugins raise almost any exception for damaged files

@@ -164,7 +164,7 @@ class Model:
 
         `images` is read only a few images ahead, so a long iterator needs the memory of a few. An image is taken before
         the next one is asked for: a generator may yield one buffer, PIL image, file object or file name again and
-        again. Files that the paths of a list or tuple name are read later, by the threads that decode them.
+        again. What lies in a list, tuple or array is not copied: it must not be changed while it is embedded.
 
         Args:
             batch_size: maximum number of images in one run of the graph; None chooses it.

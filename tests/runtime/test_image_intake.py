@@ -214,6 +214,13 @@ def test_threads_may_share_an_image_that_nobody_has_decoded(model: Model, frames
 def test_what_cannot_change_is_not_copied(tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (8, 8)))
     assert detach(data, listed=False).data is data  # type: ignore[union-attr]
+    array = np.zeros((8, 8, 3), np.uint8)
+    lazy = Image.open(io.BytesIO(data))
+    assert detach(array, listed=True) is array
+    assert detach(lazy, listed=True) is lazy
+    assert lazy.getim() is not None
+    for one in (array, Image.new("RGB", (8, 8)), lazy):
+        assert detach(one, listed=False) is not one
     missing = tmp_path / "missing.png"
     assert detach(missing, listed=True) == str(missing)  # the thread that decodes it reads it
     with pytest.raises(InputError, match="does not exist"):
