@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = CommandParser(
         prog="align-classify",
-        description="Zero-shot classification: the probability of each label for each image.",
+        description="Zero-shot classification: the probability of each label for each image. An image that cannot be "
+        "used is reported, the others are classified all the same, and the exit code is 2.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
