@@ -125,7 +125,7 @@ def stream_texts(subject: Subject, texts: int) -> MemoryUse:
     place: int | None = next(probes)
     start = time.perf_counter()
     for part in subject.model.iter_embed_texts(islice(cycle(samples), texts)):
-        done += len(part)
+        done += len(part.indices)
         while place is not None and done >= place:
             resident.append(resident_bytes())
             place = next(probes, None)

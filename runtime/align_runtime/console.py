@@ -81,7 +81,7 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
         _print_error(parser.prog, error, as_json)
         return error.exit_code
     except KeyboardInterrupt:
-        _complain(f"{parser.prog}: interrupted")
+        complain(f"{parser.prog}: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, e.g. `head`, is gone: the result stands where there is one
         _drop_unwritable(sys.stdout)
@@ -96,13 +96,13 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
 
 def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:
     """The error as a line on stderr and, if asked for, as JSON on stdout."""
-    _complain(f"{prog}: error: {error}")
+    complain(f"{prog}: error: {error}")
     if as_json:
         with suppress(OSError):  # stdout itself may be what failed
             print(json.dumps({"error": error_json(error)}), flush=True)
 
 
-def _complain(line: str) -> None:
+def complain(line: str) -> None:
     """A line on stderr, where there is one."""
     if sys.stderr is not None:  # without a file descriptor 2; print would take stdout
         with suppress(OSError, ValueError):

@@ -13,7 +13,9 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias, runtime_checkable
@@ -36,6 +38,15 @@ class BinaryFile(Protocol):
 ImageInput: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[Any]
 )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of an image file, and what errors call it."""
+
+    data: bytes
+    name: str
+
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; Pillow's own limit for errors
 MAX_FILE_BYTES = 1 << 30  # twice the largest uncompressed 8-bit RGB image
@@ -81,40 +92,57 @@ def is_image(value: object) -> bool:
     return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | BinaryFile)
 
 
-def decode(image: ImageInput) -> Image.Image:
+def decode(image: ImageInput | Encoded) -> Image.Image:
     """The image in mode RGB, upright and fully loaded. A PIL image that is RGB already is returned uncopied.
-
-    A file object is read from its position to its end.
 
     Raises:
         InputError: the image is missing, unreadable, damaged, too large, of an unknown format, or not an image.
     """
     if isinstance(image, Image.Image):
-        _check_size(*image.size, "the PIL image")
+        check_size(*image.size, "the PIL image")
         return _rgb(image, "the PIL image")
     if isinstance(image, numpy.ndarray):
         return _from_array(image)
+    if isinstance(image, str | os.PathLike):
+        with _opened(os.fspath(image)) as stream:
+            return _from_stream(stream, os.fspath(image))
+    file = read_encoded(image)
+    return _from_stream(BytesIO(file.data), file.name)
+
+
+def read_encoded(image: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Encoded) -> Encoded:
+    """The bytes of an image file: of a path, bytes, or a file object from its position to its end.
+
+    A file object that can seek returns to its position, so that it can be given again.
+
+    Raises:
+        InputError: the file is missing, unreadable, empty or too large, or `image` is none of these.
+    """
+    if isinstance(image, Encoded):
+        return image
+    if isinstance(image, str | os.PathLike):
+        with _opened(os.fspath(image)) as stream:
+            return Encoded(stream.read(MAX_FILE_BYTES), os.fspath(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return _from_bytes(image)
-    if isinstance(image, str | os.PathLike):
-        return _from_path(os.fspath(image))
     if isinstance(image, BinaryFile):
         return _from_bytes(_read_all(image))
     raise InputError(f"an image cannot be a {type(image).__name__}; supported are {SUPPORTED}")
 
 
-def _from_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
+def _from_bytes(data: bytes | bytearray | memoryview) -> Encoded:
     try:
         size = data.nbytes if isinstance(data, memoryview) else len(data)
     except ValueError as reason:  # a memoryview that was released
         raise InputError(f"the {type(data).__name__} cannot be read: {reason}") from None
     _check_file_size(size, "the image")
-    return _from_stream(BytesIO(bytes(data)), f"the image of {size} bytes")
+    return Encoded(bytes(data), f"the image of {size} bytes")
 
 
 def _read_all(file: BinaryFile) -> bytearray:
     """The bytes of `file` from its position to its end, at most one chunk more than `MAX_FILE_BYTES`."""
     data, kind = bytearray(), type(file).__name__
+    position = _position(file)
     while len(data) <= MAX_FILE_BYTES:
         try:
             chunk = file.read(_CHUNK_BYTES)
@@ -125,10 +153,24 @@ def _read_all(file: BinaryFile) -> bytearray:
         if not chunk:
             break
         data += chunk
+    if position is not None:
+        with suppress(OSError, ValueError):
+            file.seek(position)  # type: ignore[attr-defined]
     return data
 
 
-def _from_path(path: str) -> Image.Image:
+def _position(file: BinaryFile) -> int | None:
+    """Where `file` stands; None where it cannot return there."""
+    try:
+        position = file.tell() if file.seekable() else None  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return None
+    return position if isinstance(position, int) else None
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    """The image file `path`, open for reading."""
     if not isinstance(path, str):
         raise InputError(f"the path {path!r} is not a str; decode it with os.fsdecode")
     if _NOT_A_PATH.match(path):
@@ -139,7 +181,7 @@ def _from_path(path: str) -> Image.Image:
             raise InputError(f"{path} is not a regular file")
         _check_file_size(status.st_size, path)
         with Path(path).open("rb") as stream:
-            return _from_stream(stream, path)
+            yield stream
     except InputError:
         raise
     except FileNotFoundError:
@@ -153,7 +195,7 @@ def _from_stream(stream: IO[bytes], name: str) -> Image.Image:
         image = _open(stream)
         if image is None:
             raise InputError(f"{name} is not an image in a supported format ({', '.join(FORMATS)}), or it is damaged")
-        _check_size(*image.size, name)
+        check_size(*image.size, name)
         ImageOps.exif_transpose(image, in_place=True)
     except (InputError, MemoryError):
         raise
@@ -193,7 +235,12 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as reason:
-        raise InputError(f"{name} (mode {image.mode}) is truncated, damaged or not convertible: {reason}") from reason
+        raise undecodable(name, image.mode, reason) from reason
+
+
+def undecodable(name: str, mode: str, reason: Exception) -> InputError:
+    """The error for a PIL image that Pillow cannot decode or convert, because of `reason`."""
+    return InputError(f"{name} (mode {mode}) is truncated, damaged or not convertible: {reason}")
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -208,7 +255,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         raise InputError(f"the array is {shape}, channels first; pass array.transpose(1, 2, 0)")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(f"the array is {shape}; expected height × width × 1, 3 or 4 channels, or height × width")
-    _check_size(array.shape[1], array.shape[0], "the array")
+    check_size(array.shape[1], array.shape[0], "the array")
     if array.ndim == 3 and array.shape[2] == 4:
         array = _on_white(array)
     elif array.ndim == 3 and array.shape[2] == 1:
@@ -248,7 +295,8 @@ def fit(image: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
     return numpy.asarray(image)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """Raises InputError unless an image can be that large."""
     if width * height == 0:
         raise InputError(f"{name} has no pixels ({width} × {height})")
     if width * height > MAX_PIXELS:

@@ -81,7 +81,8 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
             on_error.callback(tower.close)
         manifest, cores = opened.manifest, options.threads or available_cores()
         count = max(tower.streams for tower in loaded.values())
-        workers = Workers(max(count, cores))
+        waiting = sum(tower.in_flight for tower in loaded.values() if tower.in_flight > 1)  # threads, for a GPU
+        workers = Workers(max(count, cores) + waiting)
         parts = Parts(
             bundle=opened,
             options=options,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from align_runtime.devices import Device
+from align_runtime.embedded_rows import EmbeddedRows, OnError, check_on_error
 from align_runtime.errors import InputError
-from align_runtime.image_embedding import preprocess_numbered
+from align_runtime.image_embedding import preprocessed
 from align_runtime.images import ImageInput, is_image
 from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
@@ -101,56 +102,94 @@ class Model:
         """Facts about the model: sizes of its inputs and outputs, temperature, precision, device, towers."""
         return self._info
 
-    def embed_texts(self, texts: Iterable[str], *, batch_size: int | None = None) -> NDArray[np.float32]:
+    @overload
+    def embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: Literal["raise"] = "raise"
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: Literal["skip"]
+    ) -> EmbeddedRows: ...
+
+    def embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> NDArray[np.float32] | EmbeddedRows:
         """Embeddings of `texts`, float32 (n, dim) with unit rows in the order of the input; (0, dim) for none.
 
         A text with more than `info.max_length` tokens is truncated, as by the reference tokenizer.
 
         Args:
             batch_size: maximum number of texts in one run of the graph; None chooses it.
+            on_error: ``"skip"`` returns `EmbeddedRows`: the rows of the valid texts, and the errors of the others.
 
         Raises:
             InputError: an item is not a valid text; `index` is its position.
-            ConfigurationError: the text tower is not loaded, the model is closed, or `batch_size` is out of range.
+            ConfigurationError: the text tower is not loaded, the model is closed, or an option is out of range.
         """
-        return self._concatenated(self.iter_embed_texts(texts, batch_size=batch_size))
+        return self._all(self.iter_embed_texts(texts, batch_size=batch_size, on_error=on_error), on_error)
 
-    def iter_embed_texts(self, texts: Iterable[str], *, batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
-        """Yields the rows of `embed_texts` in parts, float32 (some, dim), with constant memory for any number of texts.
+    def iter_embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> Generator[EmbeddedRows, None, None]:
+        """Yields the rows of `embed_texts` in parts, with constant memory for any number of texts.
 
-        A few thousand texts are read at a time. Errors are those of `embed_texts`, raised when their part is reached.
+        A part stands for at most 4,096 texts, which are read when it is due. An error, of a text or of `texts` itself,
+        is raised after everything that came before it was yielded; with ``on_error="skip"`` a part has the errors of
+        its texts, and the iteration goes on.
         """
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise InputError(f"expected a list of texts, got {_kind(texts)}; put one text into a list")
         check_batch_size(batch_size)
-        return self._parts.texts.parts(texts, batch_size)
+        check_on_error(on_error)
+        return self._parts.texts.parts(texts, batch_size, on_error)
 
-    def embed_images(self, images: Iterable[ImageInput], *, batch_size: int | None = None) -> NDArray[np.float32]:
+    @overload
+    def embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: Literal["raise"] = "raise"
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: Literal["skip"]
+    ) -> EmbeddedRows: ...
+
+    def embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> NDArray[np.float32] | EmbeddedRows:
         """Embeddings of `images`, float32 (n, dim) with unit rows in the order of the input; (0, dim) for none.
 
         An image is a path, an encoded image (bytes, bytearray, memoryview or a binary file object), a PIL image, or a
         uint8 array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). An array (n, H, W, channels) is a list of images.
-        `images` is read only a few images ahead, so a long iterator needs the memory of a few.
+
+        `images` is read only a few images ahead, so a long iterator needs the memory of a few. An image is taken before
+        the next one is asked for: a generator may yield one buffer, PIL image, file object or file name again and
+        again. What lies in a list, tuple or array is not copied: it must not be changed while it is embedded.
 
         Args:
             batch_size: maximum number of images in one run of the graph; None chooses it.
+            on_error: ``"skip"`` returns `EmbeddedRows`: the rows of the images that can be used, and the errors of the
+                others.
 
         Raises:
             InputError: an image cannot be used; `index` is its position.
-            ConfigurationError: the vision tower is not loaded, the model is closed, or `batch_size` is out of range.
+            ConfigurationError: the vision tower is not loaded, the model is closed, or an option is out of range.
         """
-        return self._concatenated(self.iter_embed_images(images, batch_size=batch_size))
+        return self._all(self.iter_embed_images(images, batch_size=batch_size, on_error=on_error), on_error)
 
     def iter_embed_images(
-        self, images: Iterable[ImageInput], *, batch_size: int | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """Yields the rows of `embed_images` in parts, float32 (some, dim), with constant memory.
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> Generator[EmbeddedRows, None, None]:
+        """Yields the rows of `embed_images` in parts, with constant memory.
 
-        Errors are those of `embed_images`, raised when their part is reached.
+        A part stands for at most `batch_size` images; without it, for at most 8 on a CPU, and on a GPU for the largest
+        batch that it is set up for. Errors are raised or skipped as in `iter_embed_texts`. To stop early, leave the
+        loop, or call `close()` of what this returns: images that are being computed end, no other one starts.
         """
         _check_images(images)
         check_batch_size(batch_size)
-        return self._parts.images.parts(images, batch_size)
+        check_on_error(on_error)
+        return self._parts.images.parts(images, batch_size, on_error)
 
     def preprocess(self, images: Iterable[ImageInput]) -> NDArray[np.uint8]:
         """Pixels of `images`, uint8 (n, height, width, 3) RGB with the size `info.image_size`.
@@ -162,12 +201,10 @@ class Model:
             ConfigurationError: the model is closed.
         """
         _check_images(images)
-        listed = list(images)
-        pixels = np.empty((len(listed), *self.info.image_size, 3), dtype=np.uint8)
-        work = partial(preprocess_numbered, preprocessing=self._parts.bundle.manifest.preprocessing)
-        workers = self._parts.workers
-        for index, one in enumerate(workers.ordered(work, enumerate(listed), ahead=2 * workers.count)):
-            pixels[index] = one[0]
+        rows = deque(preprocessed(images, self._parts.bundle.manifest.preprocessing, self._parts.workers))
+        pixels = np.empty((len(rows), *self.info.image_size, 3), dtype=np.uint8)
+        for index in range(len(pixels)):
+            pixels[index] = rows.popleft()  # freed one by one: the memory of one copy, not two
         return pixels
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -241,8 +278,9 @@ class Model:
     ) -> None:
         self.close()
 
-    def _concatenated(self, parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.concatenate([np.empty((0, self.info.embedding_dim), dtype=np.float32), *parts])
+    def _all(self, parts: Generator[EmbeddedRows, None, None], on_error: OnError) -> NDArray[np.float32] | EmbeddedRows:
+        rows = EmbeddedRows.joined(parts, self.info.embedding_dim)
+        return rows if on_error == "skip" else rows.embeddings
 
 
 def _check_images(images: Iterable[ImageInput]) -> None:

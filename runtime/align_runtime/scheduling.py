@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice, pairwise
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -61,6 +61,28 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+class Source(Generic[T]):
+    """The items of a caller's iterable with their positions, read lazily in the thread that iterates.
+
+    An error of the iterable ends the items; `check` raises it, so that what came before it can be delivered first.
+    """
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = enumerate(items)
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        try:
+            yield from self._items
+        except Exception as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Raises the error that ended the items, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+
 def length_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices of texts in batches of at most `size`, sorted by length.
 
@@ -96,8 +118,11 @@ class Workers:
         self.count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="align")
 
-    def ordered(self, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    def ordered(self, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
         """Yields ``work(item)`` for every item, in the order of `items`.
+
+        Closing the generator cancels what has not started and does not wait for what has: a garbage collector may close
+        it in a thread of the pool, which would then wait for itself.
 
         Args:
             items: read lazily: up to `ahead` items are started before the first result is yielded.
@@ -117,6 +142,16 @@ class Workers:
         finally:
             for job in started:
                 job.cancel()
+
+    def overlapped(self, work: Callable[[T], R], items: Iterable[T], at_once: int) -> Generator[R, None, None]:
+        """Yields ``work(item)`` for every item: one after another in the calling thread, or `at_once` at a time.
+
+        One more is started, so that it is ready when the first of them ends.
+        """
+        if at_once > 1:
+            yield from self.ordered(work, items, ahead=at_once)
+        else:
+            yield from map(work, items)
 
     def close(self) -> None:
         """Waits for the work that has started. Closing twice is allowed."""

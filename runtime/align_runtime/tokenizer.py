@@ -96,7 +96,7 @@ class Tokenizer:
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise InputError(f"expected a list of texts, got {type(texts).__name__}; put one text in a list")
         for index, text in enumerate(texts):
-            _check_text(text, index)
+            check_text(text, index)
         encodings = self._backend.encode_batch_fast(list(texts))
         return [numpy.array(encoding.ids, numpy.int64) for encoding in encodings]
 
@@ -126,7 +126,8 @@ class Tokenizer:
         return input_ids, (numpy.arange(width) < lengths[:, None]).astype(numpy.int64)
 
 
-def _check_text(text: str, index: int) -> None:
+def check_text(text: str, index: int) -> None:
+    """Raises InputError with `index` unless `text` can be tokenized; see `Tokenizer.encode`."""
     if not isinstance(text, str):
         raise InputError(f"expected a str, got {type(text).__name__}", index)
     if len(text) > MAX_TEXT_CHARACTERS:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends import Runner, StagedRunner, open_graph
+from align_runtime.backends import BucketedRunner, Runner, StagedRunner, open_graph
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
@@ -28,11 +28,14 @@ class Tower:
     Attributes:
         graph: its entry in the manifest.
         streams: number of calls of `run_stream` that run in parallel; 1 if there are no streams.
+        in_flight: number of calls of `run` that keep the device busy: 1 on a CPU.
     """
 
     def __init__(self, bundle: Bundle, graph: Graph, whole: Runner, stream: Runner | None, streams: int) -> None:
         self.graph = graph
         self.streams = streams
+        self.in_flight = whole.in_flight if isinstance(whole, BucketedRunner) else 1
+        self._batches = whole.batches if isinstance(whole, BucketedRunner) else ()
         self._bundle = bundle
         self._whole: Runner | None = whole
         self._stream = stream
@@ -52,6 +55,19 @@ class Tower:
             stream = open_graph(bundle, graph, options.device, 1) if count > 1 else None
             on_error.pop_all()
         return cls(bundle, graph, whole, stream, count)
+
+    @property
+    def dim(self) -> int:
+        """The width of an embedding."""
+        return self._bundle.manifest.model.embedding_dim
+
+    def batch_size(self, asked: int | None, default: int) -> int:
+        """The number of inputs of one run: `asked`, or else what the device is set up for, or else `default`.
+
+        On a GPU never more than its largest batch: a larger one would be split there, and wait to be complete first.
+        """
+        largest = max(self._batches, default=asked or default)
+        return min(asked or largest, largest)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Embeddings float32 (batch, dim) of `inputs`, the inputs of the graph by name, computed with all threads.
@@ -74,11 +90,10 @@ class Tower:
         if runner is None:
             raise ConfigurationError("the model is closed; load the bundle again")
         embeds = runner.run(inputs)
-        dim = self._bundle.manifest.model.embedding_dim
-        if embeds.shape[1:] != (dim,):
+        if embeds.shape[1:] != (self.dim,):
             raise BundleError(
                 f"{self._bundle.folder}: the {self.graph.tower} graph returns shape {embeds.shape}, expected "
-                f"(batch, {dim}); it is not a graph of this bundle, export the checkpoint again"
+                f"(batch, {self.dim}); it is not a graph of this bundle, export the checkpoint again"
             )
         return embeds
 

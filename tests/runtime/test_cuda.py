@@ -19,8 +19,12 @@ from align_runtime.backends.buckets import Buckets
 from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.backends.runner import STAGES
+from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
+from align_runtime.image_embedding import ImageEmbedder
+from align_runtime.scheduling import Workers
+from align_runtime.tower import Tower
 
 ON_CPU = Provider("CPUExecutionProvider", "cpu", {})
 BATCHES = (1, 4)
@@ -50,6 +54,31 @@ def test_the_stages_of_a_run_are_timed(tiny_bundle: Path, answers: Golden) -> No
     assert tuple(seconds) == STAGES
     assert min(seconds.values()) > 0
     assert seconds["compute"] == max(seconds.values())
+    runner.close()
+
+
+def test_images_go_out_in_the_largest_bucket(
+    tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(tiny_bundle)
+    graph, rows = opened.graph("vision", "fp32", "cpu"), list[int]()
+    runner, workers = CudaRunner(tiny_bundle / graph.file, Buckets(BATCHES), ON_CPU), Workers(3)
+    original = CudaRunner.run
+
+    def run(runner: CudaRunner, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        rows.append(len(inputs["pixels"]))
+        return original(runner, inputs)
+
+    monkeypatch.setattr(CudaRunner, "run", run)
+    images = ImageEmbedder(Tower(opened, graph, runner, None, 1), opened.manifest.preprocessing, workers)
+    expected = np.concatenate([part.embeddings for part in images.parts(answers.pixels)])
+    for count, batch_size, sizes in ((10, None, [4, 4, 2]), (5, 3, [3, 2]), (5, 8, [4, 1])):
+        rows.clear()
+        order = np.arange(count) % len(answers.pixels)
+        embeds = np.concatenate([part.embeddings for part in images.parts(answers.pixels[order], batch_size)])
+        np.testing.assert_allclose(embeds, expected[order], rtol=0, atol=2e-5)
+        assert sorted(rows, reverse=True) == sizes
+    workers.close()
     runner.close()
 
 

@@ -102,6 +102,9 @@ def test_the_api_as_a_user_calls_it(tiny_bundle: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(embeds, np.tile(embeds[:1], (9, 1)), rtol=0, atol=1e-5)
         np.testing.assert_allclose(typed_usage.embed_in_two_steps(model, images[:1]), embeds[:1], rtol=0, atol=1e-5)
         assert typed_usage.count_rows(model, labels, images) == 5
+        found = typed_usage.rows_and_errors(model, [images[0], b"no image", images[1]], labels)
+        assert [type(found[index]) for index in range(3)] == [np.ndarray, str, np.ndarray]
+        assert typed_usage.first_part(model, images).indices.tolist() == [0, 1]
         assert typed_usage.best_labels(model, images, labels) == ["white star", "green heart"]
         with pytest.raises(InputError):
             typed_usage.best_labels(model, [tmp_path / "missing.jpg"], labels)

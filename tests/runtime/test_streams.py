@@ -105,7 +105,7 @@ def test_an_endless_stream_of_images_is_read_a_little_ahead(streamed: Model, ans
 
     parts = streamed.iter_embed_images(images())
     for _ in range(10):
-        assert next(parts).shape == (1, streamed.info.embedding_dim)
+        assert next(parts).embeddings.shape == (1, streamed.info.embedding_dim)
     assert taken <= 10 + 2 * 3 + 1
 
 
@@ -116,10 +116,10 @@ def test_texts_are_read_window_by_window(
     texts = iter(answers.texts)
     parts = streamed.iter_embed_texts(texts)
     first = next(parts)
-    assert len(first) == 7
+    assert first.indices.tolist() == list(range(7))
     assert next(texts) == answers.texts[7]
     expected = streamed.embed_texts(answers.texts[:7])
-    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(first.embeddings, expected)
     with pytest.raises(InputError) as caught:
         streamed.embed_texts(["a"] * 9 + [3])  # type: ignore[list-item]
     assert caught.value.index == 9

@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from align_runtime.backends.runner import Runner, StagedRunner
+from align_runtime.backends.runner import BucketedRunner, Runner, StagedRunner
 from align_runtime.bundle import Bundle
 from align_runtime.devices import BACKENDS, backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 
-__all__ = ["Runner", "StagedRunner", "open_graph", "open_runner"]
+__all__ = ["BucketedRunner", "Runner", "StagedRunner", "open_graph", "open_runner"]
 
 
 def open_graph(bundle: Bundle, graph: Graph, device: str, threads: int | None, check_hashes: bool = False) -> Runner:

@@ -25,6 +25,7 @@ from align_runtime.graph_entry import Graph
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
+IN_FLIGHT = 2  # one batch runs while the next one waits for it
 GRAPHS = "enable_cuda_graph"
 NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime's message where a node is not on the GPU
 
@@ -88,6 +89,7 @@ class CudaRunner:
         """
         self._runtime = _onnxruntime(provider)
         self._buckets, self._provider = buckets, provider
+        self.batches, self.in_flight = buckets.batches, IN_FLIGHT
         self._session = self._open(file)
         self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}

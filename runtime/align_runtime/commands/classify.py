@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,28 @@ from align_runtime.console import (
     add_device_options,
     add_output_options,
     chosen_device,
+    complain,
+    error_json,
     positive_int,
     run,
     table,
 )
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.model import load
-from align_runtime.similarity import DEFAULT_TEMPLATE, captions
+from align_runtime.similarity import DEFAULT_TEMPLATE, captions, softmax
+
+Result = tuple[int, NDArray[np.float32] | InputError]  # position of the image; its probabilities, or why there are none
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, 2 a wrong call or an input that cannot be read."""
+    """Entry point; returns the exit code: 0 done, 2 a wrong call or an image that cannot be used.
+
+    The other images are classified all the same.
+    """
     parser = CommandParser(
         prog="align-classify",
-        description="Zero-shot classification: the probability of each label for each image.",
+        description="Zero-shot classification: the probability of each label for each image. An image that cannot be "
+        "used is reported, the others are classified all the same, and the exit code is 2.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
@@ -53,16 +62,20 @@ def _classify(options: argparse.Namespace) -> int:
     device = chosen_device(options)
     labels = options.labels or _read_labels(options.labels_file)
     captions(labels, options.template)  # refuses what cannot be used before the model is loaded
-    for index, image in enumerate(options.images):
-        if not Path(image).is_file():
-            raise InputError(f"{image} is not a file", index)
     with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
-        probabilities = model.classify(options.images, labels, template=options.template)
+        texts = model.embed_texts(captions(labels, options.template))
+        rows = model.embed_images(options.images, on_error="skip")
+        probabilities = softmax(model.logits(rows.embeddings, texts))
+    results: list[Result] = [*zip(rows.indices.tolist(), probabilities, strict=True)]
+    results += [(error.index or 0, error) for error in rows.errors]
+    results.sort(key=itemgetter(0))
     if options.json:
-        print(json.dumps(_as_json(options.images, labels, probabilities)))
+        print(json.dumps(_as_json(options.images, labels, results)))
     else:
-        print(_as_table(options.images, labels, probabilities, options.top))
-    return 0
+        print(_as_table(options.images, labels, results, options.top))
+    for error in rows.errors:
+        complain(f"align-classify: error: {error}")
+    return InputError.exit_code if rows.errors else 0
 
 
 def _read_labels(path: Path) -> list[str]:
@@ -76,19 +89,22 @@ def _read_labels(path: Path) -> list[str]:
     return labels
 
 
-def _as_json(images: list[str], labels: list[str], probabilities: NDArray[np.float32]) -> dict[str, Any]:
-    return {
-        "labels": labels,
-        "images": [
-            {"image": image, "best": labels[int(row.argmax())], "probabilities": [float(value) for value in row]}
-            for image, row in zip(images, probabilities, strict=True)
-        ],
-    }
+def _as_json(images: list[str], labels: list[str], results: list[Result]) -> dict[str, Any]:
+    return {"labels": labels, "images": [{"image": images[index], **_entry(found, labels)} for index, found in results]}
 
 
-def _as_table(images: list[str], labels: list[str], probabilities: NDArray[np.float32], top: int) -> str:
+def _entry(found: NDArray[np.float32] | InputError, labels: list[str]) -> dict[str, Any]:
+    if isinstance(found, InputError):
+        return {"error": error_json(found)}
+    return {"best": labels[int(found.argmax())], "probabilities": [float(value) for value in found]}
+
+
+def _as_table(images: list[str], labels: list[str], results: list[Result], top: int) -> str:
     rows = []
-    for image, row in zip(images, probabilities, strict=True):
-        for rank, choice in enumerate(np.argsort(-row, kind="stable")[:top]):
-            rows.append([image if rank == 0 else "", labels[choice], f"{row[choice]:.1%}"])
+    for index, found in results:
+        if isinstance(found, InputError):
+            rows.append([images[index], "(error)", ""])
+            continue
+        for rank, choice in enumerate(np.argsort(-found, kind="stable")[:top]):
+            rows.append([images[index] if rank == 0 else "", labels[choice], f"{found[choice]:.1%}"])
     return table(["image", "label", "probability"], rows, right=(2,))

@@ -48,6 +48,7 @@ class TensorRtRunner:
         """
         self.engine = open_engine(plan, entry)
         self._buckets = _buckets(entry.profiles)
+        self.batches, self.in_flight = self._buckets.batches, lanes
         self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
         if set(self._profiles) != set(product(self._buckets.batches, self._buckets.lengths or (None,))):
             raise BundleError(
