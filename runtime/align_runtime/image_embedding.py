@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.errors import InputError
+from align_runtime.image_options import ImageOptions
 from align_runtime.images import ImageInput, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.scheduling import Workers, batches
@@ -18,7 +19,9 @@ IMAGE_BATCH = 8
 Numbered = tuple[int, ImageInput]
 
 
-def preprocess_numbered(numbered: Numbered, preprocessing: ImagePreprocessing) -> NDArray[np.uint8]:
+def preprocess_numbered(
+    numbered: Numbered, preprocessing: ImagePreprocessing, options: ImageOptions
+) -> NDArray[np.uint8]:
     """Pixels uint8 (1, height, width, 3) of the second of (index, image).
 
     Raises:
@@ -26,7 +29,7 @@ def preprocess_numbered(numbered: Numbered, preprocessing: ImagePreprocessing) -
     """
     index, image = numbered
     try:
-        return preprocess([image], preprocessing)
+        return preprocess([image], preprocessing, options)
     except InputError as error:
         raise error.shifted(index) from None
 
@@ -34,9 +37,12 @@ def preprocess_numbered(numbered: Numbered, preprocessing: ImagePreprocessing) -
 class ImageEmbedder:
     """The vision tower with its preprocessing, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, preprocessing: ImagePreprocessing, workers: Workers) -> None:
+    def __init__(
+        self, tower: Tower, preprocessing: ImagePreprocessing, options: ImageOptions, workers: Workers
+    ) -> None:
         self.tower = tower
         self.preprocessing = preprocessing
+        self.options = options
         self._workers = workers
 
     def parts(self, images: Iterable[ImageInput], batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
@@ -74,7 +80,7 @@ class ImageEmbedder:
         return np.concatenate(list(self._workers.ordered(self._run_stream, np.split(pixels, len(pixels)), 2 * streams)))
 
     def _preprocess(self, numbered: Numbered) -> NDArray[np.uint8]:
-        return preprocess_numbered(numbered, self.preprocessing)
+        return preprocess_numbered(numbered, self.preprocessing, self.options)
 
     def _embed_group(self, group: Sequence[Numbered]) -> NDArray[np.float32]:
         return self._run_stream(np.concatenate([self._preprocess(numbered) for numbered in group]))

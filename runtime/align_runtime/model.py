@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from align_runtime.devices import Device
 from align_runtime.errors import InputError
 from align_runtime.image_embedding import preprocess_numbered
+from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, DROP, ImageOptions
 from align_runtime.images import ImageInput, is_image
 from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
@@ -33,6 +34,9 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    alpha: str = DROP,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Model:
     """Opens a bundle.
 
@@ -48,6 +52,11 @@ def load(
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
         check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
+        alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
+            file; a colour (``"white"``, ``"#ffffff"``) is laid behind the image.
+        formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
+            their time and memory are not bounded.
+        max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
 
     Raises:
         BundleError: the bundle is missing, incomplete, or was changed after the export.
@@ -62,6 +71,7 @@ def load(
         threads=threads,
         streams=streams,
         check_hashes=check_hashes,
+        images=ImageOptions(alpha, formats, max_pixels),
     )
     return Model(open_parts(bundle, options))
 
@@ -164,7 +174,8 @@ class Model:
         _check_images(images)
         listed = list(images)
         pixels = np.empty((len(listed), *self.info.image_size, 3), dtype=np.uint8)
-        work = partial(preprocess_numbered, preprocessing=self._parts.bundle.manifest.preprocessing)
+        preprocessing, options = self._parts.bundle.manifest.preprocessing, self._parts.options.images
+        work = partial(preprocess_numbered, preprocessing=preprocessing, options=options)
         workers = self._parts.workers
         for index, one in enumerate(workers.ordered(work, enumerate(listed), ahead=2 * workers.count)):
             pixels[index] = one[0]

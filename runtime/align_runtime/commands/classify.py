@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from align_runtime.commands.image_arguments import add_image_options, chosen_images
 from align_runtime.console import (
     CommandParser,
     add_device_options,
@@ -21,7 +22,10 @@ from align_runtime.console import (
 )
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.model import load
+from align_runtime.regular_files import read_regular
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions
+
+MAX_LABEL_BYTES = 8 << 20  # of a file of labels
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,19 +48,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision", default="fp32", help="precision of the graphs, one that the bundle holds (default: fp32)"
     )
+    add_image_options(parser)
     add_device_options(parser)
     add_output_options(parser)
     return run(parser, arguments, _classify)
 
 
 def _classify(options: argparse.Namespace) -> int:
-    device = chosen_device(options)
+    device, images = chosen_device(options), chosen_images(options)
     labels = options.labels or _read_labels(options.labels_file)
     captions(labels, options.template)  # refuses what cannot be used before the model is loaded
     for index, image in enumerate(options.images):
         if not Path(image).is_file():
             raise InputError(f"{image} is not a file", index)
-    with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
+    with load(
+        options.bundle,
+        precision=options.precision,
+        device=device,
+        threads=options.threads,
+        alpha=images.alpha,
+        formats=images.formats,
+        max_pixels=images.max_pixels,
+    ) as model:
         probabilities = model.classify(options.images, labels, template=options.template)
     if options.json:
         print(json.dumps(_as_json(options.images, labels, probabilities)))
@@ -67,8 +80,9 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _read_labels(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_regular(path, MAX_LABEL_BYTES, ConfigurationError)
+        lines = content.decode("utf-8-sig").splitlines()  # Windows editors begin with a byte order mark
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"the labels in {path} cannot be read: {error}") from None
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
