@@ -89,7 +89,7 @@ _BEGINS: dict[str, Callable[[bytes], bool]] = {
     "GIF": lambda start: start.startswith((b"GIF87a", b"GIF89a")),
     "BMP": lambda start: start.startswith(b"BM"),
     "TIFF": lambda start: start.startswith(tuple(PREFIXES)),
-    "PPM": lambda start: start[:1] == b"P" and start[1:2] in (*b"0123456fy",),
+    "PPM": lambda start: start[:1] == b"P" and len(start) > 1 and start[1] in b"0123456fy",
     "JPEG2000": lambda start: start.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n")),
     "AVIF": lambda start: start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis", b"mif1", b"msf1"),
 }

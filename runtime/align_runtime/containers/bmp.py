@@ -6,7 +6,7 @@ from align_runtime.containers.stripped import Stripped, no_header
 from align_runtime.errors import InputError
 
 RUN_LENGTHS = (1, 2)  # codes of the compressions
-MAX_RUN_LENGTH_WORK = 1 << 23  # pixels and bytes together
+MAX_RUN_LENGTH_WORK = 1 << 22  # pixels and bytes together
 
 
 def strip(data: bytes) -> Stripped:

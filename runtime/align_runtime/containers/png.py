@@ -26,7 +26,7 @@ def strip(data: bytes) -> Stripped:
     once: dict[bytes, bytes] = {}
     pixels: list[memoryview] = []
     exif: bytes | None = None
-    texts: dict[bytes, bytes] = {}
+    texts: dict[bytes, tuple[bytes, bytes]] = {}  # kind and content by keyword; of several the last counts
     for kind, chunk in _chunks(data):
         content = chunk[8:-4]
         match kind:
@@ -39,17 +39,17 @@ def strip(data: bytes) -> Stripped:
             case b"eXIf":
                 exif = bytes(content)
             case b"tEXt" | b"zTXt" | b"iTXt":
-                keyword, text = _text(kind, bytes(content))
+                keyword = bytes(content[:80]).partition(b"\x00")[0]
                 if keyword in (RAW_EXIF, XMP):
-                    texts[keyword] = text
+                    texts[keyword] = kind, bytes(content)
     header = once.pop(b"IHDR", b"")
     if len(header) < 8 + HEADER_BYTES:
         raise no_header("PNG")
     if exif is None and RAW_EXIF in texts:
-        exif = _from_hex(texts[RAW_EXIF])
+        exif = _from_hex(_text(*texts[RAW_EXIF]))
     size = int.from_bytes(header[8:12]), int.from_bytes(header[12:16])
     kept = [SIGNATURE, header, *(once[kind] for kind in (b"PLTE", b"tRNS") if kind in once), *pixels, END]
-    return Stripped(b"".join(kept), size, exif, texts.get(XMP))
+    return Stripped(b"".join(kept), size, exif, _text(*texts[XMP]) if XMP in texts else None)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -66,11 +66,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position = end
 
 
-def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """Keyword and text of a text chunk; at most `MAX_TEXT` bytes are decompressed."""
-    keyword, _, rest = content.partition(b"\x00")
-    if keyword not in (RAW_EXIF, XMP):
-        return keyword, b""
+def _text(kind: bytes, content: bytes) -> bytes:
+    """The text of a text chunk; at most `MAX_TEXT` bytes are decompressed."""
+    _, _, rest = content.partition(b"\x00")
     compressed = kind == b"zTXt"
     if kind == b"zTXt":
         rest = rest[1:]
@@ -78,9 +76,9 @@ def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
         compressed = rest[:1] not in (b"", b"\x00")
         rest = rest[2:].split(b"\x00", 2)[-1]  # behind the language and the translated keyword
     try:
-        return keyword, zlib.decompressobj().decompress(rest, MAX_TEXT) if compressed else rest[:MAX_TEXT]
+        return zlib.decompressobj().decompress(rest, MAX_TEXT) if compressed else rest[:MAX_TEXT]
     except zlib.error:
-        return keyword, b""
+        return b""
 
 
 def _from_hex(text: bytes) -> bytes | None:

@@ -15,7 +15,7 @@ from align_runtime.errors import InputError
 WIDTH, HEIGHT, COMPRESSION, SAMPLES, ROWS, PLANES = 256, 257, 259, 277, 278, 284
 TILE_WIDTH, TILE_HEIGHT, XMP = 322, 323, 700
 STRIPS, TILES = 273, 324  # the tags of their offsets
-LARGEST_TILE = 4096  # pixels by which the side of a tile may be longer than that of the image
+LARGEST_TILE = 1 << 22  # pixels of a tile that is larger than the image
 JPEG = (6, 7)
 KEPT = {
     *range(WIDTH, 260),  # size, bits, compression
@@ -39,6 +39,8 @@ def strip(data: bytes) -> Stripped:
     except Malformed:
         raise no_header("TIFF") from None
     tags = {entry.tag: entry for entry in directory.entries}
+    if WIDTH not in tags or HEIGHT not in tags:
+        raise no_header("TIFF")
     width, height = (_number(tags.get(tag), directory.order, 0) for tag in (WIDTH, HEIGHT))
     _check_parts(tags, directory.order, width, height)
     _check_scans(data, tags, directory.order)
@@ -54,7 +56,7 @@ def _check_parts(tags: dict[int, Entry], order: str, width: int, height: int) ->
         return _number(tags.get(tag), order, default)
 
     tile = number(TILE_WIDTH, width), number(TILE_HEIGHT, height)
-    if tile[0] > width + LARGEST_TILE or tile[1] > height + LARGEST_TILE:
+    if tile[0] * tile[1] > max(width * height, LARGEST_TILE):
         raise InputError(f"has tiles of {tile[0]} × {tile[1]} for {width} × {height} pixels; save it again")
     planes = number(SAMPLES, 1) if number(PLANES, 1) == 2 else 1
     for offsets, (wide, high) in {STRIPS: (width, number(ROWS, height)), TILES: tile}.items():
