@@ -55,12 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    device, images = chosen_device(options), chosen_images(options)
+    device = chosen_device(options)
     labels = options.labels or _read_labels(options.labels_file)
     captions(labels, options.template)  # refuses what cannot be used before the model is loaded
     for index, image in enumerate(options.images):
         if not Path(image).is_file():
             raise InputError(f"{image} is not a file", index)
+    images = chosen_images(options)
     with load(
         options.bundle,
         precision=options.precision,

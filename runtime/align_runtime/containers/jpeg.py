@@ -12,6 +12,7 @@ from align_runtime.containers.stripped import Stripped, no_header, too_many
 
 MAX_SCANS = 64  # libjpeg writes 10 for a colour image and 18 for CMYK
 MAX_SEGMENTS = 1 << 14  # the longest profile takes 255
+MAX_FILL = 4096  # bytes of FF in a row; libjpeg starts over at the first of them with every block that it is given
 MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # 00 is an escaped FF, D0–D7 are restart marks
 TEM, SOI, EOI, SOS, COM = 0x01, 0xD8, 0xD9, 0xDA, 0xFE
 APP0, APP1, APP14, APP15 = 0xE0, 0xE1, 0xEE, 0xEF
@@ -52,7 +53,10 @@ def strip(data: bytes) -> Stripped:
             tables.append(data[start:stop])
     if size is None:
         raise no_header("JPEG")
-    return Stripped(b"".join((*tables, data[first_scan:end])), size, b"".join(exif) or None, xmp)
+    picture = b"".join((*tables, data[first_scan:end]))
+    if bytes([0xFF]) * MAX_FILL in picture:
+        raise too_many(picture.count(0xFF), "fill bytes", MAX_FILL)
+    return Stripped(picture, size, b"".join(exif) or None, xmp)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

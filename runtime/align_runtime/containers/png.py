@@ -12,6 +12,7 @@ from align_runtime.containers.stripped import MAX_PARTS, Stripped, no_header, to
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_BYTES = 13
+TRANSPARENCY_BYTES = {b"\x00": 2, b"\x02": 6}  # by colour type, grey and RGB; of a palette one or more
 MAX_TEXT = 1 << 20  # bytes, decompressed, of a text that may hold an orientation
 RAW_EXIF, XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"  # ImageMagick's and Adobe's keywords
 END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -35,7 +36,8 @@ def strip(data: bytes) -> Stripped:
             case b"IHDR" | b"PLTE":
                 once.setdefault(kind, bytes(chunk))
             case b"tRNS" if zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:]):
-                once.setdefault(kind, bytes(chunk))
+                if len(content) >= TRANSPARENCY_BYTES.get(once.get(b"IHDR", bytes(18))[17:18], 1):
+                    once.setdefault(kind, bytes(chunk))
             case b"eXIf":
                 exif = bytes(content)
             case b"tEXt" | b"zTXt" | b"iTXt":
