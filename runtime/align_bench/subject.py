@@ -55,7 +55,8 @@ class Subject:
 
     def pixels(self, images: list[bytes]) -> NDArray[np.uint8]:
         """Preprocessed images, uint8 (n, height, width, 3)."""
-        return np.stack([fit(decode(image, self.parts.images.options), self.parts.images.preprocessing) for image in images])
+        embedder = self.parts.images
+        return np.stack([fit(decode(image, embedder.options), embedder.preprocessing) for image in images])
 
     def tensors(self, case: Case, inputs: list[Any]) -> dict[str, NDArray[Any]]:
         """The inputs of the graph, by name."""

@@ -78,3 +78,6 @@ def _colour(alpha: object) -> tuple[int, int, int] | None:
             raise ConfigurationError(
                 f'alpha is {shortened(alpha)}; expected "drop" or an opaque colour such as "white" or "#ffffff"'
             )
+
+
+DEFAULT_IMAGES = ImageOptions()

@@ -22,7 +22,7 @@ from PIL import Image
 
 from align_runtime.encoded_images import check_size, decode_bytes
 from align_runtime.errors import InputError
-from align_runtime.image_options import LARGEST_MAX_PIXELS, ImageOptions
+from align_runtime.image_options import DEFAULT_IMAGES, LARGEST_MAX_PIXELS, ImageOptions
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.regular_files import read_regular
 from align_runtime.transparency import array_to_rgb, to_rgb
@@ -39,7 +39,6 @@ ImageInput: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[Any]
 )
 
-DEFAULT = ImageOptions()
 SUPPORTED = (
     "a path, bytes, a binary file object, a PIL image, or a numpy uint8 array (height × width × 1, 3 or 4 channels, or "
     "height × width)"
@@ -49,7 +48,7 @@ _NOT_A_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
 
 def preprocess(
-    images: Sequence[ImageInput], config: ImagePreprocessing, options: ImageOptions = DEFAULT
+    images: Sequence[ImageInput], config: ImagePreprocessing, options: ImageOptions = DEFAULT_IMAGES
 ) -> NDArray[numpy.uint8]:
     """Decodes, resizes and crops.
 
@@ -83,7 +82,7 @@ def is_image(value: object) -> bool:
     return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | BinaryFile)
 
 
-def decode(image: ImageInput, options: ImageOptions = DEFAULT) -> Image.Image:
+def decode(image: ImageInput, options: ImageOptions = DEFAULT_IMAGES) -> Image.Image:
     """The image in mode RGB, upright and fully loaded. A PIL image that is RGB already is returned uncopied.
 
     A file object is read from its position to its end.

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from PIL import Image
 
-from align_runtime.containers.directory import Entry, Malformed, read_directory
+from align_runtime.containers.directory import DirectoryError, Entry, read_directory
 
 TAG = 0x0112
 METHODS = {
@@ -47,7 +47,7 @@ def _from_exif(data: bytes) -> int | None:
     """The orientation in the EXIF `data`, 0 for a value that is none; None where there is no such tag."""
     try:
         directory = read_directory(data)
-    except Malformed:
+    except DirectoryError:
         return None
     for entry in directory.entries:
         if entry.tag == TAG:

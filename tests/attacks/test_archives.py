@@ -111,7 +111,7 @@ def test_decompressed_bytes_are_bounded(name: str, tmp_path: Path, monkeypatch: 
                 archive.writestr(f"{index}.png", bytes(1 << 20))
     else:
         written(path, gzip.compress(hostile.header(b"a.bin", 1 << 25) + bytes(1 << 25) + END))
-    with pytest.raises(ConfigurationError, match=rf"{name}: it decompresses to more than \d+ bytes, 100 times its size"):
+    with pytest.raises(ConfigurationError, match=rf"{name}: it decompresses to more than \d+ bytes, 100 times"):
         read(path)
 
 

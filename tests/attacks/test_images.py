@@ -158,7 +158,7 @@ def exif(*tags: hostile.Tag, order: str = "<") -> bytes:
 
 ODD_TAG = (0x0110, 3, 1, 0xFFFF)  # a model that is a number
 CHUNK = hostile.png_chunk
-BESIDE = {
+BESIDE: dict[str, bytes | None] = {
     "png text of another checksum": with_chunks(CHUNK(b"tEXt", b"a\0b", checksum=False)),
     "png long text": with_chunks(CHUNK(b"zTXt", b"a\0\0" + hostile.bomb(2 << 20))),
     "png long profile": with_chunks(CHUNK(b"iCCP", b"a\0\0" + hostile.bomb(2 << 20))),
@@ -250,7 +250,8 @@ def test_the_orientation_in_xmp(compressed: bool) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta tiff:Orientation="3"/>', zip=compressed)
     assert decode(saved("PNG", pnginfo=info)).tobytes() == PICTURE.transpose(Image.Transpose.ROTATE_180).tobytes()
-    legacy = with_chunks(CHUNK(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(hexadecimal(exif((274, 3, 1, 3))))))
+    raw = zlib.compress(hexadecimal(exif((274, 3, 1, 3))))
+    legacy = with_chunks(CHUNK(b"zTXt", b"Raw profile type exif\0\0" + raw))
     assert decode(legacy).tobytes() == PICTURE.transpose(Image.Transpose.ROTATE_180).tobytes()
 
 

@@ -23,7 +23,6 @@ from align_runtime.preprocessing import ImagePreprocessing
 from support.image_configs import ALIGN, TYPICAL, small
 from support.made_images import files, image, noise
 
-
 ALL = ImageOptions(formats=FORMATS)
 
 

@@ -35,7 +35,9 @@ def oracle(images: Sequence[Any], config: dict[str, Any]) -> numpy.ndarray:
     """
     processor = EfficientNetImageProcessorPil(**config)
     unscaled = {"do_rescale": False, "do_normalize": False, "include_top": False}
-    loaded = [load_image(image) if isinstance(image, Image.Image) and image.mode != "RGB" else image for image in images]
+    loaded = [
+        load_image(image) if isinstance(image, Image.Image) and image.mode != "RGB" else image for image in images
+    ]
     output = processor(processor.fetch_images(loaded), return_tensors="np", **unscaled)["pixel_values"]
     assert output.dtype == numpy.uint8
     return output.transpose(0, 2, 3, 1)

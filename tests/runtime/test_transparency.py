@@ -21,13 +21,15 @@ from support.made_images import encoded, image, noise, of_mode
 
 CHECKPOINT = Path("reference/align-tiny")
 WHITE = ImageOptions(alpha="white")
+ALPHA = [(mode, None) for mode in ("RGBA", "LA", "PA")]  # the modes with a channel of their own
 
 
 def transparent() -> dict[str, bytes]:
     """Files of every mode, transparent in each of the ways that a file can be."""
     palette, colours = bytes(range(256)), image(40, 30, 5)
     made = {f"png {mode}": encoded(of_mode(mode), "PNG") for mode in ("RGBA", "LA", "1", "L", "I;16", "P", "RGB")}
-    made |= {f"tiff {mode}": encoded(of_mode(mode), "TIFF") for mode in ("CMYK", "LAB", "YCbCr", "I", "F", "PA", "RGBX")}
+    others = ("CMYK", "LAB", "YCbCr", "I", "F", "PA", "RGBX")
+    made |= {f"tiff {mode}": encoded(of_mode(mode), "TIFF") for mode in others}
     return made | {
         "png P bytes": encoded(of_mode("P"), "PNG", transparency=palette),
         "png P index": encoded(of_mode("P"), "PNG", transparency=7),
@@ -67,7 +69,7 @@ def on_white(image: Any) -> numpy.ndarray:
 
 @pytest.mark.parametrize(
     ("mode", "key"),
-    [("RGBA", None), ("LA", None), ("PA", None), ("P", 0), ("P", bytes(range(256))), ("L", 0), ("RGB", (0,) * 3), ("1", 0)],
+    [*ALPHA, ("P", 0), ("P", bytes(range(256))), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0)],
     ids=str,
 )
 def test_white_is_the_background_of_convert_to_rgb(mode: str, key: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Encoded images that attack their decoder: a few bytes that claim much, and side channels that are not what they say."""
+"""Encoded images that attack their decoder: a few bytes that claim much, and what stands beside the pixels."""
 
 from __future__ import annotations
 
@@ -77,8 +77,7 @@ Tag = tuple[int, int, int, int | bytes]
 
 
 def tiff(tags: Sequence[Tag], data: bytes = b"", order: str = "<", following: int = 0) -> bytes:
-    """A TIFF with `data` at byte 8, then a directory of (tag, type, count, value): an integer, or bytes put elsewhere."""
-    short = "H" if order == ">" else "H"
+    """A TIFF with `data` at byte 8, then a directory of (tag, type, count, value); bytes are put elsewhere."""
     body, directory = bytearray(b"\x00" * 8 + data), bytearray()
     for tag, kind, count, value in sorted(tags, key=lambda one: one[0]):
         if isinstance(value, bytes):
@@ -86,7 +85,7 @@ def tiff(tags: Sequence[Tag], data: bytes = b"", order: str = "<", following: in
             body += value
             field = struct.pack(order + "L", at)
         else:
-            field = struct.pack(order + (short if kind == 3 and count == 1 else "L"), value).ljust(4, b"\x00")
+            field = struct.pack(order + ("H" if kind == 3 and count == 1 else "L"), value).ljust(4, b"\x00")
         directory += struct.pack(order + "HHL", tag, kind, count) + field
     head = (b"II\x2a\x00" if order == "<" else b"MM\x00\x2a") + struct.pack(order + "L", len(body))
     body[:8] = head

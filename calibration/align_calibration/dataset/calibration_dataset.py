@@ -20,7 +20,7 @@ from align_calibration.dataset.selection import Selection, select_samples
 from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import printable, shortened
-from align_runtime.image_options import ImageOptions
+from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 from align_runtime.images import preprocess
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ class CalibrationDataset:
     captions: Selection | None
     limit: int
     seed: int
-    image_options: ImageOptions = ImageOptions()
+    image_options: ImageOptions = DEFAULT_IMAGES
 
     @property
     def selections(self) -> dict[str, Selection]:
@@ -88,7 +88,8 @@ class CalibrationDataset:
             bar = progress.bar(f"calibration {kind}", selection.contents(), len(selection.samples))
             checked[kind] = found = selection.decodable(bar, decoders[kind])
             for entry in found.skipped:
-                progress.warn(f"{printable(found.source.name, 100)}: skipped {shortened(entry.name)}: {printable(entry.reason, 200)}")
+                reason = printable(entry.reason, 200)
+                progress.warn(f"{printable(found.source.name, 100)}: skipped {shortened(entry.name)}: {reason}")
             if len(found.samples) < ENOUGH:
                 progress.warn(
                     f"only {len(found.samples)} calibration {kind}; use {ENOUGH} or more for reliable activation ranges"
@@ -114,7 +115,7 @@ def select_dataset(
     captions: Path | None,
     limit: int,
     seed: int,
-    image_options: ImageOptions = ImageOptions(),
+    image_options: ImageOptions = DEFAULT_IMAGES,
 ) -> CalibrationDataset:
     """Selects at most `limit` samples of each source and reads them once; nothing is decoded.
 

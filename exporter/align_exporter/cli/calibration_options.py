@@ -11,7 +11,7 @@ from align_exporter.variants import INT8
 from align_runtime.commands.image_arguments import add_image_options, chosen_images
 from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
-from align_runtime.image_options import ImageOptions
+from align_runtime.image_options import DEFAULT_IMAGES
 
 if TYPE_CHECKING:
     from align_calibration.dataset.calibration_dataset import CalibrationDataset
@@ -76,7 +76,7 @@ def check_calibration_options(options: argparse.Namespace, export: ExportOptions
             "--max-calibration-samples and --calibration-seed have no effect without --calibration-images or "
             "--calibration-captions"
         )
-    if options.calibration_images is None and chosen_images(options) != ImageOptions():
+    if options.calibration_images is None and chosen_images(options) != DEFAULT_IMAGES:
         raise ConfigurationError("--alpha, --formats and --max-pixels have no effect without --calibration-images")
     if options.max_calibration_samples < 1:
         raise ConfigurationError(

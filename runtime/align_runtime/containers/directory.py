@@ -16,7 +16,7 @@ PREFIXES = {
 _UNIT_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # by type
 
 
-class Malformed(ValueError):
+class DirectoryError(ValueError):
     """The data have no directory."""
 
 
@@ -46,10 +46,10 @@ def read_directory(data: bytes) -> Directory:
     All values together are at most as long as the data, however often tags refer to the same bytes.
 
     Raises:
-        Malformed: `data` do not begin as TIFF data.
+        DirectoryError: `data` do not begin as TIFF data.
     """
     if data[:4] not in PREFIXES:
-        raise Malformed("no TIFF header")
+        raise DirectoryError("no TIFF header")
     order, big = PREFIXES[data[:4]]
     count_format, record_format, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHL4s", 4)
     try:

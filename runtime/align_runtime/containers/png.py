@@ -50,7 +50,13 @@ def strip(data: bytes) -> Stripped:
     if exif is None and RAW_EXIF in texts:
         exif = _from_hex(_text(*texts[RAW_EXIF]))
     size = int.from_bytes(header[8:12]), int.from_bytes(header[12:16])
-    kept = [SIGNATURE, header, *(once[kind] for kind in (b"PLTE", b"tRNS") if kind in once), *pixels, END]
+    kept: list[bytes | memoryview] = [
+        SIGNATURE,
+        header,
+        *(once[kind] for kind in (b"PLTE", b"tRNS") if kind in once),
+        *pixels,
+        END,
+    ]
     return Stripped(b"".join(kept), size, exif, _text(*texts[XMP]) if XMP in texts else None)
 
 

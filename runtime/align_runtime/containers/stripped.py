@@ -1,4 +1,4 @@
-"""What is left of an encoded image when everything beside its first picture is taken away."""
+"""What is left of an encoded image when everything beside its pixels is taken away."""
 
 from __future__ import annotations
 

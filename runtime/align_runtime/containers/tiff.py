@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from align_runtime.containers.directory import Directory, Entry, Malformed, read_directory
+from align_runtime.containers.directory import Directory, DirectoryError, Entry, read_directory
 from align_runtime.containers.jpeg import MAX_SCANS
 from align_runtime.containers.stripped import MAX_PARTS, Stripped, no_header, too_many
 from align_runtime.errors import InputError
@@ -19,7 +19,8 @@ LARGEST_TILE = 1 << 22  # pixels of a tile that is larger than the image
 JPEG = (6, 7)
 KEPT = {
     *range(WIDTH, 260),  # size, bits, compression
-    *(262, 266, SAMPLES, ROWS, PLANES, 292, 293, 317, 320),  # colour, bit order, layout, fax options, predictor, palette
+    *(262, 266, 317, 320),  # colour, bit order, predictor, palette
+    *(SAMPLES, ROWS, PLANES, 292, 293),  # layout, fax options
     *(273, 279, *range(TILE_WIDTH, 326)),  # strips and tiles
     *(332, 338, 339),  # inks, meaning and type of samples
     *(347, *range(512, 522), *range(529, 533)),  # JPEG, YCbCr
@@ -36,7 +37,7 @@ def strip(data: bytes) -> Stripped:
     """
     try:
         directory = read_directory(data)
-    except Malformed:
+    except DirectoryError:
         raise no_header("TIFF") from None
     tags = {entry.tag: entry for entry in directory.entries}
     if WIDTH not in tags or HEIGHT not in tags:

@@ -136,7 +136,8 @@ def test_damaged_and_encrypted_members_of_a_zip_are_skipped_by_name(tmp_path: Pa
     content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the last one: encrypted
     path.write_bytes(content)
     read = read_all(open_images(path))
-    assert read["1/001.png"] == Skipped("1/001.png", "it cannot be read from the archive: Bad CRC-32 for file '1/001.png'")
+    reason = "it cannot be read from the archive: Bad CRC-32 for file '1/001.png'"
+    assert read["1/001.png"] == Skipped("1/001.png", reason)
     last = read["1/004.png"]
     assert isinstance(last, Skipped)
     assert "password required" in last.reason
