@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from align_runtime.embedded_rows import EmbeddedRows, OnError, delivered, usable
 from align_runtime.image_intake import ImageIntake, Prepared, Taken, is_listed
+from align_runtime.image_options import ImageOptions
 from align_runtime.images import ImageInput
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.scheduling import Source, Workers, batches
@@ -24,14 +25,14 @@ Parts = Generator[EmbeddedRows, None, None]
 
 
 def preprocessed(
-    images: Iterable[ImageInput], preprocessing: ImagePreprocessing, workers: Workers
+    images: Iterable[ImageInput], preprocessing: ImagePreprocessing, options: ImageOptions, workers: Workers
 ) -> Generator[NDArray[np.uint8], None, None]:
     """Yields the pixels, uint8 (height, width, 3), of each of `images`, which are prepared by `workers`.
 
     Raises:
         InputError: an image cannot be used; `index` is its position.
     """
-    source, intake = Source(images), ImageIntake(preprocessing)
+    source, intake = Source(images), ImageIntake(preprocessing, options)
     taken = intake.taken(source, is_listed(images))
     with closing(workers.ordered(intake.prepare, taken, ahead=2 * workers.count)) as prepared:
         for _, pixels in prepared:
@@ -44,9 +45,12 @@ def preprocessed(
 class ImageEmbedder:
     """The vision tower with its preprocessing, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, preprocessing: ImagePreprocessing, workers: Workers) -> None:
+    def __init__(
+        self, tower: Tower, preprocessing: ImagePreprocessing, options: ImageOptions, workers: Workers
+    ) -> None:
         self.tower = tower
         self.preprocessing = preprocessing
+        self.options = options
         self._workers = workers
 
     def parts(self, images: Iterable[ImageInput], batch_size: int | None = None, on_error: OnError = "raise") -> Parts:
@@ -66,7 +70,7 @@ class ImageEmbedder:
             Exception: an error of `images` itself, likewise.
         """
         source = Source(images)
-        intake = ImageIntake(self.preprocessing)
+        intake = ImageIntake(self.preprocessing, self.options)
         taken = intake.taken(source, is_listed(images))
         return delivered(self._parts(intake, taken, batch_size, on_error), source, on_error)
 

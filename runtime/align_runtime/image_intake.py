@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from align_runtime.errors import InputError
-from align_runtime.images import MAX_PIXELS, Encoded, ImageInput, check_size, decode, fit, read_encoded, undecodable
+from align_runtime.image_options import ImageOptions
+from align_runtime.images import Encoded, ImageInput, decode, fit, load_pil, read_encoded
 from align_runtime.preprocessing import ImagePreprocessing
 
 MAX_WAITING_BYTES = 256 << 20  # 5 images of 12 megapixels as Pillow holds them
@@ -45,8 +46,9 @@ class ImageIntake:
     prepares images itself.
     """
 
-    def __init__(self, preprocessing: ImagePreprocessing) -> None:
+    def __init__(self, preprocessing: ImagePreprocessing, options: ImageOptions) -> None:
         self._preprocessing = preprocessing
+        self._options = options
         self._waiting_bytes = 0
         self._lock = Lock()
 
@@ -65,7 +67,7 @@ class ImageIntake:
             assert taken.done is not None
             return taken.index, taken.done
         try:
-            return taken.index, fit(decode(taken.image), self._preprocessing)
+            return taken.index, fit(decode(taken.image, self._options), self._preprocessing)
         except InputError as error:
             return taken.index, error.at(taken.index)
         finally:
@@ -74,7 +76,7 @@ class ImageIntake:
 
     def _take(self, index: int, image: ImageInput, listed: bool) -> Taken:
         try:
-            detached = detach(image, listed)
+            detached = detach(image, listed, self._options)
         except InputError as error:
             return Taken(index, None, done=error.at(index))
         size = 0 if detached is image else _size(detached)
@@ -90,34 +92,27 @@ def is_listed(images: object) -> bool:
     return type(images) in (list, tuple) or isinstance(images, np.ndarray)
 
 
-def detach(image: ImageInput, listed: bool) -> Detached:
+def detach(image: ImageInput, listed: bool, options: ImageOptions) -> Detached:
     """What `image` is now, whatever its owner does with it later.
 
     Raises:
         InputError: it cannot be read, or cannot be an image.
     """
     if isinstance(image, Image.Image):
-        return _decoded(image, listed)
+        return _decoded(image, listed, options)
     if isinstance(image, np.ndarray):
         # What no image can be is not copied: it is refused whatever becomes of it.
-        return image if listed or image.dtype != np.uint8 or image.size > 4 * MAX_PIXELS else np.array(image)
+        return image if listed or image.dtype != np.uint8 or image.size > 4 * options.max_pixels else np.array(image)
     if listed and isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         return path if isinstance(path, str) else image  # bytes would pass for an encoded image
-    return read_encoded(image)
+    return read_encoded(image, options)
 
 
-def _decoded(image: Image.Image, listed: bool) -> Image.Image:
-    """`image` with its pixels in memory, of an animation those of the current frame; a copy unless it is `listed`."""
-    check_size(*image.size, "the PIL image")
-    try:
-        with _lock_of(image):
-            image.load()
-            return image if listed else image.copy()
-    except MemoryError:
-        raise
-    except Exception as reason:  # Pillow's plugins raise almost any exception for damaged files
-        raise undecodable("the PIL image", image.mode, reason) from reason
+def _decoded(image: Image.Image, listed: bool, options: ImageOptions) -> Image.Image:
+    """`image` with its pixels in memory; a copy unless it is `listed`."""
+    with _lock_of(image):
+        return load_pil(image, options, copied=not listed)
 
 
 def _size(image: Detached) -> int:

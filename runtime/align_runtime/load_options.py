@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from align_runtime.devices import resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
+from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 
 
 @dataclass(frozen=True)
 class LoadOptions:
     """What `align_runtime.load` takes after the bundle; its docstring explains each.
 
-    `towers` is kept in the order of `TOWERS`, and `device` is never ``"auto"``.
+    Its keywords `alpha`, `formats` and `max_pixels` are `images`. `towers` is kept in the order of `TOWERS`, and
+    `device` is never ``"auto"``.
 
     Raises:
         ConfigurationError: a device or tower is unknown.
@@ -26,6 +28,7 @@ class LoadOptions:
     threads: int | None = None
     streams: int | None = None
     check_hashes: bool = False
+    images: ImageOptions = DEFAULT_IMAGES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "towers", _checked_towers(self.towers))

@@ -88,7 +88,11 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
             options=options,
             threads=cores if BACKENDS[options.device].on_cpu else None,
             workers=workers,
-            vision=ImageEmbedder(loaded["vision"], manifest.preprocessing, workers) if "vision" in loaded else None,
+            vision=(
+                ImageEmbedder(loaded["vision"], manifest.preprocessing, options.images, workers)
+                if "vision" in loaded
+                else None
+            ),
             text=TextEmbedder(loaded["text"], _open_tokenizer(opened), workers) if "text" in loaded else None,
         )
         on_error.pop_all()

@@ -15,6 +15,7 @@ from align_runtime.devices import Device
 from align_runtime.embedded_rows import EmbeddedRows, OnError, check_on_error
 from align_runtime.errors import InputError
 from align_runtime.image_embedding import preprocessed
+from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, DROP, ImageOptions
 from align_runtime.images import ImageInput, is_image
 from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
@@ -34,6 +35,9 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    alpha: str = DROP,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Model:
     """Opens a bundle.
 
@@ -49,6 +53,11 @@ def load(
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
         check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
+        alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
+            file; a colour (``"white"``, ``"#ffffff"``) is laid behind the image.
+        formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
+            their time and memory are not bounded.
+        max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
 
     Raises:
         BundleError: the bundle is missing, incomplete, or was changed after the export.
@@ -63,6 +72,7 @@ def load(
         threads=threads,
         streams=streams,
         check_hashes=check_hashes,
+        images=ImageOptions(alpha, formats, max_pixels),
     )
     return Model(open_parts(bundle, options))
 
@@ -201,7 +211,8 @@ class Model:
             ConfigurationError: the model is closed.
         """
         _check_images(images)
-        rows = deque(preprocessed(images, self._parts.bundle.manifest.preprocessing, self._parts.workers))
+        parts = self._parts
+        rows = deque(preprocessed(images, parts.bundle.manifest.preprocessing, parts.options.images, parts.workers))
         pixels = np.empty((len(rows), *self.info.image_size, 3), dtype=np.uint8)
         for index in range(len(pixels)):
             pixels[index] = rows.popleft()  # freed one by one: the memory of one copy, not two

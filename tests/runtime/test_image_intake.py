@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageSequence
 import align_runtime
 from align_runtime import InputError, Model, golden, image_intake
 from align_runtime.image_intake import detach
+from align_runtime.image_options import DEFAULT_IMAGES
 
 CLOSE = 1e-5  # images share their batches with others
 COUNT, WIDTH, HEIGHT = 9, 200, 150
@@ -213,18 +214,18 @@ def test_threads_may_share_an_image_that_nobody_has_decoded(model: Model, frames
 
 def test_what_cannot_change_is_not_copied(tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (8, 8)))
-    assert detach(data, listed=False).data is data  # type: ignore[union-attr]
+    assert detach(data, False, DEFAULT_IMAGES).data is data  # type: ignore[union-attr]
     array = np.zeros((8, 8, 3), np.uint8)
     lazy = Image.open(io.BytesIO(data))
-    assert detach(array, listed=True) is array
-    assert detach(lazy, listed=True) is lazy
+    assert detach(array, True, DEFAULT_IMAGES) is array
+    assert detach(lazy, True, DEFAULT_IMAGES) is lazy
     assert lazy.getim() is not None
     for one in (array, Image.new("RGB", (8, 8)), lazy):
-        assert detach(one, listed=False) is not one
+        assert detach(one, False, DEFAULT_IMAGES) is not one
     missing = tmp_path / "missing.png"
-    assert detach(missing, listed=True) == str(missing)  # the thread that decodes it reads it
+    assert detach(missing, True, DEFAULT_IMAGES) == str(missing)  # the thread that decodes it reads it
     with pytest.raises(InputError, match="does not exist"):
-        detach(missing, listed=False)
+        detach(missing, False, DEFAULT_IMAGES)
 
 
 def test_images_that_wait_are_limited_by_their_bytes(
@@ -265,7 +266,7 @@ def test_a_fork_while_an_image_is_decoded_does_not_block_the_child() -> None:
         child = os.fork()
     if child == 0:
         threading.Timer(10, lambda: os._exit(1)).start()
-        detach(image, listed=True)
+        detach(image, True, DEFAULT_IMAGES)
         os._exit(0)
     leave.set()
     thread.join()

@@ -14,6 +14,7 @@ from PIL import Image
 
 import align_runtime
 from align_runtime import ConfigurationError, EmbeddedRows, InputError, Model, golden, image_intake, text_embedding
+from align_runtime.image_options import ImageOptions
 
 CLOSE = 1e-5  # inputs share their batches with others
 
@@ -168,12 +169,12 @@ def test_leaving_early_stops_the_work(model: Model, answers: golden.Golden, monk
     running, ended, read = 0, 0, 0
     original = image_intake.decode
 
-    def decode(image: Any) -> Any:
+    def decode(image: Any, options: ImageOptions) -> Any:
         nonlocal running, ended
         running += 1
         time.sleep(0.01)
         ended += 1
-        return original(image)
+        return original(image, options)
 
     def images() -> Iterator[Any]:
         nonlocal read

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from align_runtime.commands.image_arguments import add_image_options, chosen_images
 from align_runtime.console import (
     CommandParser,
     add_device_options,
@@ -24,9 +25,12 @@ from align_runtime.console import (
 )
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.model import load
+from align_runtime.regular_files import read_regular
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, softmax
 
 Result = tuple[int, NDArray[np.float32] | InputError]  # position of the image; its probabilities, or why there are none
+
+MAX_LABEL_BYTES = 8 << 20  # of a file of labels
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision", default="fp32", help="precision of the graphs, one that the bundle holds (default: fp32)"
     )
+    add_image_options(parser)
     add_device_options(parser)
     add_output_options(parser)
     return run(parser, arguments, _classify)
@@ -62,7 +67,16 @@ def _classify(options: argparse.Namespace) -> int:
     device = chosen_device(options)
     labels = options.labels or _read_labels(options.labels_file)
     captions(labels, options.template)  # refuses what cannot be used before the model is loaded
-    with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
+    images = chosen_images(options)
+    with load(
+        options.bundle,
+        precision=options.precision,
+        device=device,
+        threads=options.threads,
+        alpha=images.alpha,
+        formats=images.formats,
+        max_pixels=images.max_pixels,
+    ) as model:
         texts = model.embed_texts(captions(labels, options.template))
         rows = model.embed_images(options.images, on_error="skip")
         probabilities = softmax(model.logits(rows.embeddings, texts))
@@ -80,8 +94,9 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _read_labels(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_regular(path, MAX_LABEL_BYTES, ConfigurationError)
+        lines = content.decode("utf-8-sig").splitlines()  # Windows editors begin with a byte order mark
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"the labels in {path} cannot be read: {error}") from None
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
