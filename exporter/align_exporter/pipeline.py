@@ -40,7 +40,8 @@ from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
 from align_reference.source import CheckpointSource
 from align_runtime import golden
-from align_runtime.bundle import Bundle, inventory, staged, write_manifest
+from align_runtime.bundle import Bundle
+from align_runtime.bundle_writing import inventory, staged, write_manifest
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError, ConfigurationError, ParityError
 from align_runtime.graph_entry import Graph, Quantization
