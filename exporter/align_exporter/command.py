@@ -24,6 +24,7 @@ from align_runtime.commands.inspect import graphs_table, island_lines, quantizat
 from align_runtime.console import CommandParser, Progress, run
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+from align_runtime.standard_streams import show
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,11 +82,11 @@ def _export(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.json:
         engines_built = engines_json(outcomes)
-        print(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
+        show(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
     elif not options.quiet:
-        print(_as_text(options.output, manifest, reason, seconds))
+        show(_as_text(options.output, manifest, reason, seconds))
         if outcomes:
-            print(f"\n{engines_table(outcomes)}")
+            show(f"\n{engines_table(outcomes)}")
     return 0
 
 

@@ -11,9 +11,11 @@ from align_runtime.devices import targets_on
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.folder_exchange import interrupted
 from align_runtime.graph_entry import Graph
+from align_runtime.hub import is_in_cache
 from align_runtime.json_files import read_object
 from align_runtime.manifest import MANIFEST_NAME, Manifest
 from align_runtime.precision import RULES
+from align_runtime.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class Bundle:
 
         Raises:
             BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
-                a file is missing, has another size, or is a link that leaves the bundle.
+                a file is missing, has another size, or is a link that leaves the bundle and, in a cache of the
+                Hugging Face hub, the repository of the bundle.
         """
-        path = Path(folder)
+        path = user_path(folder).absolute()  # so that files that are opened later are found after a change of folder
         if not path.is_dir():
             problem = "is not a folder" if path.exists() else "does not exist"
             advice = interrupted(path) or "expected a bundle, the folder that align-export writes"
@@ -48,8 +51,8 @@ class Bundle:
                 raise BundleError(
                     f"{path}: {name} is missing; {interrupted(path) or 'the copy of the bundle is incomplete'}"
                 )
-            if not file.resolve().is_relative_to(root):
-                raise BundleError(f"{path}: {name} is a link that leaves the bundle")
+            if not (file.resolve().is_relative_to(root) or is_in_cache(file, root)):
+                raise BundleError(f"{path}: {name} is a link that leaves the bundle; copy the files, not the links")
             if file.stat().st_size != entry.bytes:
                 raise BundleError(
                     f"{path}: {name} has {file.stat().st_size} bytes, expected {entry.bytes}; the file was changed "

@@ -255,7 +255,7 @@ def remove(path: Path) -> None:
     if path.exists():
         for folder, _, _ in os.walk(path):  # never through a link
             with suppress(OSError):
-                os.chmod(folder, 0o700)  # noqa: PTH101, S103
+                os.chmod(folder, 0o700)  # noqa: PTH101
         shutil.rmtree(path, ignore_errors=True)
 
 

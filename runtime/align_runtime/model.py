@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from align_runtime.devices import Device
 from align_runtime.errors import InputError
+from align_runtime.hub_bundle import find_bundle
 from align_runtime.image_embedding import preprocess_numbered
 from align_runtime.images import ImageInput, is_image
 from align_runtime.load_options import LoadOptions
@@ -33,11 +35,13 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    revision: str | None = None,
 ) -> Model:
     """Opens a bundle.
 
     Args:
-        bundle: the folder that ``align-export`` wrote.
+        bundle: the folder that ``align-export`` wrote, or the hub id (``"owner/name"``) of one that was uploaded to the
+            Hugging Face hub; a path that exists takes precedence. See `revision`.
         precision: the variant to run; `align-inspect` lists those of a bundle.
         device: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of the bundle that
             was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
@@ -47,12 +51,15 @@ def load(
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
-        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
+        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared, and
+            hashes of a bundle from the hub.
+        revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
+            cache of huggingface_hub.
 
     Raises:
-        BundleError: the bundle is missing, incomplete, or was changed after the export.
+        BundleError: the bundle is missing, incomplete, was changed after the export, or cannot be downloaded.
         ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
-        BackendUnavailableError: the package or library of the device is missing.
+        BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
         DeviceError: the GPU does not have enough memory.
     """
     options = LoadOptions(
@@ -63,7 +70,10 @@ def load(
         streams=streams,
         check_hashes=check_hashes,
     )
-    return Model(open_parts(bundle, options))
+    found = find_bundle(bundle, revision)
+    if found.downloaded:
+        options = replace(options, check_hashes=True)
+    return Model(open_parts(found.folder, options))
 
 
 class Model:

@@ -32,7 +32,8 @@ WATCHED = {
 GPU_LIBRARIES = {"runtime/align_runtime/backends/tensorrt/libraries.py": {"tensorrt", "cuda"}}
 # The reference takes only these leaves of the runtime.
 REFERENCE_LEAVES = {
-    "align_runtime.errors", "align_runtime.foreign_text", "align_runtime.json_files", "align_runtime.regular_files",
+    "align_runtime.errors", "align_runtime.foreign_text", "align_runtime.hub", "align_runtime.json_files",
+    "align_runtime.regular_files", "align_runtime.user_path",
 }  # fmt: skip
 
 

@@ -103,4 +103,4 @@ def _dying(call: Callable[..., Any], steps: itertools.count[int], before: int) -
 
 
 if __name__ == "__main__":
-    print(json.dumps(sweep(Path(sys.argv[1]), sys.argv[2])))
+    sys.stdout.write(json.dumps(sweep(Path(sys.argv[1]), sys.argv[2])))

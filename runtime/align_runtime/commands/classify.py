@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from align_runtime.console import (
     CommandParser,
+    add_bundle_arguments,
     add_device_options,
     add_output_options,
     chosen_device,
@@ -20,8 +21,11 @@ from align_runtime.console import (
     table,
 )
 from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.hub_bundle import find_bundle
 from align_runtime.model import load
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions
+from align_runtime.standard_streams import show
+from align_runtime.user_path import expanded, user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,11 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
         prog="align-classify",
         description="Zero-shot classification: the probability of each label for each image.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    add_bundle_arguments(parser)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=expanded, help="image files")
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--labels", nargs="+", metavar="LABEL", help="the labels to choose from")
-    labels.add_argument("--labels-file", type=Path, metavar="FILE", help="a text file with one label per line")
+    labels.add_argument("--labels-file", type=user_path, metavar="FILE", help="a text file with one label per line")
     parser.add_argument(
         "--template",
         default=DEFAULT_TEMPLATE,
@@ -56,12 +60,19 @@ def _classify(options: argparse.Namespace) -> int:
     for index, image in enumerate(options.images):
         if not Path(image).is_file():
             raise InputError(f"{image} is not a file", index)
-    with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
+    bundle = find_bundle(options.bundle, options.revision, quiet=options.quiet or options.json)
+    with load(
+        bundle.folder,
+        precision=options.precision,
+        device=device,
+        threads=options.threads,
+        check_hashes=bundle.downloaded,
+    ) as model:
         probabilities = model.classify(options.images, labels, template=options.template)
     if options.json:
-        print(json.dumps(_as_json(options.images, labels, probabilities)))
+        show(json.dumps(_as_json(options.images, labels, probabilities)))
     else:
-        print(_as_table(options.images, labels, probabilities, options.top))
+        show(_as_table(options.images, labels, probabilities, options.top))
     return 0
 
 
