@@ -15,13 +15,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from align_runtime.bundle import Bundle
 from align_runtime.devices import AUTO, DEVICES, Device, backend_of, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
 from align_runtime.hub_bundle import find_bundle
 from align_runtime.standard_streams import complain, drop_unwritable, ensure_streams, show
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 T = TypeVar("T")
 
@@ -48,12 +51,19 @@ class CommandParser(argparse.ArgumentParser):
         """Raises ConfigurationError; argparse would print the whole usage first."""
         raise ConfigurationError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """On stdout, without `file`; argparse would swallow a full disk."""
+        if file is None:
+            show(self.format_help().rstrip("\n"))
+        else:
+            super().print_help(file)
+
 
 class _PrintVersion(argparse.Action):
     """``--version``; the version is looked up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"{parser.prog.split()[0]} {version(DISTRIBUTION)}")
+        show(f"{parser.prog.split()[0]} {version(DISTRIBUTION)}")
         parser.exit()
 
 
