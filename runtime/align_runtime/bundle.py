@@ -34,9 +34,13 @@ class Bundle:
                 a file is missing, has another size, or is a link that leaves the bundle and, in a cache of the
                 Hugging Face hub, the repository of the bundle.
         """
-        path = user_path(folder).absolute()  # so that files that are opened later are found after a change of folder
-        if not path.is_dir():
-            problem = "is not a folder" if path.exists() else "does not exist"
+        try:
+            path = user_path(folder).absolute()  # files that are opened later are found after a change of folder
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as reason:  # a name that is too long, a current folder that was removed
+            raise BundleError(f"{folder!s} cannot be opened: {reason.strerror}") from None
+        if not is_folder:
+            problem = "is not a folder" if exists else "does not exist"
             advice = interrupted(path) or "expected a bundle, the folder that align-export writes"
             raise BundleError(f"{path} {problem}; {advice}")
         if not (path / MANIFEST_NAME).is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from align_runtime.bundle import Bundle, sha256_of
@@ -55,10 +55,11 @@ def check_destination(folder: Path) -> None:
         raise ConfigurationError(
             f"{folder} exists and is not a bundle (it has no {MANIFEST_NAME}); nothing was changed, choose another"
         )
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise ConfigurationError(
-            f"{folder} contains the current folder and cannot be replaced; name a folder inside it"
-        )
+    with suppress(FileNotFoundError):  # the current folder was removed
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise ConfigurationError(
+                f"{folder} contains the current folder and cannot be replaced; name a folder inside it"
+            )
 
 
 def _is_whole(folder: Path) -> bool:

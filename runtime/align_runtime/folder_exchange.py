@@ -46,9 +46,10 @@ def companions(folder: Path, kind: str, host: str = platform.node()) -> list[Pat
     """
     pattern = f"{glob.escape(_prefix(folder, kind))}{host if host == '*' else glob.escape(_plain(host))}-*"
     found = []
-    for path in folder.parent.glob(pattern):
-        with suppress(OSError):  # another process has removed it
-            found.append((path.stat().st_mtime, path))
+    with suppress(OSError):  # a parent that cannot be read
+        for path in folder.parent.glob(pattern):
+            with suppress(OSError):  # another process has removed it
+                found.append((path.stat().st_mtime, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 

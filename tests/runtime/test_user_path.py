@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import align_runtime
-from align_runtime import Bundle
+from align_runtime import Bundle, BundleError
+from align_runtime.bundle_writing import check_destination
 from align_runtime.commands import classify, inspect
 from align_runtime.user_path import user_path
 
@@ -69,3 +71,19 @@ def test_files_are_found_after_a_change_of_folder(
         assert bundle.graph_file(bundle.graph("text", "fp32", "cpu")).is_file()
         assert model.embed_texts(["a cat"]).shape[0] == 1
         assert model._parts.bundle.check_hash("config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "a/" * 3000, f"{'x' * 300}/b", "a\0b", "a\0/b", "~\0", "", "\udce9", "a/b/c"]
+)
+@pytest.mark.parametrize("opens", [Bundle.open, align_runtime.load])
+def test_paths_that_no_file_can_have(home: Path, opens: Callable[[str], object], name: str) -> None:
+    with pytest.raises(BundleError):
+        opens(name)
+
+
+def test_a_current_folder_that_was_removed(home: Path) -> None:
+    Path.cwd().rmdir()
+    with pytest.raises(BundleError, match="No such file or directory"):
+        Bundle.open("bundle")
+    check_destination(home / "bundle")
