@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,11 +18,13 @@ from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
 from align_exporter.export_options import ExportOptions
 from align_exporter.variants import FP32, INT8, VARIANTS
-from align_runtime.bundle import Bundle, check_destination
+from align_runtime.bundle import Bundle
+from align_runtime.bundle_writing import prepare_destination
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
 from align_runtime.console import CommandParser, Progress, run
-from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
+from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+from align_runtime.standard_streams import show
 
 INT8_TOO = "; the accuracy of INT8 above all: its graphs are not held to any limit"
 
@@ -42,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     start = time.monotonic()
     progress = Progress(options.quiet or options.json)
-    check_destination(options.output)
-    _check_writable(options.output)
+    prepare_destination(options.output)
     export = read_options(options)
     engines = engine_request(options, (FP32, *(row.name for row in export.variants if row.is_for_tensorrt)))
     machine = None if engines is None else builder_machine()  # before minutes of exporting
@@ -89,21 +89,12 @@ def _export(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.json:
         engines_built = engines_json(outcomes)
-        print(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
+        show(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
     elif not options.quiet:
-        print(_as_text(options.output, manifest, reason, seconds))
+        show(_as_text(options.output, manifest, reason, seconds))
         if outcomes:
-            print(f"\n{engines_table(outcomes)}")
+            show(f"\n{engines_table(outcomes)}")
     return 0
-
-
-def _check_writable(output: Path) -> None:
-    """Raises ConfigurationError where no folder can be made at `output`: better now than after minutes of work."""
-    parent = output.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"--output: cannot write to {parent}; choose another folder or change its permissions")
 
 
 def _check_recorded_speed(manifest: Manifest, export: ExportOptions) -> None:

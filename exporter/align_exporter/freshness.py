@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -11,10 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import align_bench
 import align_calibration
 import align_exporter
 import align_reference
 import align_runtime
+from align_calibration.package_hash import package_hash
 from align_exporter.export_options import ExportOptions
 from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
@@ -22,8 +23,11 @@ from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError
 from align_runtime.manifest import Provenance
 
-SOURCES = (align_calibration, align_exporter, align_reference, align_runtime)
-TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
+SOURCES = (align_bench, align_calibration, align_exporter, align_reference, align_runtime)  # bench: the speed of INT8
+TOOLS = (
+    "align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "protobuf", "ml-dtypes", "safetensors",
+    "numpy", "pillow", "tokenizers", "jinja2",
+)  # fmt: skip
 
 
 def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
@@ -45,14 +49,8 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
 
 @cache
 def source_hash() -> str:
-    """The first 12 hex digits of the sha256 of all modules that an export runs: a changed pass has the same version."""
-    digest = hashlib.sha256()
-    for package in SOURCES:
-        root = Path(package.__path__[0])
-        for file in sorted(root.rglob("*.py")):
-            digest.update(f"{package.__name__}/{file.relative_to(root).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    """The hash of all our packages that an export runs."""
+    return package_hash(SOURCES)
 
 
 def tool_version(name: str) -> str:

@@ -40,7 +40,8 @@ from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
 from align_reference.source import CheckpointSource
 from align_runtime import golden
-from align_runtime.bundle import Bundle, inventory, staged, write_manifest
+from align_runtime.bundle import Bundle
+from align_runtime.bundle_writing import check_space, inventory, staged, write_manifest
 from align_runtime.console import Progress
 from align_runtime.errors import BuildError, CheckpointError, ConfigurationError, ParityError
 from align_runtime.graph_entry import Graph, Quantization
@@ -50,6 +51,9 @@ from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.regular_files import read_regular
 from align_runtime.selftest import check_graph, check_inputs
 from align_runtime.tokenizer import Tokenizer
+
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+FOLDED_SHARE = 0.1  # of the weights, generously
 
 
 def build_bundle(
@@ -92,6 +96,7 @@ def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions,
             options.engines.lengths_up_to(checkpoint.facts.max_length)  # before minutes of work
         for note in checkpoint.notes:
             progress.warn(note)
+        check_space(folder, _least_bytes(checkpoint, options))
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
     tokenizer = Tokenizer.from_file(
         folder / "tokenizer.json", checkpoint.facts.max_length, checkpoint.facts.pad_token_id
@@ -109,6 +114,13 @@ def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions,
     if options.has_int8_target:
         inputs.check_held_out()
     return Run(checkpoint, answers, inputs, folder, options, progress)
+
+
+def _least_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Bytes that the graphs take at least: every weight in the smallest type of its variant, less what passes fold."""
+    weights = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    per_weight = ELEMENT_BYTES["float32"] + sum(ELEMENT_BYTES[row.element_type] for row in options.variants)
+    return int((1 - FOLDED_SHARE) * weights * per_weight)
 
 
 def _usable(

@@ -93,7 +93,7 @@ def measure(bundle: Bundle, plan: Plan, progress: Progress) -> BenchRecord:
 
 
 def measure_peers(
-    bundle: Bundle, plan: Plan, peers: Sequence[str], rounds: int, checkpoint: Path | None, progress: Progress
+    bundle: Bundle, plan: Plan, peers: Sequence[str], rounds: int, checkpoint: str | None, progress: Progress
 ) -> tuple[PeerComparison, ...]:
     """Compares every case of `plan` with `peers`, over `rounds` rounds."""
     comparisons = []

@@ -1,28 +1,21 @@
-"""The bundle: a folder with a manifest, opened for reading, and written atomically."""
+"""The bundle: a folder with a manifest, opened for reading."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import glob
 import hashlib
-import json
 import os
-import platform
-import secrets
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from align_runtime.devices import targets_on
 from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.folder_exchange import interrupted
 from align_runtime.graph_entry import Graph
+from align_runtime.hub import is_in_cache
 from align_runtime.json_files import read_object
-from align_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from align_runtime.manifest import MANIFEST_NAME, Manifest
 from align_runtime.precision import RULES
+from align_runtime.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -38,25 +31,32 @@ class Bundle:
 
         Raises:
             BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
-                a file is missing, has another size, or is a link that leaves the bundle.
+                a file is missing, has another size, or is a link that leaves the bundle and, in a cache of the
+                Hugging Face hub, the repository of the bundle.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            problem = "is not a folder" if path.exists() else "does not exist"
-            raise BundleError(f"{path} {problem}; expected a bundle, the folder that align-export writes")
+        try:
+            path = user_path(folder).absolute()  # files that are opened later are found after a change of folder
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as reason:  # a name that is too long, a current folder that was removed
+            raise BundleError(f"{folder!s} cannot be opened: {reason.strerror}") from None
+        if not is_folder:
+            problem = "is not a folder" if exists else "does not exist"
+            advice = interrupted(path) or "expected a bundle, the folder that align-export writes"
+            raise BundleError(f"{path} {problem}; {advice}")
         if not (path / MANIFEST_NAME).is_file():
-            raise BundleError(
-                f"{path} is not a bundle: it has no {MANIFEST_NAME}; expected the folder that align-export writes"
-            )
+            advice = interrupted(path) or "expected the folder that align-export writes"
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; {advice}")
         where = str(path / MANIFEST_NAME)
         bundle = cls(path, Manifest.from_json(read_object(path / MANIFEST_NAME, BundleError), where))
         root = path.resolve()
         for name, entry in bundle.manifest.files.items():
             file = path / name
             if not file.is_file():
-                raise BundleError(f"{path}: {name} is missing; the copy of the bundle is incomplete")
-            if not file.resolve().is_relative_to(root):
-                raise BundleError(f"{path}: {name} is a link that leaves the bundle")
+                raise BundleError(
+                    f"{path}: {name} is missing; {interrupted(path) or 'the copy of the bundle is incomplete'}"
+                )
+            if not (file.resolve().is_relative_to(root) or is_in_cache(file, root)):
+                raise BundleError(f"{path}: {name} is a link that leaves the bundle; copy the files, not the links")
             if file.stat().st_size != entry.bytes:
                 raise BundleError(
                     f"{path}: {name} has {file.stat().st_size} bytes, expected {entry.bytes}; the file was changed "
@@ -134,111 +134,3 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def inventory(folder: Path) -> dict[str, FileEntry]:
-    """Size and sha256 by path of every file in `folder` except the manifest; the value of `Manifest.files`."""
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_NAME
-    }
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest` as the ``align.json`` of `folder`."""
-    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-
-
-def check_destination(folder: Path) -> None:
-    """Raises ConfigurationError unless `folder` is missing, empty or a bundle, and can be replaced atomically."""
-    if folder.is_symlink():
-        raise ConfigurationError(f"{folder} is a link to {folder.readlink()}; name the folder itself")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} exists and is not a folder; choose another output")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
-        raise ConfigurationError(
-            f"{folder} exists and is not a bundle (it has no {MANIFEST_NAME}); nothing was changed, choose another"
-        )
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise ConfigurationError(
-            f"{folder} contains the current folder and cannot be replaced; name a folder inside it"
-        )
-    if folder.is_mount():
-        raise ConfigurationError(f"{folder} is a mount point and cannot be replaced; name a folder inside it")
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, which replaces it when the block ends without an error, otherwise is removed.
-
-    The replacement is atomic on Linux: a process that is killed leaves the previous content of `folder` complete. The
-    next call removes temporary folders that killed processes left behind.
-
-    Raises:
-        ConfigurationError: `folder` exists and is not a bundle.
-    """
-    check_destination(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    staging = folder.parent / f"{_leftover_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}"
-    staging.mkdir()
-    try:
-        yield staging
-        check_destination(folder)  # again: files may have been put there during a build of minutes
-        _replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _leftover_prefix(folder: Path) -> str:
-    """Contains the host's name: on a shared disk, processes of other hosts cannot be checked."""
-    return f".{folder.name}.building-{platform.node()}-"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    prefix = _leftover_prefix(folder)
-    for path in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        process = path.name.removeprefix(prefix).split("-")[0]
-        if not (process.isdigit() and _alive(int(process))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _replace(staging: Path, folder: Path) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        staging.rename(folder)  # POSIX: an empty folder is replaced in the same step
-        return
-    if _exchange(staging, folder):  # `staging` is now the previous bundle, which `staged` removes
-        return
-    # Without an exchange it takes two steps, between which the previous bundle has only its temporary name.
-    previous = folder.parent / f".{folder.name}.previous-{secrets.token_hex(4)}"
-    folder.rename(previous)
-    staging.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _exchange(left: Path, right: Path) -> bool:
-    """Swaps two folders atomically with Linux's ``renameat2(RENAME_EXCHANGE)``; False where that is not supported."""
-    if not sys.platform.startswith("linux"):
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    at_fdcwd, rename_exchange = -100, 2
-    if libc.renameat2(at_fdcwd, os.fsencode(left), at_fdcwd, os.fsencode(right), rename_exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):
-        return False
-    raise OSError(code, os.strerror(code), str(right))

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import threading
@@ -16,10 +15,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
+from align_runtime.bundle import Bundle
 from align_runtime.devices import AUTO, DEVICES, Device, backend_of, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
+from align_runtime.hub_bundle import find_bundle
+from align_runtime.standard_streams import complain, drop_unwritable, ensure_streams, show
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 T = TypeVar("T")
 
@@ -46,12 +51,19 @@ class CommandParser(argparse.ArgumentParser):
         """Raises ConfigurationError; argparse would print the whole usage first."""
         raise ConfigurationError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """On stdout, without `file`; argparse would swallow a full disk."""
+        if file is None:
+            show(self.format_help().rstrip("\n"))
+        else:
+            super().print_help(file)
+
 
 class _PrintVersion(argparse.Action):
     """``--version``; the version is looked up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"{parser.prog.split()[0]} {version(DISTRIBUTION)}")
+        show(f"{parser.prog.split()[0]} {version(DISTRIBUTION)}")
         parser.exit()
 
 
@@ -65,6 +77,7 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     Raises:
         SystemExit: after ``--help`` and ``--version``.
     """
+    ensure_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(format=f"{parser.prog}: %(message)s")  # warnings of the runtime, on stderr
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
@@ -73,8 +86,13 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     as_json = "--json" in given
     code = None
     try:
-        options = parser.parse_args(given)
-        code = body(options)
+        try:
+            options = parser.parse_args(given)
+            code = body(options)
+        except SystemExit as ended:  # --help and --version
+            code = int(ended.code or 0)
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
         return code
     except AlignError as error:
@@ -83,15 +101,17 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     except KeyboardInterrupt:
         complain(f"{parser.prog}: interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout, e.g. `head`, is gone: the result stands where there is one
-        _drop_unwritable(sys.stdout)
+    except (
+        BrokenPipeError,
+        ConnectionResetError,
+    ):  # stdout's reader is gone: the result stands
         return EXIT_BROKEN_PIPE if code is None else code
     except OSError as error:  # a full disk, a folder without write permission
         _print_error(parser.prog, error, as_json)
-        _drop_unwritable(sys.stdout)
         return AlignError.exit_code
     finally:
-        _drop_unwritable(sys.stderr)
+        drop_unwritable(sys.stdout)
+        drop_unwritable(sys.stderr)
 
 
 def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:
@@ -99,14 +119,7 @@ def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:
     complain(f"{prog}: error: {error}")
     if as_json:
         with suppress(OSError):  # stdout itself may be what failed
-            print(json.dumps({"error": error_json(error)}), flush=True)
-
-
-def complain(line: str) -> None:
-    """A line on stderr, where there is one."""
-    if sys.stderr is not None:  # without a file descriptor 2; print would take stdout
-        with suppress(OSError, ValueError):
-            print(line, file=sys.stderr)
+            show(json.dumps({"error": error_json(error)}))
 
 
 def error_json(error: Exception) -> dict[str, Any]:
@@ -124,13 +137,22 @@ def error_json(error: Exception) -> dict[str, Any]:
     return described
 
 
-def _drop_unwritable(stream: TextIO | None) -> None:
-    """Gives up what `stream` cannot take; the interpreter would try again at its end, complain, and exit with 120."""
-    if stream is not None and not stream.closed:
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
+    """``BUNDLE`` and ``--revision``, the same for every command that opens a bundle; see `open_bundle`."""
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="folder that align-export wrote, or the hub id (owner/name) of an uploaded one"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+
+
+def open_bundle(options: argparse.Namespace) -> Bundle:
+    """The bundle of `add_bundle_arguments`, downloaded where it is a hub id.
+
+    Raises:
+        BundleError, ConfigurationError, BackendUnavailableError: as in `find_bundle` and `Bundle.open`.
+    """
+    quiet = options.quiet or options.json
+    return Bundle.open(find_bundle(options.bundle, options.revision, quiet=quiet).folder)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

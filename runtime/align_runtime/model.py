@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Literal, Self, overload
 
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from align_runtime.devices import Device
 from align_runtime.embedded_rows import EmbeddedRows, OnError, check_on_error
 from align_runtime.errors import InputError
+from align_runtime.hub_bundle import find_bundle
 from align_runtime.image_embedding import preprocessed
 from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, DROP, ImageOptions
 from align_runtime.images import ImageInput, is_image
@@ -38,11 +40,13 @@ def load(
     alpha: str = DROP,
     formats: Sequence[str] = DEFAULT_FORMATS,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    revision: str | None = None,
 ) -> Model:
     """Opens a bundle.
 
     Args:
-        bundle: the folder that ``align-export`` wrote.
+        bundle: the folder that ``align-export`` wrote, or the hub id (``"owner/name"``) of one that was uploaded to the
+            Hugging Face hub; a path that exists takes precedence. See `revision`.
         precision: the variant to run; `align-inspect` lists those of a bundle.
         device: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of the bundle that
             was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
@@ -52,7 +56,10 @@ def load(
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
-        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
+        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared, and
+            hashes of a bundle from the hub.
+        revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
+            cache of huggingface_hub.
         alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
             file; a colour (``"white"``, ``"#ffffff"``) is laid behind the image.
         formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
@@ -60,9 +67,9 @@ def load(
         max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
 
     Raises:
-        BundleError: the bundle is missing, incomplete, or was changed after the export.
+        BundleError: the bundle is missing, incomplete, was changed after the export, or cannot be downloaded.
         ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
-        BackendUnavailableError: the package or library of the device is missing.
+        BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
         DeviceError: the GPU does not have enough memory.
     """
     options = LoadOptions(
@@ -74,7 +81,10 @@ def load(
         check_hashes=check_hashes,
         images=ImageOptions(alpha, formats, max_pixels),
     )
-    return Model(open_parts(bundle, options))
+    found = find_bundle(bundle, revision)
+    if found.downloaded:
+        options = replace(options, check_hashes=True)
+    return Model(open_parts(found.folder, options))
 
 
 class Model:

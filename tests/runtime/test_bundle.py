@@ -12,7 +12,8 @@ import pytest
 
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
-from align_runtime.bundle import inventory, sha256_of
+from align_runtime.bundle import sha256_of
+from align_runtime.bundle_writing import inventory
 from align_runtime.graph_entry import TOWERS
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align_exporter.export_options import ExportOptions
@@ -12,6 +11,7 @@ from align_runtime.commands.image_arguments import add_image_options, chosen_ima
 from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
 from align_runtime.image_options import DEFAULT_IMAGES
+from align_runtime.user_path import user_path
 
 if TYPE_CHECKING:
     from align_calibration.dataset.calibration_dataset import CalibrationDataset
@@ -30,14 +30,14 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration-images",
         metavar="PATH",
-        type=Path,
+        type=user_path,
         help="a folder with all its subfolders, a list of paths relative to the list (.txt), or an archive, which is "
         "not extracted (.zip, .tar, .tar.gz, .tgz)",
     )
     group.add_argument(
         "--calibration-captions",
         metavar="FILE",
-        type=Path,
+        type=user_path,
         help="one per line (.txt), or under 'caption' or 'text' in JSON lines (.jsonl) or a table with a header (.csv)",
     )
     group.add_argument(

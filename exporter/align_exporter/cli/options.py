@@ -23,6 +23,7 @@ from align_exporter.variants import FP32, PRECISIONS
 from align_runtime.console import add_output_options
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import shortened
+from align_runtime.user_path import user_path
 
 MAX_SEED = (1 << 63) - 1
 
@@ -31,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """All arguments of the command."""
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="folder in Hugging Face layout, or a hub id (kakaobrain/align-base)")
-    add("-o", "--output", metavar="BUNDLE", type=Path, required=True, help="folder to write")
+    add("-o", "--output", metavar="BUNDLE", type=user_path, required=True, help="folder to write")
     add("--revision", help="branch, tag or commit of a hub id")
     add(
         "--allow-pickle",
@@ -122,7 +123,7 @@ def _random_weights(options: argparse.Namespace) -> int | None:
 def _dump_graph(given: list[str] | None) -> tuple[str, Path] | None:
     if given is None:
         return None
-    stage, file = given[0], Path(given[1])
+    stage, file = given[0], user_path(given[1])
     if stage not in GRAPH_STAGES:
         raise ConfigurationError(f"--dump-graph: expected {' or '.join(GRAPH_STAGES)}, got {stage!r}")
     if not file.suffix or not file.absolute().parent.is_dir():

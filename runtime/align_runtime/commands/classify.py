@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 from align_runtime.commands.image_arguments import add_image_options, chosen_images
 from align_runtime.console import (
     CommandParser,
+    add_bundle_arguments,
     add_device_options,
     add_output_options,
     chosen_device,
-    complain,
     error_json,
     positive_int,
     run,
     table,
 )
 from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.hub_bundle import find_bundle
 from align_runtime.model import load
 from align_runtime.regular_files import read_regular
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, softmax
+from align_runtime.standard_streams import complain, show
+from align_runtime.user_path import expanded, user_path
 
 Result = tuple[int, NDArray[np.float32] | InputError]  # position of the image; its probabilities, or why there are none
 
@@ -43,11 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         description="Zero-shot classification: the probability of each label for each image. An image that cannot be "
         "used is reported, the others are classified all the same, and the exit code is 2.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    add_bundle_arguments(parser)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=expanded, help="image files")
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--labels", nargs="+", metavar="LABEL", help="the labels to choose from")
-    labels.add_argument("--labels-file", type=Path, metavar="FILE", help="a text file with one label per line")
+    labels.add_argument("--labels-file", type=user_path, metavar="FILE", help="a text file with one label per line")
     parser.add_argument(
         "--template",
         default=DEFAULT_TEMPLATE,
@@ -68,11 +71,13 @@ def _classify(options: argparse.Namespace) -> int:
     labels = options.labels or _read_labels(options.labels_file)
     captions(labels, options.template)  # refuses what cannot be used before the model is loaded
     images = chosen_images(options)
+    bundle = find_bundle(options.bundle, options.revision, quiet=options.quiet or options.json)
     with load(
-        options.bundle,
+        bundle.folder,
         precision=options.precision,
         device=device,
         threads=options.threads,
+        check_hashes=bundle.downloaded,
         alpha=images.alpha,
         formats=images.formats,
         max_pixels=images.max_pixels,
@@ -84,9 +89,9 @@ def _classify(options: argparse.Namespace) -> int:
     results += [(error.index or 0, error) for error in rows.errors]
     results.sort(key=itemgetter(0))
     if options.json:
-        print(json.dumps(_as_json(options.images, labels, results)))
+        show(json.dumps(_as_json(options.images, labels, results)))
     else:
-        print(_as_table(options.images, labels, results, options.top))
+        show(_as_table(options.images, labels, results, options.top))
     for error in rows.errors:
         complain(f"align-classify: error: {error}")
     return InputError.exit_code if rows.errors else 0

@@ -7,11 +7,12 @@ import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
-from align_runtime.console import CommandParser, add_output_options, run, table
+from align_runtime.console import CommandParser, add_bundle_arguments, add_output_options, open_bundle, run, table
 from align_runtime.engines import EngineEntry, engines_of
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
+from align_runtime.standard_streams import show
 
 RUNS_ON = {ANY_TARGET: "CPU, GPU", CPU_TARGET: "CPU", GPU_TARGET: "GPU"}
 MAX_OPTION = 60  # characters of an option's value; the whole is in --json
@@ -25,15 +26,15 @@ def main(arguments: list[str] | None = None) -> int:
         "element types and distance from the PyTorch reference as measured by the exporter, INT8 speed and TensorRT "
         "engines. Nothing is run and no hash is checked: align-verify does that.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_bundle_arguments(parser)
     add_output_options(parser)
     return run(parser, arguments, _inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    bundle = Bundle.open(options.bundle)
+    bundle = open_bundle(options)
     engines = list(engines_of(bundle))
-    print(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
+    show(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
     return 0
 
 

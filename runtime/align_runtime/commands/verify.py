@@ -13,9 +13,11 @@ from align_runtime.commands.inspect import runs_on
 from align_runtime.console import (
     CommandParser,
     Progress,
+    add_bundle_arguments,
     add_device_options,
     add_output_options,
     chosen_device,
+    open_bundle,
     run,
     table,
 )
@@ -24,6 +26,7 @@ from align_runtime.golden import Golden
 from align_runtime.graph_entry import GPU_TARGET
 from align_runtime.precision import describe
 from align_runtime.selftest import GraphCheck, check_graph, check_inputs
+from align_runtime.standard_streams import show
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         "tokenizer and graphs against the embeddings of the PyTorch reference, and that the MACs counted by the "
         "exporter agree with the precision of each graph.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_bundle_arguments(parser)
     add_device_options(parser)
     add_output_options(parser)
     return run(parser, arguments, _verify)
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _verify(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet or options.json)
     device = chosen_device(options)
-    bundle = Bundle.open(options.bundle)
+    bundle = open_bundle(options)
     files = bundle.manifest.files
     for name in progress.bar("hashes", files, len(files)):
         bundle.check_hash(name)
@@ -56,9 +59,9 @@ def _verify(options: argparse.Namespace) -> int:
             checks.append(check_graph(bundle, graph, expected, device, options.threads))
     failures = differences + [failure for check in checks for failure in check.failures]
     if options.json:
-        print(json.dumps(_as_json(bundle, device, checks, failures)))
+        show(json.dumps(_as_json(bundle, device, checks, failures)))
     else:
-        print(_as_text(bundle, expected, device, checks, failures))
+        show(_as_text(bundle, expected, device, checks, failures))
     return 1 if failures else 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from align_runtime.bundle import inventory
+from align_runtime.bundle_writing import inventory
 from align_runtime.commands import verify
 
 
