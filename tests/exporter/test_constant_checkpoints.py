@@ -35,9 +35,10 @@ from support.gpu_doubles import installed
 from support.weight_swap import WeightSwap
 
 # Random weights say nothing about the accuracy of INT8 and little about that of FP16 where embeddings nearly collapse:
-# the gate lets everything pass, and the test has bounds of its own. FP32 has the limits of every export.
+# the gate lets every finite number pass. FP32 has the limits of every export, FP16 a bound of the test's own; that INT8
+# computes what it does with constants of its own is shown in test_merged_constants.py.
 ANYTHING = {"parity_max_abs": {"fp16": 2.0, "int8": 2.0}, "parity_min_cosine": {"fp16": -1.0, "int8": -1.0}}
-MIN_COSINE = {"fp32": 0.999999, "fp16": 0.999, "int8": 0.6}
+MIN_COSINE = {"fp32": 0.999999, "fp16": 0.999, "int8": -1.0}
 Export = Callable[..., Manifest]
 
 
@@ -77,7 +78,7 @@ def macs(manifest: Manifest) -> dict[str, int]:
 
 
 def check(manifest: Manifest) -> None:
-    """All nine graphs are there and near the reference."""
+    """All nine graphs are there; their embeddings are finite, and those of FP32 and FP16 near the reference."""
     assert len(manifest.graphs) == 9
     found = {graph.file: graph.parity.min_cosine for graph in manifest.graphs}
     assert all(found[graph.file] >= MIN_COSINE[graph.variant] for graph in manifest.graphs), found

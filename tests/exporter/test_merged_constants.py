@@ -38,11 +38,14 @@ from support.graphs import merged, run_graph, unshared
 from support.weight_swap import WeightSwap
 
 Feed = Mapping[str, NDArray[Any]]
-CASES = ("as initialized", "layers and blocks repeated")
+FAST = "all of it"
 PIXELS = (1 / 127.5, -1.0)  # scale and offset
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == FAST else [pytest.mark.slow]) for name in made.WHOLE],
+)
 def model(request: pytest.FixtureRequest) -> AlignModel:
     found = AlignModel(AlignConfig.from_dict(made.config()))
     found.load_state_dict(dict(made.WHOLE[request.param](made.base_state())))

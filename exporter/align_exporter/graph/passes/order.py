@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class PassCount:
-    """How many rewrites a pass made, and how many were expected; None: any number."""
+    """The rewrites that a pass made; `expected` None: any number is right."""
 
     name: str
     rewrites: int
