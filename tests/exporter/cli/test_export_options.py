@@ -96,6 +96,8 @@ def test_without_int8_they_have_no_effect_which_is_an_error(arguments: list[str]
         (["--int8", "--int8-device", "cpu", "--fp16-keep", "*"], "--fp16-keep"),
         (["--calibration-images", "x"], "--calibration-images has no effect without --fp16 or --int8"),
         (["--calibration-captions", "x.txt"], "--calibration-captions has no effect without --fp16 or --int8"),
+        (["--fp16", "--alpha", "white"], "--alpha, --formats and --max-pixels have no effect"),
+        (["--fp16", "--alpha", "whitish"], "alpha is 'whitish'"),
         (["--int8", "--int8-device", "cpu", "--calibration-captions", "x.txt"], "for TensorRT or a target"),
         (["--int8", "--calibration-images", "gone"], "gone not found"),
         (["--int8", "--max-calibration-samples", "3"], "--calibration-images"),
