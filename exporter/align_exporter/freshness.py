@@ -20,9 +20,11 @@ from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError
+from align_runtime.foreign_text import printable
 from align_runtime.manifest import Provenance
 
 SOURCES = (align_calibration, align_exporter, align_reference, align_runtime)
+MAX_REASON = 400  # characters
 TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
 
 
@@ -69,7 +71,15 @@ def tool_version(name: str) -> str:
 
 
 def staleness(output: Path, wanted: Provenance) -> str | None:
-    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`."""
+    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`.
+
+    That is what its own manifest says: someone who changed a bundle and its manifest together is not noticed.
+    """
+    reason = _staleness(output, wanted)
+    return None if reason is None else printable(reason, MAX_REASON)  # parts of it come from the bundle
+
+
+def _staleness(output: Path, wanted: Provenance) -> str | None:
     if not output.exists():
         return "no bundle yet"
     try:

@@ -36,12 +36,14 @@ from align_runtime.console import (
     Progress,
     add_device_options,
     add_output_options,
+    device_name,
     positive_int,
     run,
 )
-from align_runtime.devices import resolve_device
+from align_runtime.devices import AUTO, resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
+from align_runtime.pin_option import add_pin_option, open_bundle
 
 DEFAULT = Plan()
 ROUNDS = 8
@@ -67,11 +69,12 @@ def _add_run(commands: Any) -> None:
     )
     parser.set_defaults(body=_run)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_pin_option(parser)
     parser.add_argument("--quick", action="store_true", help="one text length, few samples, one start, no load loops")
     add = parser.add_argument_group("what to measure").add_argument
     add("--tower", nargs="+", choices=TOWERS, help="default: both")
     add("--precision", nargs="+", help="variants (default: all that the bundle has for the device)")
-    add("--device", nargs="+", help="default: cpu")
+    add("--device", nargs="+", type=device_name, help="default: cpu; a GPU by its index: cuda:1")
     add("--batch", nargs="+", type=positive_int, help="inputs per call (default: 1 8)")
     add("--length", nargs="+", type=positive_int, help="tokens of a text (default: 12 64; quick: 12)")
     add("--image-size", nargs="+", help="WIDTHxHEIGHT of the JPEG files (default: 640x480)")
@@ -111,7 +114,7 @@ def _add_rendering(parser: argparse._ActionsContainer) -> None:
 def _run(options: argparse.Namespace) -> int:
     outputs = {"--output": options.output, "--html": options.html, "--csv": options.csv}
     check_outputs(outputs)
-    bundle = Bundle.open(options.bundle)
+    bundle = open_bundle(options, [device for device in options.device or () if device != AUTO])
     plan = _plan(options, bundle)
     plan.check(bundle)
     check_peers(bundle, options.against, options.checkpoint, options.rounds)
@@ -271,6 +274,7 @@ def _add_scaling(commands: Any) -> None:
     )
     parser.set_defaults(body=_scaling)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_pin_option(parser)
     parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
     least, seconds = DEFAULT.effort.least, DEFAULT.effort.seconds
     parser.add_argument("--samples", type=positive_int, default=least, help=f"calls per value (default: {least})")
@@ -283,8 +287,8 @@ def _add_scaling(commands: Any) -> None:
 
 def _scaling(options: argparse.Namespace) -> int:
     check_outputs({"--output": options.output})
-    bundle, effort = Bundle.open(options.bundle), Effort(options.samples, options.seconds)
     device, progress = resolve_device(options.device), Progress(options.quiet or options.json)
+    bundle, effort = open_bundle(options, [device]), Effort(options.samples, options.seconds)
     Plan(precisions=(options.precision,), devices=(device,), lengths=(), threads=options.threads).check(bundle)
     known, flat = about(bundle, options.precision, device), True
     if options.texts:

@@ -18,8 +18,9 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO, TypeVar
 
-from align_runtime.devices import AUTO, DEVICES, Device, backend_of, resolve_device
+from align_runtime.devices import AUTO, DEVICES, backend_of, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
+from align_runtime.foreign_text import printable
 
 T = TypeVar("T")
 
@@ -143,14 +144,30 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--threads``, the same for every command that runs graphs."""
-    devices = [*DEVICES, AUTO]
     parser.add_argument(
-        "--device", default="cpu", choices=devices, metavar="DEVICE", help=f"{', '.join(devices)} (default: cpu)"
+        "--device",
+        default="cpu",
+        type=device_name,
+        metavar="DEVICE",
+        help=f"{', '.join([*DEVICES, AUTO])}; a GPU by its index: cuda:1 (default: cpu)",
     )
     parser.add_argument("--threads", type=positive_int, help="threads of one call (default: all cores)")
 
 
-def chosen_device(options: argparse.Namespace) -> Device:
+def device_name(text: str) -> str:
+    """For ``type=`` of an argument: a device, or ``auto``."""
+    return text if text == AUTO else checked_argument(resolve_device, text)
+
+
+def checked_argument(check: Callable[[str], str], text: str) -> str:
+    """``check(text)``, whose ConfigurationError argparse then prints with the name of the option."""
+    try:
+        return check(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def chosen_device(options: argparse.Namespace) -> str:
     """The device of `options`, with ``auto`` resolved.
 
     Raises:
@@ -244,7 +261,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A line that stays."""
-        self._write(f"{CLEAR_LINE if self._live else ''}  ! {text}\n")
+        self._write(f"{CLEAR_LINE if self._live else ''}  ! {printable(text)}\n")
 
     @contextmanager
     def _running(self, title: str, total: int | None = None) -> Iterator[_Step]:

@@ -21,6 +21,7 @@ from align_runtime.console import (
 )
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.model import load
+from align_runtime.pin_option import add_pin_option
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions
 
 
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--precision", default="fp32", help="precision of the graphs, one that the bundle holds (default: fp32)"
     )
     add_device_options(parser)
+    add_pin_option(parser)
     add_output_options(parser)
     return run(parser, arguments, _classify)
 
@@ -56,7 +58,13 @@ def _classify(options: argparse.Namespace) -> int:
     for index, image in enumerate(options.images):
         if not Path(image).is_file():
             raise InputError(f"{image} is not a file", index)
-    with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
+    with load(
+        options.bundle,
+        precision=options.precision,
+        device=device,
+        threads=options.threads,
+        manifest_sha256=options.manifest_sha256,
+    ) as model:
         probabilities = model.classify(options.images, labels, template=options.template)
     if options.json:
         print(json.dumps(_as_json(options.images, labels, probabilities)))

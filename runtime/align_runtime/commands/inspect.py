@@ -8,9 +8,10 @@ from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.console import CommandParser, add_output_options, run, table
-from align_runtime.engines import EngineEntry, engines_of
+from align_runtime.engines import EngineEntry, Engines, read_engines
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
 from align_runtime.manifest import Manifest
+from align_runtime.pin_option import add_pin_option
 from align_runtime.precision import describe
 
 RUNS_ON = {ANY_TARGET: "CPU, GPU", CPU_TARGET: "CPU", GPU_TARGET: "GPU"}
@@ -26,32 +27,40 @@ def main(arguments: list[str] | None = None) -> int:
         "engines. Nothing is run and no hash is checked: align-verify does that.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_pin_option(parser)
     add_output_options(parser)
     return run(parser, arguments, _inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    bundle = Bundle.open(options.bundle)
-    engines = list(engines_of(bundle))
+    bundle = Bundle.open(options.bundle, options.manifest_sha256)
+    engines = read_engines(bundle)
     print(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
     return 0
 
 
-def _as_json(bundle: Bundle, engines: list[EngineEntry]) -> dict[str, Any]:
-    """The manifest, with the size of each graph, and the descriptions of the engines."""
+def _as_json(bundle: Bundle, engines: Engines) -> dict[str, Any]:
+    """The manifest and its sha256, with the size of each graph, and the descriptions of the engines."""
     values = bundle.manifest.to_json()
     for described, graph in zip(values["graphs"], bundle.manifest.graphs, strict=True):
         described["bytes"] = bundle.manifest.graph_bytes(graph)
-    return {"bundle": str(bundle.folder)} | values | {"engines": [entry.to_json() for entry in engines]}
+    return {
+        "bundle": str(bundle.folder),
+        "manifest_sha256": bundle.manifest_sha256,
+        **values,
+        "engines": [entry.to_json() for entry in engines.entries],
+        "skipped_engines": list(engines.skipped),
+    }
 
 
-def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
+def _as_text(bundle: Bundle, engines: Engines) -> str:
     manifest, provenance = bundle.manifest, bundle.manifest.provenance
     facts, (height, width) = manifest.model, manifest.preprocessing.output_size
     total = sum(entry.bytes for entry in manifest.files.values())
     revision = f", revision {provenance.revision}" if provenance.revision else ""
     lines = [
         f"{bundle.folder}: ALIGN bundle of {provenance.name}{revision}",
+        f"  manifest     sha256 {bundle.manifest_sha256}",
         f"  size         {len(manifest.files)} files, {total / 1e6:.1f} MB",
         f"  embeddings   {facts.embedding_dim} values, unit length; logits are cosine / {facts.temperature:.4g}",
         f"  images       {height}×{width} pixels",
@@ -60,7 +69,8 @@ def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
         f"  made with    {', '.join(f'{tool} {version}' for tool, version in provenance.tools.items())}",
         "",
     ]
-    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines)]
+    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines.entries)]
+    notes += [f"engine skipped: {reason}" for reason in engines.skipped]
     return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *(["", *notes] if notes else [])])
 
 

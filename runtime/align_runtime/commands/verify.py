@@ -22,8 +22,10 @@ from align_runtime.console import (
 from align_runtime.devices import backend_of
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import GPU_TARGET
+from align_runtime.load_options import check_pin
+from align_runtime.pin_option import add_pin_option
 from align_runtime.precision import describe
-from align_runtime.selftest import GraphCheck, check_graph, check_inputs
+from align_runtime.selftest import GraphCheck, check_graph, check_inputs, wide_limits
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
     add_device_options(parser)
+    add_pin_option(parser)
+    parser.add_argument(
+        "--accept-limits",
+        action="store_true",
+        help="accept limits of the bundle that are wider than the built-in ones, as after align-export "
+        "--parity-max-abs",
+    )
     add_output_options(parser)
     return run(parser, arguments, _verify)
 
@@ -43,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _verify(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet or options.json)
     device = chosen_device(options)
-    bundle = Bundle.open(options.bundle)
+    if options.manifest_sha256 is not None:
+        check_pin(options.manifest_sha256, device)
+    bundle = Bundle.open(options.bundle, options.manifest_sha256)
     files = bundle.manifest.files
     for name in progress.bar("hashes", files, len(files)):
         bundle.check_hash(name)
@@ -55,6 +66,8 @@ def _verify(options: argparse.Namespace) -> int:
         with progress.phase(f"{graph.tower} {graph.exact_variant}"):
             checks.append(check_graph(bundle, graph, expected, device, options.threads))
     failures = differences + [failure for check in checks for failure in check.failures]
+    failures += [] if options.accept_limits else wide_limits([check.graph for check in checks])
+    failures += [] if checks else [f"the bundle has no graph that runs on {device}: nothing was compared"]
     if options.json:
         print(json.dumps(_as_json(bundle, device, checks, failures)))
     else:
