@@ -11,6 +11,7 @@ from align_runtime.engines import (
     BUILD,
     SAME_CAPABILITY,
     EngineEntry,
+    Engines,
     Machine,
     read_engines,
     source_of,
@@ -22,6 +23,7 @@ from align_runtime.graph_entry import Graph
 
 AMPERE = (8, 0)
 MAX_REASONS = 2  # engines that an error describes
+MAX_REASON = 160  # characters of why one was skipped
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +41,9 @@ def choose_engine(bundle: Bundle, graph: Graph, machine: Machine) -> EngineEntry
         logger.warning("skipped an engine: %s", reason)
     built = [entry for entry in found.entries if (entry.tower, entry.variant) == (graph.tower, graph.variant)]
     if not built:
-        skipped = f" ({len(found.skipped)} skipped, first: {cut(found.skipped[0], 160)})" if found.skipped else ""
         raise BackendUnavailableError(
-            f"the bundle {bundle.folder} has no TensorRT engine of the {graph.tower} tower in {graph.variant}{skipped}"
-            f"; {BUILD}"
+            f"the bundle {bundle.folder} has no TensorRT engine of the {graph.tower} tower in {graph.variant}"
+            f"{_skipped(bundle, found)}; {BUILD}"
         )
     reasons = {entry.file: list(_obstacles(entry, machine, source_of(bundle, graph))) for entry in built}
     usable = [entry for entry in built if not reasons[entry.file]]
@@ -52,6 +53,13 @@ def choose_engine(bundle: Bundle, graph: Graph, machine: Machine) -> EngineEntry
             f"no TensorRT engine of the bundle {bundle.folder} runs here. {differences}; {BUILD}"
         )
     return min(usable, key=lambda entry: (entry.machine != machine, entry.file))
+
+
+def _skipped(bundle: Bundle, engines: Engines) -> str:
+    if not engines.skipped:
+        return ""
+    first = engines.skipped[0].removeprefix(f"{bundle.folder}/")
+    return f" ({len(engines.skipped)} skipped, first: {cut(first, MAX_REASON)})"
 
 
 def _obstacles(entry: EngineEntry, machine: Machine, source: dict[str, str]) -> Iterator[str]:

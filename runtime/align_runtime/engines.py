@@ -39,7 +39,9 @@ MAX_ENGINES = 256  # descriptions in a bundle
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_PLAN_BYTES = 1 << 32  # an FP32 plan of the published text tower has 700 MB
 # A version as in PEP 440: 11.4.0.106, 11.0.0b1, 11.4.0.106+cuda13, 10.9.0.post12.dev1.
-VERSION = re.compile(r"(\d{1,9}(?:\.\d{1,9})*)(?:[._-]?(dev|alpha|a|beta|b|rc|c|post)[._-]?(\d{0,9}))?(?:[.+-].*)?")
+VERSION = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})*)(?:[._-]?(dev|alpha|a|beta|b|rc|c|post)[._-]?(\d{0,9}))?(?:[.+-][A-Za-z0-9].*)?"
+)
 STAGES = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "rc": 3, "c": 3, "": 4, "post": 5}  # of a release
 RELEASE = 6  # numbers of a release that are compared
 BUILD = "build one on this machine: align-export … --engine"

@@ -85,7 +85,7 @@ def number(where: str, values: Mapping[str, Any], key: str, kind: type, least: f
     """`values[key]` as in `require`, from `least` to `most`."""
     value = require(where, values, key, kind)
     if not least <= value <= most:
-        raise ConfigurationError(f"{where}: {key} is {shortened(value)}; expected {least:.15g} to {most:.15g}")
+        raise ConfigurationError(f"{where}: {key} is {shortened(value)}; expected {least} to {most}")
     return value
 
 

@@ -97,8 +97,8 @@ def wide_limits(graphs: Iterable[Graph]) -> list[str]:
         widest = WIDEST.get(graph.variant)
         for name in () if widest is None else graph.limits.wider_than(widest):
             found.append(
-                f"{graph.file}: the bundle allows itself {name} {getattr(graph.limits, name):.3g}, wider than the "
-                f"{getattr(widest, name):.3g} that align-onnx allows in {graph.variant}; if it was exported with "
+                f"{graph.file}: the bundle allows itself {name} {getattr(graph.limits, name):g}, wider than the "
+                f"{getattr(widest, name):g} that align-onnx allows in {graph.variant}; if it was exported with "
                 "limits of its own, verify with --accept-limits"
             )
     return found

@@ -23,7 +23,7 @@ MAX_TIMINGS = 64
 
 
 def engines_folder(bundle: Path) -> Path:
-    """The folder for engines in the bundle folder `bundle`, made if it is missing.
+    """The folder for engines in the bundle folder `bundle`, which need not exist.
 
     Raises:
         BuildError: it is a link or a file.
@@ -31,12 +31,12 @@ def engines_folder(bundle: Path) -> Path:
     folder = bundle / ENGINES
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise BuildError(f"{folder} is not a folder of the bundle; remove it")
-    folder.mkdir(exist_ok=True)
     return folder
 
 
 def put_file(path: Path, content: bytes | memoryview) -> None:
-    """Writes `content` to `path` in one step. A link at `path` is replaced, not followed."""
+    """Writes `content` to `path` in one step, and makes its folder. A link at `path` is replaced, not followed."""
+    path.parent.mkdir(exist_ok=True)
     staged = path.with_name(f"{path.name}.building")
     staged.unlink(missing_ok=True)
     try:
