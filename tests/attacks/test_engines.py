@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from align_exporter.command import main as export
 from align_exporter.engine.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
 from align_runtime.bundle import Bundle, inventory
 from align_runtime.commands import inspect
@@ -244,3 +245,17 @@ def test_a_build_writes_through_no_link(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.timings")
     with pytest.raises(BuildError, match="not a regular file"):
         read_timings(tmp_path / "c.timings")
+
+
+@pytest.mark.slow
+def test_a_poisoned_bundle_is_replaced_by_a_clean_one(tiny_checkpoint: Path, bundle_copy: Path) -> None:
+    """The whole export over a bundle whose engines lie and whose graph was changed."""
+    graph = bundle_copy / "onnx/vision_model.onnx"
+    honest = graph.read_bytes()
+    describe(bundle_copy, "a", source={}, file="onnx/vision_model.onnx")
+    describe(bundle_copy, "b", plan=b"honest")
+    (bundle_copy / "engines/x.timings").symlink_to("/etc/hostname")
+    graph.write_bytes(honest[:-1] + b"\0")  # another sha256, the same size
+    assert export([str(tiny_checkpoint), "-o", str(bundle_copy), "--quiet"]) == 0
+    assert Bundle.open(bundle_copy).check_hash("onnx/vision_model.onnx").read_bytes() == honest
+    assert sorted(path.name for path in (bundle_copy / "engines").iterdir()) == ["b.json", "b.plan"]
