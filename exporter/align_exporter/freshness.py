@@ -21,6 +21,7 @@ from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError
+from align_runtime.foreign_text import printable
 from align_runtime.manifest import Provenance
 
 SOURCES = (align_bench, align_calibration, align_exporter, align_reference, align_runtime)  # bench: the speed of INT8
@@ -28,6 +29,7 @@ TOOLS = (
     "align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "protobuf", "ml-dtypes", "safetensors",
     "numpy", "pillow", "tokenizers", "jinja2",
 )  # fmt: skip
+MAX_REASON = 400  # characters
 
 
 def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
@@ -68,7 +70,15 @@ def tool_version(name: str) -> str:
 
 
 def staleness(output: Path, wanted: Provenance) -> str | None:
-    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`."""
+    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`.
+
+    That is what its own manifest says: someone who changed a bundle and its manifest together is not noticed.
+    """
+    reason = _staleness(output, wanted)
+    return None if reason is None else printable(reason, MAX_REASON)  # parts of it come from the bundle
+
+
+def _staleness(output: Path, wanted: Provenance) -> str | None:
     if not output.exists():
         return "no bundle yet"
     try:

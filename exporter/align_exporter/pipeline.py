@@ -6,8 +6,9 @@ for each FP32 graph (vision, text, text for CPUs):
     trace → passes → checks → write → parity gate
     for each variant that is made from it (see variants.py):
         build a draft → checks → write → parity gate → speed
-golden vectors, manifest, self-test of the finished bundle
-report, engines of the bundle before
+golden vectors, manifest, engines of the bundle before
+self-test of the finished bundle
+report
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from align_exporter import builtin_samples, parity_gate
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
-from align_exporter.engine.request import keep_engines
+from align_exporter.engine.engine_files import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.content import checked_content
@@ -79,13 +80,13 @@ def build_bundle(
                 files=inventory(folder),
             )
             write_manifest(folder, manifest)
+            keep_engines(output, folder, manifest)
             _self_test(folder)
         with progress.phase("report"):
             # After the inventory: a report describes one build and its times, the manifest what every build gives.
             write_report(
                 folder, build_record(manifest, built, options.fp16_headroom, progress.finished, run.inputs.dataset)
             )
-            keep_engines(output, folder, manifest)
         return manifest
 
 

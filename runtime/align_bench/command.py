@@ -30,17 +30,17 @@ from align_bench.scaling import (
 from align_bench.subject import opened
 from align_bench.timing import Effort
 from align_runtime.bundle import Bundle
+from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
 from align_runtime.console import (
     CommandParser,
     Progress,
-    add_bundle_arguments,
     add_device_options,
     add_output_options,
-    open_bundle,
+    device_name,
     positive_int,
     run,
 )
-from align_runtime.devices import resolve_device
+from align_runtime.devices import AUTO, resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.standard_streams import complain, show
@@ -74,7 +74,7 @@ def _add_run(commands: Any) -> None:
     add = parser.add_argument_group("what to measure").add_argument
     add("--tower", nargs="+", choices=TOWERS, help="default: both")
     add("--precision", nargs="+", help="variants (default: all that the bundle has for the device)")
-    add("--device", nargs="+", help="default: cpu")
+    add("--device", nargs="+", type=device_name, help="default: cpu; a GPU by its index: cuda:1")
     add("--batch", nargs="+", type=positive_int, help="inputs per call (default: 1 8)")
     add("--length", nargs="+", type=positive_int, help="tokens of a text (default: 12 64; quick: 12)")
     add("--image-size", nargs="+", help="WIDTHxHEIGHT of the JPEG files (default: 640x480)")
@@ -114,7 +114,7 @@ def _add_rendering(parser: argparse._ActionsContainer) -> None:
 def _run(options: argparse.Namespace) -> int:
     outputs = {"--output": options.output, "--html": options.html, "--csv": options.csv}
     check_outputs(outputs)
-    bundle = open_bundle(options)
+    bundle = open_bundle(options, [device for device in options.device or () if device != AUTO])
     plan = _plan(options, bundle)
     plan.check(bundle)
     check_peers(bundle, options.against, options.checkpoint, options.rounds)
@@ -288,8 +288,8 @@ def _add_scaling(commands: Any) -> None:
 
 def _scaling(options: argparse.Namespace) -> int:
     check_outputs({"--output": options.output})
-    bundle, effort = open_bundle(options), Effort(options.samples, options.seconds)
     device, progress = resolve_device(options.device), Progress(options.quiet or options.json)
+    bundle, effort = open_bundle(options, [device]), Effort(options.samples, options.seconds)
     Plan(precisions=(options.precision,), devices=(device,), lengths=(), threads=options.threads).check(bundle)
     known, flat = about(bundle, options.precision, device), True
     if options.texts:

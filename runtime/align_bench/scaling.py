@@ -18,6 +18,7 @@ from align_bench.subject import Subject, TextMaker, opened
 from align_bench.timing import Effort, sample, warm_up
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress, table
+from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, require
 from align_runtime.scheduling import available_cores
@@ -84,7 +85,7 @@ def measure_scaling(bundle: Bundle, precision: str, device: str, effort: Effort,
         for (tower, axis), cases in grown.items():
             with progress.phase(f"{tower}: {axis}"):
                 points += [_point(subject, case, axis, effort) for case in cases]
-    for threads in _thread_counts() if device == "cpu" else ():
+    for threads in _thread_counts() if backend_of(device).on_cpu else ():
         with progress.phase(f"{threads} threads"), opened(bundle, precision, device, threads, 1) as subject:
             points += [_point(subject, _changed(case, threads=threads), "threads", effort) for case in usual.values()]
     return points

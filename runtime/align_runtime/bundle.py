@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from align_runtime.devices import targets_on
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.folder_exchange import interrupted
 from align_runtime.graph_entry import Graph
+from align_runtime.graph_file import check_graph_file
 from align_runtime.hub import is_in_cache
-from align_runtime.json_files import read_object
-from align_runtime.manifest import MANIFEST_NAME, Manifest
+from align_runtime.json_files import parse_object
+from align_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from align_runtime.precision import RULES
+from align_runtime.regular_files import open_regular, read_regular
 from align_runtime.user_path import user_path
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, whose files all exist with the sizes that the manifest lists."""
+    """An opened bundle, whose files all exist with the sizes that the manifest lists.
+
+    Attributes:
+        folder: where it is.
+        manifest: the content of its ``align.json``.
+        manifest_sha256: of the bytes that the manifest was read from, in hexadecimal.
+    """
 
     folder: Path
     manifest: Manifest
+    manifest_sha256: str = ""
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str], manifest_sha256: str | None = None) -> Bundle:
         """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
 
+        Args:
+            manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; None for any. It stands for every
+                file that the manifest lists, if their hashes are checked too.
+
         Raises:
-            BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
-                a file is missing, has another size, or is a link that leaves the bundle and, in a cache of the
-                Hugging Face hub, the repository of the bundle.
+            BundleError: the folder or manifest is missing, the manifest is not valid, has another schema version or
+                another sha256, or a file is missing, has another size, is not a regular file, or is a link that leaves
+                the bundle and, in a cache of the Hugging Face hub, the repository of the bundle.
         """
         try:
             path = user_path(folder).absolute()  # files that are opened later are found after a change of folder
@@ -43,24 +57,24 @@ class Bundle:
             problem = "is not a folder" if exists else "does not exist"
             advice = interrupted(path) or "expected a bundle, the folder that align-export writes"
             raise BundleError(f"{path} {problem}; {advice}")
-        if not (path / MANIFEST_NAME).is_file():
+        if not os.path.lexists(path / MANIFEST_NAME):
             advice = interrupted(path) or "expected the folder that align-export writes"
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; {advice}")
-        where = str(path / MANIFEST_NAME)
-        bundle = cls(path, Manifest.from_json(read_object(path / MANIFEST_NAME, BundleError), where))
-        root = path.resolve()
+        where, root = str(path / MANIFEST_NAME), path.resolve()
+        _check_place(path, root, MANIFEST_NAME)
+        content = read_regular(path / MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleError)
+        digest = hashlib.sha256(content).hexdigest()
+        if manifest_sha256 is not None and digest != manifest_sha256:
+            raise BundleError(
+                f"{where} has sha256 {digest}, expected {manifest_sha256}; this is not the bundle that was pinned"
+            )
+        bundle = cls(path, Manifest.from_json(parse_object(content, where, BundleError), where), digest)
         for name, entry in bundle.manifest.files.items():
-            file = path / name
-            if not file.is_file():
+            size = _check_place(path, root, name)
+            if size != entry.bytes:
                 raise BundleError(
-                    f"{path}: {name} is missing; {interrupted(path) or 'the copy of the bundle is incomplete'}"
-                )
-            if not (file.resolve().is_relative_to(root) or is_in_cache(file, root)):
-                raise BundleError(f"{path}: {name} is a link that leaves the bundle; copy the files, not the links")
-            if file.stat().st_size != entry.bytes:
-                raise BundleError(
-                    f"{path}: {name} has {file.stat().st_size} bytes, expected {entry.bytes}; the file was changed "
-                    "after the export, or its copy is incomplete"
+                    f"{path}: {name} has {size} bytes, expected {entry.bytes}; the file was changed after the export, "
+                    "or its copy is incomplete"
                 )
         return bundle
 
@@ -93,16 +107,27 @@ class Bundle:
         return [graph for graph in self.manifest.graphs if device == "cpu" or graph.target in targets_on(device)]
 
     def graph_file(self, graph: Graph, check_hashes: bool = False) -> Path:
-        """Path of the ONNX file of `graph`.
+        """Path of the ONNX file of `graph`, after a check that it needs no other file than the manifest says.
 
         Args:
             check_hashes: compare the sha256 of the file and of its external data with the manifest.
 
         Raises:
-            BundleError: a hash differs.
+            BundleError: a hash differs, or the file is not a graph as `align_runtime.graph_file` allows it.
         """
         file, *_ = [self.check_hash(name) if check_hashes else self.path(name) for name in graph.files]
+        check_graph_file(file, None if graph.data is None else PurePosixPath(graph.data).name)
         return file
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """The content of the file `name`, whose sha256 is that of the manifest: what was hashed is what is used.
+
+        Raises:
+            BundleError: as in `check_hash`, or it has more than `max_bytes` bytes.
+        """
+        content = read_regular(self.path(name), max_bytes, BundleError)
+        self._check_digest(name, hashlib.sha256(content).hexdigest())
+        return content
 
     def path(self, name: str) -> Path:
         """Path of the file `name`.
@@ -121,16 +146,42 @@ class Bundle:
             BundleError: the hash differs, or the manifest does not list the file.
         """
         path = self.path(name)
-        digest = sha256_of(path)
-        if digest != self.manifest.files[name].sha256:
-            raise BundleError(
-                f"{self.folder}: {name} has sha256 {digest[:16]}…, expected {self.manifest.files[name].sha256[:16]}…; "
-                "the file was changed after the export"
-            )
+        self._check_digest(name, sha256_of(path))
         return path
+
+    def _check_digest(self, name: str, digest: str) -> None:
+        expected = self.manifest.files[name].sha256
+        if digest != expected:
+            raise BundleError(
+                f"{self.folder}: {name} has sha256 {digest[:16]}…, expected {expected[:16]}…; the file was changed "
+                "after the export"
+            )
+
+
+def _check_place(folder: Path, root: Path, name: str) -> int:
+    """Size of the file `name` of a bundle, which must be a regular file inside of `root`, the bundle's real folder.
+
+    Raises:
+        BundleError: it is not.
+    """
+    file = folder / name
+    try:
+        status = file.stat()
+        inside = file.resolve().is_relative_to(root) or is_in_cache(file, root)
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        advice = interrupted(folder) or "the copy of the bundle is incomplete"
+        raise BundleError(f"{folder}: {name} is missing; {advice}") from None
+    if not inside:
+        raise BundleError(f"{folder}: {name} is a link that leaves the bundle; copy the files, not the links")
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{folder}: {name} is not a regular file; copy the bundle again")
+    return status.st_size
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a regular file in hexadecimal. Raises BundleError where it cannot be read."""
+    with open_regular(path, BundleError) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()

@@ -17,10 +17,9 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
-from align_runtime.bundle import Bundle
-from align_runtime.devices import AUTO, DEVICES, Device, backend_of, resolve_device
+from align_runtime.devices import AUTO, DEVICES, backend_of, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
-from align_runtime.hub_bundle import find_bundle
+from align_runtime.foreign_text import printable
 from align_runtime.standard_streams import complain, drop_unwritable, ensure_streams, show
 
 if TYPE_CHECKING:
@@ -137,24 +136,6 @@ def error_json(error: Exception) -> dict[str, Any]:
     return described
 
 
-def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
-    """``BUNDLE`` and ``--revision``, the same for every command that opens a bundle; see `open_bundle`."""
-    parser.add_argument(
-        "bundle", metavar="BUNDLE", help="folder that align-export wrote, or the hub id (owner/name) of an uploaded one"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-
-
-def open_bundle(options: argparse.Namespace) -> Bundle:
-    """The bundle of `add_bundle_arguments`, downloaded where it is a hub id.
-
-    Raises:
-        BundleError, ConfigurationError, BackendUnavailableError: as in `find_bundle` and `Bundle.open`.
-    """
-    quiet = options.quiet or options.json
-    return Bundle.open(find_bundle(options.bundle, options.revision, quiet=quiet).folder)
-
-
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``--quiet`` and ``--json``, the same for every command."""
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
@@ -165,14 +146,30 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--threads``, the same for every command that runs graphs."""
-    devices = [*DEVICES, AUTO]
     parser.add_argument(
-        "--device", default="cpu", choices=devices, metavar="DEVICE", help=f"{', '.join(devices)} (default: cpu)"
+        "--device",
+        default="cpu",
+        type=device_name,
+        metavar="DEVICE",
+        help=f"{', '.join([*DEVICES, AUTO])}; a GPU by its index: cuda:1 (default: cpu)",
     )
     parser.add_argument("--threads", type=positive_int, help="threads of one call (default: all cores)")
 
 
-def chosen_device(options: argparse.Namespace) -> Device:
+def device_name(text: str) -> str:
+    """For ``type=`` of an argument: a device, or ``auto``."""
+    return text if text == AUTO else checked_argument(resolve_device, text)
+
+
+def checked_argument(check: Callable[[str], str], text: str) -> str:
+    """``check(text)``, whose ConfigurationError argparse then prints with the name of the option."""
+    try:
+        return check(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def chosen_device(options: argparse.Namespace) -> str:
     """The device of `options`, with ``auto`` resolved.
 
     Raises:
@@ -266,7 +263,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A line that stays."""
-        self._write(f"{CLEAR_LINE if self._live else ''}  ! {text}\n")
+        self._write(f"{CLEAR_LINE if self._live else ''}  ! {printable(text)}\n")
 
     @contextmanager
     def _running(self, title: str, total: int | None = None) -> Iterator[_Step]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from align_runtime.bundle import Bundle
-from align_runtime.devices import BACKENDS
+from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import ImageEmbedder
@@ -73,7 +73,7 @@ class Parts:
 def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
     """Opens a bundle; errors are those of `align_runtime.load`."""
     start = time.perf_counter()
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, options.manifest_sha256)
     graphs = [opened.graph(name, options.precision, options.device) for name in options.towers]
     with ExitStack() as on_error:
         loaded = _open_towers(opened, graphs, options)
@@ -86,7 +86,7 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
         parts = Parts(
             bundle=opened,
             options=options,
-            threads=cores if BACKENDS[options.device].on_cpu else None,
+            threads=cores if backend_of(options.device).on_cpu else None,
             workers=workers,
             vision=(
                 ImageEmbedder(loaded["vision"], manifest.preprocessing, options.images, workers)
@@ -129,7 +129,7 @@ def _open_towers(bundle: Bundle, graphs: Sequence[Graph], options: LoadOptions) 
     """
     jobs: list[Future[Tower]] = []
     try:
-        with ThreadPoolExecutor(len(graphs) if BACKENDS[options.device].on_cpu else 1) as pool:
+        with ThreadPoolExecutor(len(graphs) if backend_of(options.device).on_cpu else 1) as pool:
             for graph in graphs:
                 jobs.append(pool.submit(Tower.open, bundle, graph, options))
         return {graph.tower: job.result() for graph, job in zip(graphs, jobs, strict=True)}

@@ -37,6 +37,7 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    manifest_sha256: str | None = None,
     alpha: str = DROP,
     formats: Sequence[str] = DEFAULT_FORMATS,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -50,7 +51,8 @@ def load(
         precision: the variant to run; `align-inspect` lists those of a bundle.
         device: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of the bundle that
             was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
-            logged. A device that is not available is an error: nothing falls back to another one.
+            logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not available is
+            an error: nothing falls back to another one.
         towers: the towers to load. One tower alone takes about half of the memory.
         threads: of one run on a CPU; None for all cores.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
@@ -58,6 +60,10 @@ def load(
             not twice, and a lower throughput.
         check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared, and
             hashes of a bundle from the hub.
+        manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. Hashes
+            that a bundle gives of itself protect from damage, this one also from someone who changed the bundle; they
+            are checked then. Engines of TensorRT are not in the manifest, so they cannot be pinned.
+
         revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
             cache of huggingface_hub.
         alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
@@ -67,7 +73,8 @@ def load(
         max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
 
     Raises:
-        BundleError: the bundle is missing, incomplete, was changed after the export, or cannot be downloaded.
+        BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
+            cannot be downloaded.
         ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
         BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
         DeviceError: the GPU does not have enough memory.
@@ -79,6 +86,7 @@ def load(
         threads=threads,
         streams=streams,
         check_hashes=check_hashes,
+        manifest_sha256=manifest_sha256,
         images=ImageOptions(alpha, formats, max_pixels),
     )
     found = find_bundle(bundle, revision)

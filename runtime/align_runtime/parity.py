@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.errors import ParityError
-from align_runtime.json_files import require
+from align_runtime.json_files import number, require, text
+
+MAX_ROWS = 1 << 32
+MAX_COSINE = 1 + 1e-6  # rounding
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,28 @@ class Limits:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Limits:
-        return cls(**{field.name: require(where, values, field.name, float) for field in fields(cls)})
+        """Reads the fields; rows of unit length differ by at most 2, so a limit beyond that is none."""
+        return cls(
+            max_abs=number(where, values, "max_abs", float, 0, MAX_DIFFERENCE),
+            min_cosine=number(where, values, "min_cosine", float, -1, 1),
+            min_centred_cosine=number(where, values, "min_centred_cosine", float, -1, 1),
+        )
+
+    def wider_than(self, other: Limits) -> tuple[str, ...]:
+        """Names of the limits that allow more than those of `other`."""
+        larger = ("max_abs",) if self.max_abs > other.max_abs else ()
+        lower = ("min_cosine", "min_centred_cosine")
+        return larger + tuple(name for name in lower if getattr(self, name) < getattr(other, name))
+
+
+MAX_DIFFERENCE = 2.0
+# A manifest says what its export allowed, and a stranger's says what a stranger likes: by precision, the widest limits
+# that align-verify believes. They are the exporter's own (align_exporter/variants.py), of all towers and devices.
+WIDEST: Mapping[str, Limits] = {
+    "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),
+    "fp16": Limits(max_abs=2e-2, min_cosine=0.9995, min_centred_cosine=0.9995),
+    "int8": Limits(max_abs=0.1, min_cosine=0.95, min_centred_cosine=0.94),
+}
 
 
 @dataclass(frozen=True)
@@ -74,11 +99,13 @@ class Parity:
     def from_json(cls, values: Mapping[str, Any], where: str) -> Parity:
         centred = require(where, values, "min_centred_cosine", (float, type(None)))
         return cls(
-            rows=require(where, values, "rows", int),
-            max_abs=require(where, values, "max_abs", float),
-            min_cosine=require(where, values, "min_cosine", float),
-            min_centred_cosine=float("nan") if centred is None else centred,
-            worst=require(where, values, "worst", str),
+            rows=number(where, values, "rows", int, 0, MAX_ROWS),
+            max_abs=number(where, values, "max_abs", float, 0, sys.float_info.max),
+            min_cosine=number(where, values, "min_cosine", float, -MAX_COSINE, MAX_COSINE),
+            min_centred_cosine=float("nan")
+            if centred is None
+            else number(where, values, "min_centred_cosine", float, -MAX_COSINE, MAX_COSINE),
+            worst=text(where, values, "worst"),
         )
 
 

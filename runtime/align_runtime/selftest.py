@@ -9,7 +9,7 @@ the counts. Compare the sha256 of ``align.json`` with one from a source that you
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
 from align_runtime.manifest import Manifest
-from align_runtime.parity import Parity, compare
+from align_runtime.parity import WIDEST, Parity, compare
 from align_runtime.precision import check_precision
 from align_runtime.tokenizer import Tokenizer
 
@@ -88,6 +88,20 @@ def _failures(graph: Graph, parity: Parity) -> Iterator[str]:
         check_precision(graph.file, graph.variant, graph.content)
     except PrecisionError as error:
         yield str(error)
+
+
+def wide_limits(graphs: Iterable[Graph]) -> list[str]:
+    """A sentence for each of `graphs` whose limits, which the bundle gives of itself, are wider than `WIDEST`."""
+    found = []
+    for graph in graphs:
+        widest = WIDEST.get(graph.variant)
+        for name in () if widest is None else graph.limits.wider_than(widest):
+            found.append(
+                f"{graph.file}: the bundle allows itself {name} {getattr(graph.limits, name):g}, wider than the "
+                f"{getattr(widest, name):g} that align-onnx allows in {graph.variant}; if it was exported with "
+                "limits of its own, verify with --accept-limits"
+            )
+    return found
 
 
 def graph_inputs(graph: Graph, manifest: Manifest, expected: Golden) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from align_exporter.command import main
-from align_exporter.engine.request import keep_engines
+from align_exporter.engine.engine_files import keep_engines
 from align_runtime.bundle import Bundle
 from align_runtime.engines import EngineEntry, engines_of
 from align_runtime.errors import BundleError

@@ -8,50 +8,24 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import align_runtime
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
-from align_runtime import Model, golden
 from align_runtime.backends.tensorrt.runner import LANES
-from align_runtime.bundle import Bundle, sha256_of
+from align_runtime.bundle import sha256_of
 from align_runtime.commands import inspect, verify
 from align_runtime.console import Progress
 from align_runtime.engines import EngineOptions
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
-from support.gpu_doubles import GpuDoubles, installed
+from support.gpu_doubles import CLOSE, GpuDoubles, installed, open_model
 
 QUIET = Progress(quiet=True)
-CLOSE = 1e-5  # the double computes with ONNX Runtime, as the CPU does; batches differ
-
-
-@pytest.fixture
-def doubles() -> Iterator[GpuDoubles]:
-    with installed("tensorrt-11") as made:
-        yield made
-
-
-def open_model(folder: Path) -> Model:
-    return align_runtime.load(folder, precision="fp16", device="tensorrt")
-
-
-@pytest.fixture(scope="module")
-def answers(tiny_fp16_bundle: Path) -> Golden:
-    return golden.read(Bundle.open(tiny_fp16_bundle))
-
-
-@pytest.fixture(scope="module")
-def expected(tiny_fp16_bundle: Path, answers: Golden) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of the same graphs on the CPU."""
-    with align_runtime.load(tiny_fp16_bundle, precision="fp16") as model:
-        return model.embed_texts(answers.texts), model.embed_pixels(answers.pixels)
 
 
 def test_contract_embeddings_are_those_of_the_graph(
@@ -77,7 +51,7 @@ def test_contract_warmup_captures_all_shapes_and_running_allocates_nothing(
         model.embed_texts(answers.texts)
         model.embed_pixels(answers.pixels)
         made = calls - before
-        assert set(made) == {"cudaGraphLaunch", "cudaStreamSynchronize"}
+        assert set(made) == {"cudaGetDevice", "cudaGraphLaunch", "cudaStreamSynchronize"}
 
 
 def test_contract_large_inputs_use_several_lanes_at_once(

@@ -65,7 +65,10 @@ def parity(folder: Path) -> None:
 
 
 WORDING = {
-    "ConfigurationError": (configuration, "align.json: content: macs: expected a count for float32, got -1"),
+    "ConfigurationError": (
+        configuration,
+        "align.json: content: macs: float32 is -1; expected 0 to 9223372036854775807",
+    ),
     "CheckpointError": (
         checkpoint,
         "FOLDER has no weights; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, "

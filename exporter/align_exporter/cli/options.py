@@ -23,6 +23,7 @@ from align_exporter.variants import FP32, PRECISIONS
 from align_runtime.console import add_output_options
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import shortened
+from align_runtime.parity import MAX_DIFFERENCE
 from align_runtime.user_path import user_path
 
 MAX_SEED = (1 << 63) - 1
@@ -192,13 +193,16 @@ def read_parity_options(options: argparse.Namespace, export: ExportOptions) -> E
     built = (FP32, *export.precisions)
     return replace(
         export,
-        parity_max_abs=_by_precision("--parity-max-abs", options.parity_max_abs, built),
-        parity_min_cosine=_by_precision("--parity-min-cosine", options.parity_min_cosine, built),
+        parity_max_abs=_by_precision("--parity-max-abs", options.parity_max_abs, built, (0, MAX_DIFFERENCE)),
+        parity_min_cosine=_by_precision("--parity-min-cosine", options.parity_min_cosine, built, (-1, 1)),
     )
 
 
-def _by_precision(option: str, entries: Sequence[str], built: Sequence[str]) -> dict[str, float]:
+def _by_precision(
+    option: str, entries: Sequence[str], built: Sequence[str], bounds: tuple[float, float]
+) -> dict[str, float]:
     """``["fp16=0.01"]`` → ``{"fp16": 0.01}``; a value without a precision is for all that are built."""
+    least, most = bounds
     values: dict[str, float] = {}
     for entry in entries:
         precision, separator, number = entry.rpartition("=")
@@ -206,9 +210,10 @@ def _by_precision(option: str, entries: Sequence[str], built: Sequence[str]) -> 
             value = float(number)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or (separator and precision not in built):
+        if not least <= value <= most or (separator and precision not in built):  # NaN never is
             raise ConfigurationError(
-                f"{option}: expected a number, alone or as PRECISION=NUMBER with {' or '.join(built)}, got {entry!r}"
+                f"{option}: expected a number from {least:g} to {most:g}, alone or as PRECISION=NUMBER with "
+                f"{' or '.join(built)}, got {entry!r}"
             )
         values |= dict.fromkeys([precision] if separator else built, value)
     return values

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from align_runtime.backends.runner import BucketedRunner, Runner, StagedRunner
 from align_runtime.bundle import Bundle
-from align_runtime.devices import BACKENDS, backend_of
+from align_runtime.devices import BACKENDS, backend_of, split_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 
@@ -26,12 +26,12 @@ def open_graph(bundle: Bundle, graph: Graph, device: str, threads: int | None, c
         BackendUnavailableError: its package or library is missing or does not work, or there is no engine.
         BundleError: a file is damaged or cannot be loaded.
     """
-    backend = backend_of(device)
+    backend, (_, gpu) = backend_of(device), split_device(device)
     if threads is not None and not backend.on_cpu:
         raise ConfigurationError(f"threads is {threads!r}, but {device} computes on the GPU; leave threads out")
     if backend.on_cpu:
         return open_runner(bundle.graph_file(graph, check_hashes), device, threads)
-    runner: Runner = import_module(backend.module).open_graph(bundle, graph, check_hashes)
+    runner: Runner = import_module(backend.module).open_graph(bundle, graph, gpu, check_hashes)
     return runner
 
 

@@ -26,16 +26,17 @@ from align_runtime.graph_entry import Graph
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
 IN_FLIGHT = 2  # one batch runs while the next one waits for it
-GRAPHS = "enable_cuda_graph"
+GRAPHS, DEVICE_ID = "enable_cuda_graph", "device_id"
+NO_SUCH_GPU = "invalid device ordinal"  # CUDA's message
 NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime's message where a node is not on the GPU
 
 logger = logging.getLogger(__name__)
 
 
-def open_graph(bundle: Bundle, graph: Graph, check_hashes: bool) -> CudaRunner:
-    """Loads `graph` of `bundle`; see `align_runtime.backends.open_graph`."""
+def open_graph(bundle: Bundle, graph: Graph, gpu: int, check_hashes: bool) -> CudaRunner:
+    """Loads `graph` of `bundle` onto the GPU with the index `gpu`; see `align_runtime.backends.open_graph`."""
     lengths = default_lengths(bundle.manifest.model.max_length) if graph.tower == "text" else ()
-    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths))
+    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), gpu=gpu)
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,15 @@ class CudaRunner:
     thread.
     """
 
-    def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA) -> None:
-        """Loads the graph in `file`, which will run in the shapes of `buckets`.
+    def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA, gpu: int = 0) -> None:
+        """Loads the graph in `file` onto the GPU with the index `gpu`, to run in the shapes of `buckets`.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime, its CUDA provider, or a library that it needs is missing.
+            BackendUnavailableError: ONNX Runtime, its CUDA provider, the GPU, or a library that it needs is missing.
             BundleError: the file cannot be loaded.
         """
         self._runtime = _onnxruntime(provider)
-        self._buckets, self._provider = buckets, provider
+        self._buckets, self._provider, self._gpu = buckets, provider, gpu
         self.batches, self.in_flight = buckets.batches, IN_FLIGHT
         self._session = self._open(file)
         self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
@@ -123,6 +124,8 @@ class CudaRunner:
 
     def _open(self, file: Path) -> Any:
         options = dict(self._provider.options)
+        if self._gpu:  # the CPU provider, with which tests run this code, has no such option
+            options[DEVICE_ID] = str(self._gpu)
         try:
             try:
                 return self._load(file, options)
@@ -136,6 +139,10 @@ class CudaRunner:
         except BackendUnavailableError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            if NO_SUCH_GPU in str(error):
+                raise BackendUnavailableError(
+                    f"CUDA sees no GPU with the index {self._gpu}; see nvidia-smi and CUDA_VISIBLE_DEVICES"
+                ) from None
             raise BundleError(f"ONNX Runtime cannot load {file} on the GPU: {_first_line(error)}") from None
 
     def _load(self, file: Path, provider_options: dict[str, str]) -> Any:
@@ -196,7 +203,7 @@ class CudaRunner:
         return Slot(binding, run_options, inputs, output)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, 0)
+        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, self._gpu)
 
 
 def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from align_runtime.commands.bundle_arguments import add_bundle_arguments
 from align_runtime.commands.image_arguments import add_image_options, chosen_images
 from align_runtime.console import (
     CommandParser,
-    add_bundle_arguments,
     add_device_options,
     add_output_options,
     chosen_device,
@@ -78,6 +78,7 @@ def _classify(options: argparse.Namespace) -> int:
         device=device,
         threads=options.threads,
         check_hashes=bundle.downloaded,
+        manifest_sha256=options.manifest_sha256,
         alpha=images.alpha,
         formats=images.formats,
         max_pixels=images.max_pixels,

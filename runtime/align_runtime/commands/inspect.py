@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
-from align_runtime.console import CommandParser, add_bundle_arguments, add_output_options, open_bundle, run, table
-from align_runtime.engines import EngineEntry, engines_of
+from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
+from align_runtime.console import CommandParser, add_output_options, run, table
+from align_runtime.engines import EngineEntry, Engines, read_engines
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
@@ -33,26 +34,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     bundle = open_bundle(options)
-    engines = list(engines_of(bundle))
+    engines = read_engines(bundle)
     show(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
     return 0
 
 
-def _as_json(bundle: Bundle, engines: list[EngineEntry]) -> dict[str, Any]:
-    """The manifest, with the size of each graph, and the descriptions of the engines."""
+def _as_json(bundle: Bundle, engines: Engines) -> dict[str, Any]:
+    """The manifest and its sha256, with the size of each graph, and the descriptions of the engines."""
     values = bundle.manifest.to_json()
     for described, graph in zip(values["graphs"], bundle.manifest.graphs, strict=True):
         described["bytes"] = bundle.manifest.graph_bytes(graph)
-    return {"bundle": str(bundle.folder)} | values | {"engines": [entry.to_json() for entry in engines]}
+    return {
+        "bundle": str(bundle.folder),
+        "manifest_sha256": bundle.manifest_sha256,
+        **values,
+        "engines": [entry.to_json() for entry in engines.entries],
+        "skipped_engines": list(engines.skipped),
+    }
 
 
-def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
+def _as_text(bundle: Bundle, engines: Engines) -> str:
     manifest, provenance = bundle.manifest, bundle.manifest.provenance
     facts, (height, width) = manifest.model, manifest.preprocessing.output_size
     total = sum(entry.bytes for entry in manifest.files.values())
     revision = f", revision {provenance.revision}" if provenance.revision else ""
     lines = [
         f"{bundle.folder}: ALIGN bundle of {provenance.name}{revision}",
+        f"  manifest     sha256 {bundle.manifest_sha256}",
         *(f"  NOTE         {remark}" for remark in provenance.remarks),
         f"  size         {len(manifest.files)} files, {total / 1e6:.1f} MB",
         f"  embeddings   {facts.embedding_dim} values, unit length; logits are cosine / {facts.temperature:.4g}",
@@ -62,7 +70,8 @@ def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
         f"  made with    {', '.join(f'{tool} {version}' for tool, version in provenance.tools.items())}",
         "",
     ]
-    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines)]
+    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines.entries)]
+    notes += [f"engine skipped: {reason}" for reason in engines.skipped]
     return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *(["", *notes] if notes else [])])
 
 
