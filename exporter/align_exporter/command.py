@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.variants import FP32, VARIANTS
 from align_runtime.bundle import Bundle, check_destination
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
-from align_runtime.console import CommandParser, Progress, run
+from align_runtime.console import CommandParser, Progress, run, say, say_json
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
 
@@ -82,11 +81,11 @@ def _export(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.json:
         engines_built = engines_json(outcomes)
-        print(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
+        say_json(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built})
     elif not options.quiet:
-        print(_as_text(options.output, manifest, reason, seconds))
+        say(_as_text(options.output, manifest, reason, seconds))
         if outcomes:
-            print(f"\n{engines_table(outcomes)}")
+            say(["", *engines_table(outcomes)])
     return 0
 
 
@@ -149,13 +148,13 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
     }
 
 
-def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
+def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> list[str]:
     if reason is None:
-        return f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
+        return [f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"]
     sections: Sequence[Sequence[str]] = (
         [f"{output}: {manifest.provenance.name} in {seconds:.1f} s"],
-        [graphs_table(manifest)],
+        graphs_table(manifest),
         [*island_lines(manifest), *quantization_lines(manifest)],
         [f"full report: {output / REPORT_NAMES[0]}"],
     )
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return [line for lines in sections if lines for line in ("", *lines)][1:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -38,6 +37,8 @@ from align_runtime.console import (
     add_output_options,
     positive_int,
     run,
+    say,
+    say_json,
 )
 from align_runtime.devices import resolve_device
 from align_runtime.errors import ConfigurationError
@@ -164,7 +165,7 @@ def _print_estimate(bundle: Bundle, plan: Plan, options: argparse.Namespace, pro
     duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
     starts = plan.starts * len(variants)
     counts = f"cases: {cases}, load loops: {loops}, fresh starts: {starts}"
-    print(f"about {duration} ({counts})", file=sys.stderr, flush=True)
+    print(f"about {duration} ({counts})", file=sys.stderr, flush=True)  # noqa: T201 (nothing foreign, not a result)
 
 
 def _show_record(record: BenchRecord, options: argparse.Namespace) -> None:
@@ -172,11 +173,16 @@ def _show_record(record: BenchRecord, options: argparse.Namespace) -> None:
         options.html.write_text(page(record, options.max_latency), encoding="utf-8")
     if options.csv:
         options.csv.write_text(metrics.to_csv(record), encoding="utf-8")
+    bound = metrics.max_latency_of(record) if options.max_latency is None else options.max_latency
+    _say(metrics.to_json(record, bound), summary.as_text(record, options.full, options.max_latency), options)
+
+
+def _say(values: Any, text: str, options: argparse.Namespace) -> None:
+    """The result as it was asked for: `values` as JSON, or `text`."""
     if options.json:
-        bound = metrics.max_latency_of(record) if options.max_latency is None else options.max_latency
-        print(json.dumps(metrics.to_json(record, bound)))
+        say_json(values)
     else:
-        print(summary.as_text(record, options.full, options.max_latency))
+        say(text.split("\n"))
 
 
 def check_outputs(files: dict[str, Path | None]) -> None:
@@ -221,7 +227,7 @@ def _show(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{where}: only results of `align-bench run` become HTML or CSV")
     memory = values["kind"] == MEMORY
     text = memory_text(memory_of(where, values)) if memory else scaling_text(points_of(where, values))
-    print(json.dumps(values) if options.json else text)
+    _say(values, text, options)
     return 0
 
 
@@ -258,7 +264,7 @@ def _compare(options: argparse.Namespace) -> int:
     records = [(str(file), BenchRecord.read(file)) for file in files]
     report = comparison.compare_records(records, options.across_machines)
     tolerance: float | None = options.fail_if_slower
-    print(json.dumps(report.to_json(tolerance)) if options.json else comparison.as_text(report, tolerance))
+    _say(report.to_json(tolerance), comparison.as_text(report, tolerance), options)
     return 1 if tolerance is not None and report.fails(tolerance) else 0
 
 
@@ -296,5 +302,5 @@ def _scaling(options: argparse.Namespace) -> int:
         values, text = scaling_json(known, points), scaling_text(points)
     if options.output:
         write_json(values, options.output)
-    print(json.dumps(values) if options.json else text)
+    _say(values, text, options)
     return 0 if flat else 1

@@ -12,7 +12,7 @@ from align_runtime.graph_entry import Graph
 from align_runtime.json_files import of_kind, relative_path, require
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 MANIFEST_NAME = "align.json"
 # They describe one build and are not part of the bundle's content, so the manifest does not list them.
 REPORT_NAMES = ("report.html", "report.json")

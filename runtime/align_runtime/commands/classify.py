@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from align_runtime.console import (
     chosen_device,
     positive_int,
     run,
+    say,
+    say_json,
     table,
 )
 from align_runtime.errors import ConfigurationError, InputError
@@ -59,9 +60,9 @@ def _classify(options: argparse.Namespace) -> int:
     with load(options.bundle, precision=options.precision, device=device, threads=options.threads) as model:
         probabilities = model.classify(options.images, labels, template=options.template)
     if options.json:
-        print(json.dumps(_as_json(options.images, labels, probabilities)))
+        say_json(_as_json(options.images, labels, probabilities))
     else:
-        print(_as_table(options.images, labels, probabilities, options.top))
+        say(_as_table(options.images, labels, probabilities, options.top))
     return 0
 
 
@@ -86,7 +87,7 @@ def _as_json(images: list[str], labels: list[str], probabilities: NDArray[np.flo
     }
 
 
-def _as_table(images: list[str], labels: list[str], probabilities: NDArray[np.float32], top: int) -> str:
+def _as_table(images: list[str], labels: list[str], probabilities: NDArray[np.float32], top: int) -> list[str]:
     rows = []
     for image, row in zip(images, probabilities, strict=True):
         for rank, choice in enumerate(np.argsort(-row, kind="stable")[:top]):

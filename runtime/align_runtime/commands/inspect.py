@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
-from align_runtime.console import CommandParser, add_output_options, run, table
+from align_runtime.console import CommandParser, add_output_options, run, say, say_json, table
 from align_runtime.engines import EngineEntry, engines_of
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
 from align_runtime.manifest import Manifest
@@ -33,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle)
     engines = list(engines_of(bundle))
-    print(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
+    if options.json:
+        say_json(_as_json(bundle, engines))
+    else:
+        say(_as_text(bundle, engines))
     return 0
 
 
@@ -45,7 +47,7 @@ def _as_json(bundle: Bundle, engines: list[EngineEntry]) -> dict[str, Any]:
     return {"bundle": str(bundle.folder)} | values | {"engines": [entry.to_json() for entry in engines]}
 
 
-def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
+def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> list[str]:
     manifest, provenance = bundle.manifest, bundle.manifest.provenance
     facts, (height, width) = manifest.model, manifest.preprocessing.output_size
     total = sum(entry.bytes for entry in manifest.files.values())
@@ -61,7 +63,7 @@ def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
         "",
     ]
     notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines)]
-    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *(["", *notes] if notes else [])])
+    return [*lines, *graphs_table(manifest), "", *_contents(manifest), *(["", *notes] if notes else [])]
 
 
 def _options(manifest: Manifest) -> list[str]:
@@ -81,7 +83,7 @@ def _options(manifest: Manifest) -> list[str]:
     return chosen
 
 
-def graphs_table(manifest: Manifest) -> str:
+def graphs_table(manifest: Manifest) -> list[str]:
     """Every graph with the devices that it is for, its size and its distance from the reference when it was built."""
     rows = [
         [
@@ -171,7 +173,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _contents(manifest: Manifest) -> str:
+def _contents(manifest: Manifest) -> list[str]:
     """The element types that the graphs compute and store in, as a table."""
     rows = [
         [

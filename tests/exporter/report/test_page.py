@@ -154,7 +154,7 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
         assert formatting.scientific(graph.graph.parity.max_abs) in page.text
         assert f"{graph.graph.limits.min_cosine:g}" in page.text
         assert formatting.size(graph.bytes) in page.text
-        assert graph.graph.parity.worst in page.text
+        assert graph.graph.parity.worst["max_abs"] in page.text
         for island in graph.graph.islands:
             assert all(text in page.text for text in (*island.nodes, *island.reasons))
     assert sum(len(graph.graph.islands) for graph in record.graphs) == 4
