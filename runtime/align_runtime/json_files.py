@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,25 +13,43 @@ from align_runtime.errors import AlignError, ConfigurationError
 from align_runtime.foreign_text import shortened
 from align_runtime.regular_files import read_regular
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 MAX_JSON_BYTES = 64 * 1024 * 1024  # a 30,000-entry tokenizer.json is under 1 MB; a weight index under 1 MB
 
 
-def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dict[str, Any]:
+def read_object(
+    path: Path, error: type[AlignError] = ConfigurationError, max_bytes: int = MAX_JSON_BYTES
+) -> dict[str, Any]:
     """The JSON object in `path` (UTF-8, with or without a byte-order mark).
 
     Raises:
-        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, or not an object.
+        `error`: as `read_json`, or not an object.
+    """
+    value = read_json(path, error, max_bytes)
+    if not isinstance(value, dict):
+        raise error(f"{path} holds a JSON {type(value).__name__}; expected an object")
+    return value
+
+
+def read_json(path: Path, error: type[AlignError], max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The JSON value in `path` (UTF-8, with or without a byte-order mark).
+
+    Raises:
+        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, or has a text with
+            half of a surrogate pair, which no file or terminal takes.
     """
     try:
-        text = read_regular(path, MAX_JSON_BYTES, error).decode("utf-8-sig")
+        text = read_regular(path, max_bytes, error).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
+        if SURROGATE.search(text):  # written as escapes; two halves are one character
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise error(f"{path} has a text with half of a surrogate pair (\\ud800 to \\udfff alone), not Unicode") from None
     except (ValueError, RecursionError) as reason:
         raise error(f"{path} is not valid JSON: {reason}") from None
-    if not isinstance(value, dict):
-        raise error(f"{path} holds a JSON {type(value).__name__}; expected an object")
     return value
 
 

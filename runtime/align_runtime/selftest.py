@@ -93,8 +93,7 @@ def choose_graphs(
 
 def check_inputs(bundle: Bundle, expected: Golden) -> Iterator[str]:
     """Yields a sentence for each text and image whose tokens or pixels here differ from the reference's."""
-    facts = bundle.manifest.model
-    tokenizer = Tokenizer.from_file(bundle.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
+    tokenizer = Tokenizer.of_bundle(bundle)
     input_ids, attention_mask = tokenizer.pad(tokenizer.encode(expected.texts), expected.input_ids.shape[1])
     differ = (input_ids != expected.input_ids).any(axis=1) | (attention_mask != expected.attention_mask).any(axis=1)
     for text, differs in zip(expected.texts, differ, strict=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align_exporter.checkpoint.bert_tokenizer import build_tokenizer
+from align_exporter.checkpoint.bert_tokenizer import describe_tokenizer
 from align_exporter.checkpoint.tokenizer_files import CONFIG, TokenizerFiles, read_files
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel
@@ -119,12 +120,12 @@ def read_tokenizer(folder: Path) -> TokenizerAssets:
         ConfigurationError: a value has the wrong type.
     """
     files = read_files(folder)
-    backend, pad_token = build_tokenizer(files)
+    description, pad_token = describe_tokenizer(files)
     return TokenizerAssets(
-        json=backend.to_str(pretty=True) + "\n",
+        json=json.dumps(description.to_json(), indent=2, ensure_ascii=False) + "\n",
         max_length=_max_length(files),
-        pad_token_id=backend.get_vocab(with_added_tokens=True)[pad_token],
-        vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
+        pad_token_id=description.ids[pad_token],
+        vocab_size=description.size,
     )
 
 
