@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from align_runtime.errors import AlignError, ConfigurationError
-from align_runtime.foreign_text import shortened
+from align_runtime.foreign_text import printable, shortened
 from align_runtime.regular_files import read_regular
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -18,9 +18,9 @@ MAX_JSON_BYTES = 64 * 1024 * 1024  # a 30,000-entry tokenizer.json is under 1 MB
 
 
 def read_object(
-    path: Path, error: type[AlignError] = ConfigurationError, max_bytes: int = MAX_JSON_BYTES
+    path: Path, error: type[AlignError] = ConfigurationError, max_bytes: int | None = None
 ) -> dict[str, Any]:
-    """The JSON object in `path` (UTF-8, with or without a byte-order mark).
+    """The JSON object in `path` (UTF-8, with or without a byte-order mark) of at most `max_bytes` (`MAX_JSON_BYTES`).
 
     Raises:
         `error`: as `read_json`, or not an object.
@@ -31,7 +31,7 @@ def read_object(
     return value
 
 
-def read_json(path: Path, error: type[AlignError], max_bytes: int = MAX_JSON_BYTES) -> Any:
+def read_json(path: Path, error: type[AlignError], max_bytes: int | None = None) -> Any:
     """The JSON value in `path` (UTF-8, with or without a byte-order mark).
 
     Raises:
@@ -39,7 +39,7 @@ def read_json(path: Path, error: type[AlignError], max_bytes: int = MAX_JSON_BYT
             half of a surrogate pair, which no file or terminal takes.
     """
     try:
-        text = read_regular(path, max_bytes, error).decode("utf-8-sig")
+        text = read_regular(path, max_bytes or MAX_JSON_BYTES, error).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
     try:
@@ -47,7 +47,9 @@ def read_json(path: Path, error: type[AlignError], max_bytes: int = MAX_JSON_BYT
         if SURROGATE.search(text):  # written as escapes; two halves are one character
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise error(f"{path} has a text with half of a surrogate pair (\\ud800 to \\udfff alone), not Unicode") from None
+        raise error(
+            f"{path} has a text with half of a surrogate pair (\\ud800 to \\udfff alone), not Unicode"
+        ) from None
     except (ValueError, RecursionError) as reason:
         raise error(f"{path} is not valid JSON: {reason}") from None
     return value
@@ -95,11 +97,13 @@ def _as_float(name: str, value: int) -> float:
 def relative_path(name: str) -> str:
     """`name`, which must be a plain relative path (POSIX separators, no ``..``) that stays inside its folder.
 
+    Characters that cannot be printed (control characters, marks of direction, lone surrogates) are refused.
+
     Raises:
         ConfigurationError: it is not.
     """
     path = PurePosixPath(name)
     plain = name not in ("", ".") and not path.is_absolute() and str(path) == name and ".." not in path.parts
-    if not plain or any(character in name for character in "\\:\0"):
+    if not plain or any(character in name for character in "\\:") or printable(name) != name:
         raise ConfigurationError(f"the path {shortened(name)} is not a plain path inside the bundle")
     return name

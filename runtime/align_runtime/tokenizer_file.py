@@ -141,7 +141,10 @@ class TokenizerDescription:
         Raises:
             ConfigurationError: a section is missing, unknown, of the wrong type, or not as `to_json` gives it.
         """
-        model, normalizer = require("the tokenizer", values, "model", dict), require("the tokenizer", values, "normalizer", dict)
+        model, normalizer = (
+            require("the tokenizer", values, "model", dict),
+            require("the tokenizer", values, "normalizer", dict),
+        )
         start, end = _enclosing(values.get("post_processor"))
         added = require("the tokenizer", values, "added_tokens", list)
         if len(added) > MAX_ADDED:
@@ -207,9 +210,9 @@ class TokenizerDescription:
 
 
 def check_vocabulary(vocabulary: Mapping[str, int]) -> None:
-    """Raises ConfigurationError unless `vocabulary` has at least one token, ids of its own for all, and its bounds."""
-    if not 0 < len(vocabulary) <= MAX_TOKENS:
-        raise ConfigurationError(f"the vocabulary has {len(vocabulary)} tokens; expected 1 to {MAX_TOKENS}")
+    """Raises ConfigurationError unless every token of `vocabulary` has an id of its own, within the bounds."""
+    if len(vocabulary) > MAX_TOKENS:
+        raise ConfigurationError(f"the vocabulary has {len(vocabulary)} tokens; expected at most {MAX_TOKENS}")
     for token, identifier in vocabulary.items():
         _check_token(token, identifier)
     if len(set(vocabulary.values())) < len(vocabulary):

@@ -138,7 +138,9 @@ def test_padding_uses_the_given_id_and_accepts_no_rows(uncased: Pair) -> None:
 def test_vocabulary_size_counts_added_tokens(uncased: Pair, tmp_path: Path) -> None:
     assert uncased.ours.vocab_size == len(vocabulary())
     new = {"id": len(vocabulary()), "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
-    text = change(uncased.path, lambda values: values["added_tokens"].append(new | {"normalized": True, "special": False}))
+    text = change(
+        uncased.path, lambda values: values["added_tokens"].append(new | {"normalized": True, "special": False})
+    )
     (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
     ours = Tokenizer.from_file(tmp_path / "tokenizer.json", LENGTH, 0)
     assert ours.vocab_size == len(vocabulary()) + 1
