@@ -125,13 +125,13 @@ def _check_values(bundle: Bundle, golden: Golden) -> None:
         raise BundleError(f"{bundle.folder}: golden/attention_mask.npy is not ones followed by zeros in each row")
     for name in ("text_embeds", "image_embeds"):
         embeds = getattr(golden, name)
-        checked_embeddings(embeds, *embeds.shape, f"{bundle.folder}/golden/{name}.npy")
+        checked_embeddings(embeds, len(embeds), embeds.shape[1], f"{bundle.folder}/golden/{name}.npy")
 
 
 def read_array(path: Path, dtype: np.dtype[Any], ndim: int) -> NDArray[Any]:
     """The ``.npy`` array in `path`, C-contiguous, with `dtype` and `ndim` dimensions, as `write` wrote it.
 
-    The header is matched and not evaluated, as numpy does, and compared with the size of the file. Nothing is unpickled.
+    The header is matched and not evaluated, and compared with the size of the file. Nothing is unpickled.
 
     Raises:
         BundleError: the file cannot be read, is too large, or holds another array.
@@ -145,9 +145,10 @@ def read_array(path: Path, dtype: np.dtype[Any], ndim: int) -> NDArray[Any]:
     size = len(data) - header.end()
     expected = int.from_bytes(header["length"], "little") == header.end() - header.end("length")
     if not expected or found != dtype.str or fortran or len(shape) != ndim or math.prod(shape) * dtype.itemsize != size:
+        order = "Fortran " if fortran else ""
         raise BundleError(
-            f"{path}: expected a C-contiguous {dtype.str} array of {ndim} dimensions, got {'Fortran ' * fortran}{found} "
-            f"of shape {shape} in {size} bytes"
+            f"{path}: expected a C-contiguous {dtype.str} array of {ndim} dimensions, got {order}{found} of shape "
+            f"{shape} in {size} bytes"
         )
     return np.frombuffer(data, dtype=dtype, offset=header.end()).reshape(shape)
 

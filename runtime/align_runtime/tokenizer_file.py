@@ -1,4 +1,4 @@
-"""``tokenizer.json``: the one form of it that `align-export` writes and the runtime reads, a WordPiece tokenizer of BERT.
+"""``tokenizer.json``: the one form of it that `align-export` writes and the runtime reads, a tokenizer of BERT.
 
 The `tokenizers` package loads many other forms, and some of them crash: a regular expression that panics, a map of
 characters that aborts the process, an added token that is nothing after normalization. So a file is never given to
@@ -84,7 +84,7 @@ class TokenizerDescription:
                 raise ConfigurationError(f"{shortened(token)}, which encloses every text, is not a token")
             if any(character.isspace() or character in ":$" for character in token):
                 raise ConfigurationError(
-                    f"{shortened(token)} cannot enclose a text: a template has no place for a space, a colon or a dollar"
+                    f"{shortened(token)} cannot enclose a text: it has a space, a colon or a dollar"
                 )
 
     @cached_property
