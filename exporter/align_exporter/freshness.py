@@ -20,6 +20,7 @@ from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError
+from align_runtime.foreign_text import printable
 from align_runtime.manifest import Provenance
 
 SOURCES = (align_calibration, align_exporter, align_reference, align_runtime)
@@ -33,7 +34,7 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
         CheckpointError: a file is missing or cannot be read.
     """
     return Provenance(
-        name=source.name,
+        name=printable(source.name),  # a name on Linux is bytes, a manifest is UTF-8
         revision=source.revision,
         files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
         options=json.loads(json.dumps(options.record)),  # as it will be read back

@@ -112,10 +112,10 @@ def _complain(line: str) -> None:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Names in a message may be a stranger's; a traceback keeps its lines."""
+    """Names in a message may be a stranger's; a traceback after it keeps its lines."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name of logging)
+        return printable(super().formatMessage(record))
 
 
 def _log_to_stderr(prog: str) -> None:

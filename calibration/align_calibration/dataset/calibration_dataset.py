@@ -19,6 +19,7 @@ from align_calibration.dataset.sample_source import SampleSource, decode
 from align_calibration.dataset.selection import Selection, select_samples
 from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import printable
 from align_runtime.images import preprocess
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ class CalibrationDataset:
     @property
     def summary(self) -> dict[str, str | int]:
         """What a manifest records as options of the export: source names, limit, seed, and a hash of the draw."""
-        names = {f"calibration_{kind}": selection.source.name for kind, selection in self.selections.items()}
+        names = {f"calibration_{kind}": printable(selection.source.name) for kind, selection in self.selections.items()}
         digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
         return {
             **names,
