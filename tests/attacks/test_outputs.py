@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 import align_runtime
 from align_runtime import BundleError, DeviceError
+from align_runtime.backends.buckets import Buckets
+from align_runtime.backends.cuda import CudaRunner, Provider
 from align_runtime.backends.runner import STAGES
 from align_runtime.bundle import Bundle
 from align_runtime.commands import verify
@@ -107,6 +110,17 @@ def test_graphs_with_no_or_two_outputs_are_not_loaded(bundle_copy: Path, size: t
     put_graph(bundle_copy, "vision", model)
     with pytest.raises(BundleError):
         align_runtime.load(bundle_copy)
+
+
+@pytest.mark.parametrize("name", ["float16", "float64", "integers", "a third dimension"])
+def test_a_gpu_allocates_no_memory_for_another_output(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """The session of ONNX Runtime tells the type and shape, before anything runs; here without a GPU."""
+    file = tmp_path / "graph.onnx"
+    on_cpu = Provider("CPUExecutionProvider", "cpu", {})
+    for answer, is_refused in ((UNIT, False), (ROWS[name][0], True)):
+        file.write_bytes(constant_graph("vision", answer, size).SerializeToString())
+        with pytest.raises(BundleError, match="expected one float32") if is_refused else nullcontext():
+            CudaRunner(file, Buckets((1,)), on_cpu).close()
 
 
 def test_the_row_is_named(bundle_copy: Path) -> None:
