@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,10 +20,9 @@ from align_exporter.variants import FP32, INT8, VARIANTS
 from align_runtime.bundle import Bundle
 from align_runtime.bundle_writing import prepare_destination
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
-from align_runtime.console import CommandParser, Progress, run
+from align_runtime.console import CommandParser, Progress, run, say, say_json
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
-from align_runtime.standard_streams import show
 
 INT8_TOO = "; the accuracy of INT8 above all: its graphs are not held to any limit"
 
@@ -89,11 +87,11 @@ def _export(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.json:
         engines_built = engines_json(outcomes)
-        show(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
+        say_json(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built})
     elif not options.quiet:
-        show(_as_text(options.output, manifest, reason, seconds))
+        say(_as_text(options.output, manifest, reason, seconds))
         if outcomes:
-            show(f"\n{engines_table(outcomes)}")
+            say(["", *engines_table(outcomes)])
     return 0
 
 
@@ -149,16 +147,16 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
     }
 
 
-def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
+def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> list[str]:
     provenance = manifest.provenance
     if reason is None:
         state = f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
-        return "\n".join([state, *provenance.remarks])
+        return [state, *provenance.remarks]
     sections: Sequence[Sequence[str]] = (
         [f"{output}: {provenance.name} in {seconds:.1f} s"],
         [] if provenance.random_words is None else [provenance.random_words],
-        [graphs_table(manifest)],
+        graphs_table(manifest),
         [*island_lines(manifest), *quantization_lines(manifest)],
         [f"full report: {output / REPORT_NAMES[0]}"],
     )
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return [line for lines in sections if lines for line in ("", *lines)][1:]

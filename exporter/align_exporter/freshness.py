@@ -39,7 +39,7 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
         CheckpointError: a file is missing or cannot be read.
     """
     return Provenance(
-        name=source.name,
+        name=printable(source.name),  # a name on Linux is bytes, a manifest is UTF-8
         revision=source.revision,
         files=fingerprint(source.folder, allow_pickle=options.allow_pickle, weights=options.random_weights is None),
         random_weights=options.random_weights,

@@ -19,6 +19,7 @@ from align_exporter.graph.specs import GraphContract
 from align_exporter.variants import INT8, Variant, imported
 from align_runtime.backends import Runner, open_runner
 from align_runtime.golden import Golden
+from align_runtime.outputs import checked_shape
 from align_runtime.parity import Limits, Parity, compare
 from align_runtime.preprocessing import ImagePreprocessing
 
@@ -85,7 +86,12 @@ def measure_runner(
     """Runs the samples, one by one and together, through a graph or an engine that is loaded."""
     calls = list(_text_calls(answers) if contract.tower == "text" else _vision_calls(contract, preprocessing, answers))
     return Measurement(
-        actual=np.concatenate([runner.run(call.inputs) for call in calls]),
+        actual=np.concatenate(
+            [
+                checked_shape(runner.run(call.inputs), len(call.expected), call.expected.shape[1], contract.output.name)
+                for call in calls
+            ]
+        ),
         expected=np.concatenate([call.expected for call in calls]),
         labels=tuple(label for call in calls for label in call.labels),
     )

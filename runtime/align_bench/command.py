@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from dataclasses import replace
@@ -39,11 +38,13 @@ from align_runtime.console import (
     device_name,
     positive_int,
     run,
+    say,
+    say_json,
 )
 from align_runtime.devices import AUTO, resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
-from align_runtime.standard_streams import complain, show
+from align_runtime.standard_streams import complain
 from align_runtime.user_path import user_path
 
 DEFAULT = Plan()
@@ -175,11 +176,16 @@ def _show_record(record: BenchRecord, options: argparse.Namespace) -> None:
         options.html.write_text(page(record, options.max_latency), encoding="utf-8")
     if options.csv:
         options.csv.write_text(metrics.to_csv(record), encoding="utf-8")
+    bound = metrics.max_latency_of(record) if options.max_latency is None else options.max_latency
+    _say(metrics.to_json(record, bound), summary.as_text(record, options.full, options.max_latency), options)
+
+
+def _say(values: Any, text: str, options: argparse.Namespace) -> None:
+    """The result as it was asked for: `values` as JSON, or `text`."""
     if options.json:
-        bound = metrics.max_latency_of(record) if options.max_latency is None else options.max_latency
-        show(json.dumps(metrics.to_json(record, bound)))
+        say_json(values)
     else:
-        show(summary.as_text(record, options.full, options.max_latency))
+        say(text.split("\n"))
 
 
 def check_outputs(files: dict[str, Path | None]) -> None:
@@ -224,7 +230,7 @@ def _show(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{where}: only results of `align-bench run` become HTML or CSV")
     memory = values["kind"] == MEMORY
     text = memory_text(memory_of(where, values)) if memory else scaling_text(points_of(where, values))
-    show(json.dumps(values) if options.json else text)
+    _say(values, text, options)
     return 0
 
 
@@ -263,7 +269,7 @@ def _compare(options: argparse.Namespace) -> int:
     records = [(str(file), BenchRecord.read(file)) for file in files]
     report = comparison.compare_records(records, options.across_machines)
     tolerance: float | None = options.fail_if_slower
-    show(json.dumps(report.to_json(tolerance)) if options.json else comparison.as_text(report, tolerance))
+    _say(report.to_json(tolerance), comparison.as_text(report, tolerance), options)
     return 1 if tolerance is not None and report.fails(tolerance) else 0
 
 
@@ -301,5 +307,5 @@ def _scaling(options: argparse.Namespace) -> int:
         values, text = scaling_json(known, points), scaling_text(points)
     if options.output:
         write_json(values, options.output)
-    show(json.dumps(values) if options.json else text)
+    _say(values, text, options)
     return 0 if flat else 1

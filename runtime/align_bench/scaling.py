@@ -202,7 +202,7 @@ def memory_of(where: str, values: Mapping[str, Any]) -> MemoryUse:
 def scaling_text(points: Sequence[Point]) -> str:
     """A table."""
     rows = [[point.tower, point.axis, point.at, f"{point.milliseconds:.3f}"] for point in points]
-    return table(["tower", "axis", "value", "ms per input"], rows, right=(2, 3))
+    return "\n".join(table(["tower", "axis", "value", "ms per input"], rows, right=(2, 3)))
 
 
 def memory_text(use: MemoryUse) -> str:

@@ -78,7 +78,7 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     """
     ensure_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(format=f"{parser.prog}: %(message)s")  # warnings of the runtime, on stderr
+    _log_to_stderr(parser.prog)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name must not fail it
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -118,7 +118,36 @@ def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:
     complain(f"{prog}: error: {error}")
     if as_json:
         with suppress(OSError):  # stdout itself may be what failed
-            show(json.dumps({"error": error_json(error)}))
+            say_json({"error": error_json(error)})
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Names in a message may be a stranger's; a traceback after it keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name of logging)
+        return printable(super().formatMessage(record))
+
+
+def _log_to_stderr(prog: str) -> None:
+    """Warnings of the runtime go to stderr, unless logging is configured already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter(f"{prog}: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+
+
+def say(lines: Iterable[str]) -> None:
+    """Prints `lines` on stdout, one by one, with the control characters that foreign text in them may hold escaped.
+
+    A command prints everything that is not JSON through here, so that no name in a bundle moves the cursor, clears the
+    screen, reorders what is shown, or begins a line of its own.
+    """
+    for line in lines:
+        show(printable(line))
+
+
+def say_json(value: Any) -> None:
+    """Prints `value` as one line of JSON in ASCII: texts stay what they are, and are escaped by JSON's own rules."""
+    show(json.dumps(value))
 
 
 def error_json(error: Exception) -> dict[str, Any]:
@@ -229,7 +258,7 @@ class Progress:
         """A step of unknown length: its name while it runs, then the time that it took."""
         with self._running(title) as step:
             if self._live:
-                self._write(f"{CLEAR_LINE}  … {title}")
+                self._write(f"  … {title}")
             try:
                 yield
             except BaseException:
@@ -250,20 +279,20 @@ class Progress:
                 if self._live:
                     filled = BAR_WIDTH * step.count // max(total, 1)
                     bar = f"{'█' * filled}{'·' * (BAR_WIDTH - filled)}"
-                    self._write(f"{CLEAR_LINE}  {title} [{bar}] {step.count}/{total}")
+                    self._write(f"  {title} [{bar}] {step.count}/{total}")
                 yield item
 
     def show(self, text: str) -> None:
         """A line for the moment, on a terminal; in a log, the next line about the running step says this text."""
         if self._live:
-            self._write(f"{CLEAR_LINE}  … {text}")
+            self._write(f"  … {text}")
         with self._lock:
             if self._steps:
                 self._steps[-1].shown = text
 
     def warn(self, text: str) -> None:
         """A line that stays."""
-        self._write(f"{CLEAR_LINE if self._live else ''}  ! {printable(text)}\n")
+        self._write(f"  ! {text}", end="\n")
 
     @contextmanager
     def _running(self, title: str, total: int | None = None) -> Iterator[_Step]:
@@ -293,18 +322,19 @@ class Progress:
         while not stop.wait(self._every):
             with self._lock:
                 if self._steps:
-                    self._write(f"  … {self._steps[-1]}\n")
+                    self._write(f"  … {self._steps[-1]}", end="\n")
 
     def _finish(self, mark: str, step: _Step) -> None:
         seconds = time.monotonic() - step.start
         self.finished.append((step.title, seconds))
-        self._write(f"{CLEAR_LINE if self._live else ''}  {mark} {step.title} ({seconds:.1f} s)\n")
+        self._write(f"  {mark} {step.title} ({seconds:.1f} s)", end="\n")
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, end: str = "") -> None:
+        """Writes `text`, which may hold a stranger's; on a terminal in place of the line that is not ended."""
         with self._lock:
             if not self._quiet:
                 try:
-                    self._stream.write(text)
+                    self._stream.write(f"{CLEAR_LINE if self._live else ''}{printable(text)}{end}")
                     self._stream.flush()
                 except (OSError, ValueError):  # ValueError: the stream was closed
                     self._quiet, self._live = True, False
@@ -316,15 +346,16 @@ class Progress:
             return False
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """`rows` as aligned columns under `headings`; columns whose index is in `right` are right-aligned."""
-    widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """The lines of `rows` as aligned columns under `headings`; columns whose index is in `right` are right-aligned."""
+    cells_of_rows = [list(map(printable, row)) for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells_of_rows, strict=True)]
     lines = []
-    for row in [headings, *rows]:
+    for row in cells_of_rows:
         cells = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)
+    return lines

@@ -26,7 +26,7 @@ from align_runtime.precision import MAX_COUNT
 from align_runtime.regular_files import read_regular
 
 ENGINES = "engines"
-ENGINE_SCHEMA = 1
+ENGINE_SCHEMA = 2
 # GPUs that an engine runs on, TensorRT's HardwareCompatibilityLevel: the model that it was built on, every GPU of the
 # same compute capability, every GPU from Ampere on.
 THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "this", "same_compute_capability", "ampere_plus"

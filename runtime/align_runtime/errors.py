@@ -101,7 +101,7 @@ class ParityError(AlignError):
         metric: the measure that failed: ``"max_abs"``, ``"min_cosine"`` or ``"min_centred_cosine"``.
         limit: the value allowed.
         observed: the value measured.
-        sample: name of the sample with the largest difference.
+        sample: name of the sample that is worst by `metric`.
     """
 
     exit_code = 1

@@ -19,36 +19,53 @@ MAX_PATH = 512
 MAX_DEPTH = 8  # of values whose form is free, such as the options of an export
 
 
-def read_object(path: Path, error: type[AlignError] = ConfigurationError) -> dict[str, Any]:
-    """The JSON object in `path` (UTF-8, with or without a byte-order mark).
+def read_object(
+    path: Path, error: type[AlignError] = ConfigurationError, max_bytes: int | None = None
+) -> dict[str, Any]:
+    """The JSON object in `path` (UTF-8, with or without a byte-order mark) of at most `max_bytes` (`MAX_JSON_BYTES`).
 
     Raises:
-        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, not an object,
-            nested too deeply, or holds text that is not Unicode.
+        `error`: as `read_json`, or not an object.
     """
-    return parse_object(read_regular(path, MAX_JSON_BYTES, error), str(path), error)
+    return _object(read_json(path, error, max_bytes), str(path), error)
+
+
+def read_json(path: Path, error: type[AlignError], max_bytes: int | None = None) -> Any:
+    """The JSON value in `path` (UTF-8, with or without a byte-order mark).
+
+    Raises:
+        `error`: the file is missing, unreadable, not a regular file, too large, not UTF-8, not JSON, nested too deeply,
+            or holds text that is not Unicode.
+    """
+    return _parsed(read_regular(path, max_bytes or MAX_JSON_BYTES, error), str(path), error)
 
 
 def parse_object(data: bytes, where: str, error: type[AlignError]) -> dict[str, Any]:
     """As `read_object` for the content of a file, which errors call `where`."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        raise error(f"{where} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as reason:
-        raise error(f"{where} is not valid JSON: {reason}") from None
+    return _object(_parsed(data, where, error), where, error)
+
+
+def _object(value: Any, where: str, error: type[AlignError]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise error(f"{where} holds a JSON {type(value).__name__}; expected an object")
+    return value
+
+
+def _parsed(data: bytes, where: str, error: type[AlignError]) -> Any:
+    try:
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as reason:
+        raise error(f"{where} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} is not valid JSON: {reason}") from None
     problem = _problem(value)
     if problem:
         raise error(f"{where} {problem}")
     return value
 
 
-def _problem(root: dict[str, Any]) -> str | None:
-    """What is wrong with a JSON object that is legal: nesting that a recursive function (such as `repr`) cannot follow,
+def _problem(root: Any) -> str | None:
+    """What is wrong with a JSON value that is legal: nesting that a recursive function (such as `repr`) cannot follow,
     halves of surrogate pairs (``"\\ud800"``), which no file or library takes."""
     level: list[Any] = [root]
     for _ in range(MAX_JSON_DEPTH):
@@ -145,6 +162,8 @@ def free_form(name: str, value: Any, depth: int = MAX_DEPTH) -> Any:
 
 def relative_path(name: str) -> str:
     """`name`, which must be a plain relative path (POSIX separators, no ``..``) that stays inside its folder.
+
+    Characters that cannot be printed (control characters, marks of direction, lone surrogates) are refused.
 
     Raises:
         ConfigurationError: it is not, or it has control characters or more than `MAX_PATH` characters.

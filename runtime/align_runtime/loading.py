@@ -93,7 +93,7 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
                 if "vision" in loaded
                 else None
             ),
-            text=TextEmbedder(loaded["text"], _open_tokenizer(opened), workers) if "text" in loaded else None,
+            text=TextEmbedder(loaded["text"], Tokenizer.of_bundle(opened), workers) if "text" in loaded else None,
         )
         on_error.pop_all()
     if manifest.provenance.random_words is not None:
@@ -115,11 +115,6 @@ def _not_loaded(missing: str, other: str) -> ConfigurationError:
         f"the {missing} tower is not loaded, only {other}; load the bundle with towers=('vision', 'text') or "
         f"towers=('{missing}',)"
     )
-
-
-def _open_tokenizer(bundle: Bundle) -> Tokenizer:
-    facts = bundle.manifest.model
-    return Tokenizer.from_file(bundle.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
 
 
 def _open_towers(bundle: Bundle, graphs: Sequence[Graph], options: LoadOptions) -> dict[str, Tower]:

@@ -23,7 +23,7 @@ from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
 from align_runtime.model_info import ModelInfo
 from align_runtime.scheduling import check_batch_size
-from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, softmax
+from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, logits, softmax
 
 TowerName = Literal["vision", "text"]
 
@@ -253,7 +253,7 @@ class Model:
         """Cosines float32 (n, m) of image embeddings (n, dim) with text embeddings (m, dim).
 
         Raises:
-            InputError: arrays of another shape, or with NaN or infinite values.
+            InputError: arrays of another shape, or a row that is not finite or not of unit length; `index` is its row.
         """
         return cosine(images, texts, self.info.embedding_dim)
 
@@ -262,8 +262,9 @@ class Model:
 
         Raises:
             InputError: as in `cosine`.
+            BundleError: the temperature of the bundle is so small that a logit is beyond float32.
         """
-        return self.cosine(images, texts) / np.float32(self.info.temperature)
+        return logits(images, texts, self.info.embedding_dim, self.info.temperature)
 
     def classify(
         self, images: Iterable[ImageInput], labels: Iterable[str], template: str = DEFAULT_TEMPLATE

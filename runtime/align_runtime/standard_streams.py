@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from align_runtime.foreign_text import printable
+
 
 def ensure_streams() -> None:
     """Gives the process the standard streams that it lacks; they lead nowhere."""
@@ -39,9 +41,9 @@ def show(text: str) -> None:
 
 
 def complain(line: str) -> None:
-    """A line on stderr, where it can be written."""
+    """A line on stderr, where it can be written, with the control characters of foreign text in it escaped."""
     with suppress(OSError, ValueError):  # ValueError: it was closed
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
 
 

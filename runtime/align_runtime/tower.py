@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from align_runtime.backends import BucketedRunner, Runner, StagedRunner, open_graph
 from align_runtime.bundle import Bundle
-from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.load_options import LoadOptions
+from align_runtime.outputs import check_answer
 from align_runtime.scheduling import stream_count
 
 
@@ -31,12 +32,15 @@ class Tower:
         in_flight: number of calls of `run` that keep the device busy: 1 on a CPU.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, whole: Runner, stream: Runner | None, streams: int) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: Graph, device: str, whole: Runner, stream: Runner | None, streams: int
+    ) -> None:
         self.graph = graph
         self.streams = streams
         self.in_flight = whole.in_flight if isinstance(whole, BucketedRunner) else 1
         self._batches = whole.batches if isinstance(whole, BucketedRunner) else ()
         self._bundle = bundle
+        self._device = device
         self._whole: Runner | None = whole
         self._stream = stream
 
@@ -54,7 +58,7 @@ class Tower:
             count = stream_count(options.device, options.threads, options.streams)
             stream = open_graph(bundle, graph, options.device, 1) if count > 1 else None
             on_error.pop_all()
-        return cls(bundle, graph, whole, stream, count)
+        return cls(bundle, graph, options.device, whole, stream, count)
 
     @property
     def dim(self) -> int:
@@ -74,28 +78,26 @@ class Tower:
 
         Raises:
             ConfigurationError: the model is closed.
-            BundleError: the output has another shape than the embeddings of this bundle.
+            BundleError: the output has another type or shape than the embeddings of this bundle or, on a CPU, a row
+                that is not finite or not of unit length.
+            DeviceError: the device failed, or gave such a row.
         """
-        return self._checked(self._whole, inputs)
+        return self._checked(inputs, _open(self._whole).run(inputs))
 
     def run_stream(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """As `run`, computed in the calling thread alone."""
-        return self._checked(self._stream, inputs)
+        return self._checked(inputs, _open(self._stream).run(inputs))
 
     def staged_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float] | None:
         """Seconds of one run by stage, see `StagedRunner`; None for a backend without copies to a device."""
-        return self._whole.run_staged(inputs)[1] if isinstance(self._whole, StagedRunner) else None
+        if not isinstance(self._whole, StagedRunner):
+            return None
+        embeds, seconds = self._whole.run_staged(inputs)
+        self._checked(inputs, embeds)
+        return seconds
 
-    def _checked(self, runner: Runner | None, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        if runner is None:
-            raise ConfigurationError("the model is closed; load the bundle again")
-        embeds = runner.run(inputs)
-        if embeds.shape[1:] != (self.dim,):
-            raise BundleError(
-                f"{self._bundle.folder}: the {self.graph.tower} graph returns shape {embeds.shape}, expected "
-                f"(batch, {self.dim}); it is not a graph of this bundle, export the checkpoint again"
-            )
-        return embeds
+    def _checked(self, inputs: Mapping[str, NDArray[Any]], embeds: NDArray[Any]) -> NDArray[np.float32]:
+        return check_answer(self._bundle, self.graph, self._device, inputs, embeds)
 
     def prepare(self) -> None:
         """Sets up everything that the first runs would set up otherwise."""
@@ -109,3 +111,10 @@ class Tower:
         for runner in runners:
             if runner is not None:
                 runner.close()
+
+
+def _open(runner: Runner | None) -> Runner:
+    """`runner`, unless the tower was closed."""
+    if runner is None:
+        raise ConfigurationError("the model is closed; load the bundle again")
+    return runner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -32,6 +33,12 @@ def why(checkpoint: Path, bundle: Path, **options: Any) -> str | None:
 
 def test_unchanged_is_up_to_date(checkpoint: Path, tiny_bundle: Path) -> None:
     assert why(checkpoint, tiny_bundle) is None
+
+
+def test_a_folder_whose_name_is_not_utf8(checkpoint: Path) -> None:
+    """The manifest is UTF-8: its name stands as it is printed."""
+    folder = checkpoint.rename(os.fsdecode(os.fsencode(checkpoint.parent) + b"/caf\xff"))
+    assert provenance(resolve(str(folder)), ExportOptions()).name == r"caf\udcff"
 
 
 def test_no_bundle(checkpoint: Path, tmp_path: Path) -> None:

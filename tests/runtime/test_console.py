@@ -333,7 +333,7 @@ def test_a_process_without_stderr() -> None:
 
 
 def test_table_aligns() -> None:
-    assert table(["a", "size"], [["xyz", "1"], ["b", "1000"]], right=(1,)).splitlines() == [
+    assert table(["a", "size"], [["xyz", "1"], ["b", "1000"]], right=(1,)) == [
         "a    size",
         "───  ────",
         "xyz     1",

@@ -77,7 +77,7 @@ WORDING = {
     "InputError": (wrong_input, "input 0: FOLDER/cat.jpg does not exist"),
     "BundleError": (
         bundle,
-        "FOLDER/pixels.npy: expected a C-contiguous uint8 array of 4 dimensions, got uint8 of shape (2, 3) in 6 bytes",
+        "FOLDER/pixels.npy: expected a C-contiguous |u1 array of 4 dimensions, got |u1 of shape (2, 3) in 6 bytes",
     ),
     "BackendUnavailableError": (
         unavailable,

@@ -12,6 +12,11 @@ from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.json_files import of_kind, read_object, relative_path, require
 
 
+def test_both_halves_of_a_pair_are_one_character(tmp_path: Path) -> None:
+    path = written(tmp_path, rb'{"a": "\ud83d\ude00", "b": "\\ud800"}')
+    assert read_object(path) == {"a": "\U0001f600", "b": r"\ud800"}
+
+
 def written(folder: Path, data: bytes) -> Path:
     path = folder / "file.json"
     path.write_bytes(data)
@@ -35,6 +40,9 @@ def test_an_object_is_read(tmp_path: Path, mark: bytes) -> None:
         (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
+        (rb'{"a": "b\ud800c"}', "half of a surrogate pair"),
+        (rb'{"\uDFFF": [1]}', "half of a surrogate pair"),
+        (rb'{"a": ["\udc00\ud800"]}', "half of a surrogate pair"),
         (b"[1]", "JSON list"),
         (b"3", "JSON int"),
         (b'{"a": "\xff"}', r"not UTF-8 text \(byte 7\)"),

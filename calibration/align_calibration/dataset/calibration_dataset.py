@@ -61,7 +61,7 @@ class CalibrationDataset:
     @property
     def summary(self) -> dict[str, str | int]:
         """What a manifest records as options of the export: source names, limit, seed, and a hash of the draw."""
-        names = {f"calibration_{kind}": selection.source.name for kind, selection in self.selections.items()}
+        names = {f"calibration_{kind}": printable(selection.source.name) for kind, selection in self.selections.items()}
         digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
         return {
             **names,

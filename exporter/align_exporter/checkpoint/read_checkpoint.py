@@ -5,6 +5,7 @@ With random weights the folder needs a ``config.json`` only; other files are use
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from align_exporter import builtin_samples
 from align_exporter.checkpoint import stand_ins
-from align_exporter.checkpoint.bert_tokenizer import build_tokenizer
+from align_exporter.checkpoint.bert_tokenizer import describe_tokenizer
 from align_exporter.checkpoint.tokenizer_files import CONFIG, TokenizerFiles, read_files
 from align_exporter.export_options import ExportOptions
 from align_reference.checkpoint import read_configuration, read_model
@@ -181,12 +182,12 @@ def read_tokenizer(
         ConfigurationError: a value has the wrong type.
     """
     files = read_files(folder, ignored, stand_in)
-    backend, pad_token = build_tokenizer(files)
+    description, pad_token = describe_tokenizer(files)
     return TokenizerAssets(
-        json=backend.to_str(pretty=True) + "\n",
+        json=json.dumps(description.to_json(), indent=2, ensure_ascii=False) + "\n",
         max_length=_max_length(files),
-        pad_token_id=backend.get_vocab(with_added_tokens=True)[pad_token],
-        vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
+        pad_token_id=description.ids[pad_token],
+        vocab_size=description.size,
     )
 
 

@@ -78,7 +78,7 @@ def _shapes(graph: Graph, batches: tuple[int, ...], lengths: tuple[int, ...]) ->
         }
 
 
-def engines_table(outcomes: Sequence[EngineOutcome]) -> str:
+def engines_table(outcomes: Sequence[EngineOutcome]) -> list[str]:
     """Returns a table with one line per engine."""
     rows = [
         [

@@ -74,7 +74,7 @@ def variant_facts(members: Sequence[GraphRecord]) -> Facts:
     macs = sum((Counter(record.graph.content.macs) for record in members), Counter[str]())
     facts = [
         ("Lowest cosine", cosine(float(np.min([parity.min_cosine for parity in parities])))),
-        ("Largest difference", f"{scientific(worst.max_abs)} ({worst.worst})"),
+        ("Largest difference", f"{scientific(worst.max_abs)} ({worst.worst['max_abs']})"),
         ("MACs", shares(macs)),
     ]
     if any(record.graph.variant != "fp32" for record in members):

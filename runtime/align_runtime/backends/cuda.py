@@ -92,9 +92,9 @@ class CudaRunner:
         self._buckets, self._provider, self._gpu = buckets, provider, gpu
         self.batches, self.in_flight = buckets.batches, IN_FLIGHT
         self._session = self._open(file)
+        self._output, self._width = _output_of(self._session, file)
         self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
-        (self._output,) = self._session.get_outputs()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="align-cuda")
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -163,7 +163,7 @@ class CudaRunner:
 
     def _run(self, inputs: Mapping[str, NDArray[Any]], watch: Stopwatch) -> NDArray[np.float32]:
         rows = row_count(inputs)
-        result = np.empty((rows, self._output.shape[1]), dtype=np.float32)
+        result = np.empty((rows, self._width), dtype=np.float32)
         tokens = next(iter(inputs.values())).shape[1]
         length = self._buckets.length(tokens) if self._buckets.lengths else None
         for piece in self._buckets.pieces(rows):
@@ -196,14 +196,28 @@ class CudaRunner:
         for name, (dtype, shape) in self._takes.items():
             inputs[name] = self._allocate(_sized(shape, batch, length), dtype)
             binding.bind_ortvalue_input(name, inputs[name])
-        output = self._allocate((batch, self._output.shape[1]), np.dtype(np.float32))
-        binding.bind_ortvalue_output(self._output.name, output)
+        output = self._allocate((batch, self._width), np.dtype(np.float32))
+        binding.bind_ortvalue_output(self._output, output)
         run_options = self._runtime.RunOptions()
         run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is shared by all shapes
         return Slot(binding, run_options, inputs, output)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, self._gpu)
+
+
+def _output_of(session: Any, file: Path) -> tuple[str, int]:
+    """Name and width of the only output of `session`: its memory is allocated before a run, so both must be known.
+
+    Raises:
+        BundleError: there is not one output, or it is not float32 (batch, width).
+    """
+    match session.get_outputs():
+        case [output] if output.type == "tensor(float)" and len(output.shape) == 2 and isinstance(output.shape[1], int):
+            return output.name, output.shape[1]
+        case outputs:
+            given = ", ".join(f"{output.name} {output.type} {output.shape}" for output in outputs) or "no output"
+            raise BundleError(f"{file} returns {given}, expected one float32 [batch, dim]; export the checkpoint again")
 
 
 def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tuple[int, ...]:

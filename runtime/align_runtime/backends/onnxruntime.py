@@ -57,7 +57,10 @@ class OnnxRuntimeRunner:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
             raise BundleError(f"ONNX Runtime cannot load {file}: {_first_line(error)}") from None
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        outputs = [output.name for output in self._session.get_outputs()]
+        if len(outputs) != 1:
+            raise BundleError(f"{file} has {len(outputs)} outputs, expected one; export the checkpoint again")
+        self._outputs = outputs
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         try:

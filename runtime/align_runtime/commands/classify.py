@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from align_runtime.console import (
     error_json,
     positive_int,
     run,
+    say,
+    say_json,
     table,
 )
 from align_runtime.errors import ConfigurationError, InputError
@@ -28,7 +29,7 @@ from align_runtime.hub_bundle import find_bundle
 from align_runtime.model import load
 from align_runtime.regular_files import read_regular
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, softmax
-from align_runtime.standard_streams import complain, show
+from align_runtime.standard_streams import complain
 from align_runtime.user_path import expanded, user_path
 
 Result = tuple[int, NDArray[np.float32] | InputError]  # position of the image; its probabilities, or why there are none
@@ -90,9 +91,9 @@ def _classify(options: argparse.Namespace) -> int:
     results += [(error.index or 0, error) for error in rows.errors]
     results.sort(key=itemgetter(0))
     if options.json:
-        show(json.dumps(_as_json(options.images, labels, results)))
+        say_json(_as_json(options.images, labels, results))
     else:
-        show(_as_table(options.images, labels, results, options.top))
+        say(_as_table(options.images, labels, results, options.top))
     for error in rows.errors:
         complain(f"align-classify: error: {error}")
     return InputError.exit_code if rows.errors else 0
@@ -120,7 +121,7 @@ def _entry(found: NDArray[np.float32] | InputError, labels: list[str]) -> dict[s
     return {"best": labels[int(found.argmax())], "probabilities": [float(value) for value in found]}
 
 
-def _as_table(images: list[str], labels: list[str], results: list[Result], top: int) -> str:
+def _as_table(images: list[str], labels: list[str], results: list[Result], top: int) -> list[str]:
     rows = []
     for index, found in results:
         if isinstance(found, InputError):

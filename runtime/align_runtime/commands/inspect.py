@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
 from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
-from align_runtime.console import CommandParser, add_output_options, run, table
+from align_runtime.console import CommandParser, add_output_options, run, say, say_json, table
 from align_runtime.engines import EngineEntry, Engines, read_engines
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
-from align_runtime.standard_streams import show
 
 RUNS_ON = {ANY_TARGET: "CPU, GPU", CPU_TARGET: "CPU", GPU_TARGET: "GPU"}
 MAX_OPTION = 60  # characters of an option's value; the whole is in --json
@@ -35,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     bundle = open_bundle(options)
     engines = read_engines(bundle)
-    show(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
+    if options.json:
+        say_json(_as_json(bundle, engines))
+    else:
+        say(_as_text(bundle, engines))
     return 0
 
 
@@ -53,7 +54,7 @@ def _as_json(bundle: Bundle, engines: Engines) -> dict[str, Any]:
     }
 
 
-def _as_text(bundle: Bundle, engines: Engines) -> str:
+def _as_text(bundle: Bundle, engines: Engines) -> list[str]:
     manifest, provenance = bundle.manifest, bundle.manifest.provenance
     facts, (height, width) = manifest.model, manifest.preprocessing.output_size
     total = sum(entry.bytes for entry in manifest.files.values())
@@ -72,7 +73,7 @@ def _as_text(bundle: Bundle, engines: Engines) -> str:
     ]
     notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines.entries)]
     notes += [f"engine skipped: {reason}" for reason in engines.skipped]
-    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *(["", *notes] if notes else [])])
+    return [*lines, *graphs_table(manifest), "", *_contents(manifest), *(["", *notes] if notes else [])]
 
 
 def _options(manifest: Manifest) -> list[str]:
@@ -92,7 +93,7 @@ def _options(manifest: Manifest) -> list[str]:
     return chosen
 
 
-def graphs_table(manifest: Manifest) -> str:
+def graphs_table(manifest: Manifest) -> list[str]:
     """Every graph with the devices that it is for, its size and its distance from the reference when it was built."""
     rows = [
         [
@@ -182,7 +183,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _contents(manifest: Manifest) -> str:
+def _contents(manifest: Manifest) -> list[str]:
     """The element types that the graphs compute and store in, as a table."""
     rows = [
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -185,6 +186,13 @@ def test_the_summary_covers_the_samples_and_the_draw(tmp_path: Path) -> None:
     captions.write_text("a cat\na cow\n")
     differing.append(summary())
     assert len({str(entry) for entry in [first, *differing]}) == 7
+
+
+def test_names_that_are_not_utf8_do_not_keep_a_manifest_from_being_written(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xff\x1b"))
+    write_files(folder, images(3))
+    summary = select_dataset(folder, None, 20, 0).summary
+    assert summary["calibration_images"] == r"caf\udcff\x1b"
 
 
 def test_a_sample_that_is_not_drawn_has_no_effect(tmp_path: Path) -> None:

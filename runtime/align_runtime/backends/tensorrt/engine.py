@@ -87,14 +87,21 @@ def open_engine(plan: bytes, entry: EngineEntry) -> Engine:
             f"{entry.file} has the inputs {', '.join(inputs)}, the outputs {', '.join(outputs)} and profiles that do "
             "not match its description; build it again: align-export … --engine"
         )
+    dtypes = {name: np.dtype(libraries.trt.nptype(handle.get_tensor_dtype(name))) for name in names}
+    shape = tuple(handle.get_tensor_shape(outputs[0]))
+    if dtypes[outputs[0]] != np.float32 or len(shape) != 2 or shape[1] < 1:
+        raise BundleError(
+            f"{entry.file} returns {dtypes[outputs[0]]} {shape}, expected float32 (batch, dim); build it again: "
+            "align-export … --engine"
+        )
     profiles = range(len(entry.profiles))
     return Engine(
         runtime=runtime,
         handle=handle,
         profiles=entry.profiles,
-        dtypes={name: np.dtype(libraries.trt.nptype(handle.get_tensor_dtype(name))) for name in names},
+        dtypes=dtypes,
         output=outputs[0],
-        width=handle.get_tensor_shape(outputs[0])[1],
+        width=shape[1],
         scratch=max(1, *map(handle.get_device_memory_size_for_profile_v2, profiles)),  # CUDA cannot allocate 0 bytes
     )
 
