@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from align_reference.listing import listing, shorten
 from align_runtime.errors import CheckpointError
-from align_runtime.json_files import read_object
+from align_runtime.json_files import MAX_JSON_BYTES, read_object
 from align_runtime.regular_files import open_regular
 
 CONFIG = "config.json"
@@ -27,6 +28,7 @@ INDEX_SUFFIX = ".index.json"
 SAFETENSORS = ("model.safetensors", "model.safetensors" + INDEX_SUFFIX)  # the first that exists is read
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin" + INDEX_SUFFIX)
 MAX_SHARDS = 1000
+MAX_WEIGHT_BYTES = 1 << 34  # of one file; twice the largest model that is supported, in float32
 # How the text begins that stands in the place of a large file where a clone has not fetched it.
 POINTERS = {
     b"version https://git-lfs": "git lfs pull",
@@ -175,7 +177,11 @@ def fingerprint(folder: Path, *, allow_pickle: bool = False, weights: bool = Tru
 
 
 def _sha256(path: Path) -> str:
+    limit = MAX_WEIGHT_BYTES if path.suffix in (".safetensors", ".bin") else MAX_JSON_BYTES
     with open_regular(path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:  # a sparse file takes no disk, and hours to hash
+            raise CheckpointError(f"{path} has {size} bytes; expected at most {limit}")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
