@@ -27,14 +27,17 @@ from align_runtime.precision import RULES
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, whose files all exist with the sizes that the manifest lists."""
+    """An opened bundle. A file that is asked for exists with the size that the manifest lists."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str], complete: bool = True) -> Bundle:
         """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
+
+        Args:
+            complete: whether every file must be there; if not, a file is looked at when it is asked for.
 
         Raises:
             BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
@@ -50,18 +53,8 @@ class Bundle:
             )
         where = str(path / MANIFEST_NAME)
         bundle = cls(path, Manifest.from_json(read_object(path / MANIFEST_NAME, BundleError), where))
-        root = path.resolve()
-        for name, entry in bundle.manifest.files.items():
-            file = path / name
-            if not file.is_file():
-                raise BundleError(f"{path}: {name} is missing; the copy of the bundle is incomplete")
-            if not file.resolve().is_relative_to(root):
-                raise BundleError(f"{path}: {name} is a link that leaves the bundle")
-            if file.stat().st_size != entry.bytes:
-                raise BundleError(
-                    f"{path}: {name} has {file.stat().st_size} bytes, expected {entry.bytes}; the file was changed "
-                    "after the export, or its copy is incomplete"
-                )
+        for name in bundle.manifest.files if complete else ():
+            bundle.path(name)
         return bundle
 
     def graph(self, tower: str, variant: str, device: str) -> Graph:
@@ -81,6 +74,11 @@ class Bundle:
         for target in targets_on(device):
             if (variant, target) in usable:
                 return usable[variant, target]
+        if not any(graph.tower == tower for graph in self.manifest.graphs):
+            others = tuple(dict.fromkeys(graph.tower for graph in self.manifest.graphs))
+            raise ConfigurationError(
+                f"the bundle {self.folder} has no {tower} graphs; load it with towers={others!r}, or export it again"
+            )
         optional = RULES.keys() - {"fp32"}  # FP32 is always exported
         advice = f"; export it again with --{variant}, or choose one of these" if variant in optional else ""
         raise ConfigurationError(
@@ -105,14 +103,29 @@ class Bundle:
         return file
 
     def path(self, name: str) -> Path:
-        """Path of the file `name`.
+        """Path of the file `name`, which exists with the size that the manifest lists.
 
         Raises:
-            BundleError: the manifest does not list it.
+            BundleError: the manifest does not list it, or it is missing, has another size, or is a link that leaves the
+                bundle.
         """
         if name not in self.manifest.files:
             raise BundleError(f"{self.folder}: the manifest does not list a file {name!r}")
-        return self.folder / name
+        file, size = self.folder / name, self.manifest.files[name].bytes
+        if not file.is_file():
+            raise BundleError(f"{self.folder}: {name} is missing; the copy of the bundle is incomplete")
+        if not file.resolve().is_relative_to(self.folder.resolve()):
+            raise BundleError(f"{self.folder}: {name} is a link that leaves the bundle")
+        if file.stat().st_size != size:
+            raise BundleError(
+                f"{self.folder}: {name} has {file.stat().st_size} bytes, expected {size}; the file was changed after "
+                "the export, or its copy is incomplete"
+            )
+        return file
+
+    def read_data(self, graph: Graph) -> dict[str, bytes]:
+        """Content of the external data of `graph` by file name, as the graph refers to it; empty if it has none."""
+        return {} if graph.data is None else {Path(graph.data).name: self.path(graph.data).read_bytes()}
 
     def check_hash(self, name: str) -> Path:
         """Path of the file `name`, after a comparison of its sha256 with the manifest.

@@ -65,7 +65,6 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     Raises:
         SystemExit: after ``--help`` and ``--version``.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(format=f"{parser.prog}: %(message)s")  # warnings of the runtime, on stderr
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name must not fail it
@@ -74,7 +73,8 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     code = None
     try:
         options = parser.parse_args(given)
-        code = body(options)
+        with _sigterm_interrupts():
+            code = body(options)
         sys.stdout.flush()
         return code
     except AlignError as error:
@@ -92,6 +92,19 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
         return AlignError.exit_code
     finally:
         _drop_unwritable(sys.stderr)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is an interrupt while this block runs in the main thread; other threads cannot have handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: not set by Python
 
 
 def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:

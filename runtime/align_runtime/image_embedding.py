@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from align_runtime.errors import InputError
 from align_runtime.images import ImageInput, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
-from align_runtime.scheduling import Workers, batches
+from align_runtime.scheduling import batches
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 IMAGE_BATCH = 8
 Numbered = tuple[int, ImageInput]
@@ -34,9 +35,10 @@ def preprocess_numbered(numbered: Numbered, preprocessing: ImagePreprocessing) -
 class ImageEmbedder:
     """The vision tower with its preprocessing, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, preprocessing: ImagePreprocessing, workers: Workers) -> None:
+    def __init__(self, tower: Tower, preprocessing: ImagePreprocessing, decoders: Workers, workers: Workers) -> None:
         self.tower = tower
         self.preprocessing = preprocessing
+        self._decoders = decoders
         self._workers = workers
 
     def parts(self, images: Iterable[ImageInput], batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
@@ -62,7 +64,7 @@ class ImageEmbedder:
             yield from self._workers.ordered(self._embed_group, groups, ahead=2 * streams)
         else:
             size = batch_size or IMAGE_BATCH
-            pixels = self._workers.ordered(self._preprocess, chain(first, numbered), ahead=2 * size)
+            pixels = self._decoders.ordered(self._preprocess, chain(first, numbered), ahead=2 * size)
             for batch in batches(pixels, size):
                 yield self._run(np.concatenate(batch))
 

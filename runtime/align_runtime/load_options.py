@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from align_runtime.devices import resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
+from align_runtime.processors import check_thread_count
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class LoadOptions:
     `towers` is kept in the order of `TOWERS`, and `device` is never ``"auto"``.
 
     Raises:
-        ConfigurationError: a device or tower is unknown.
+        ConfigurationError: a device or tower is unknown, or a number of threads is out of range.
     """
 
     precision: str = "fp32"
@@ -26,10 +27,14 @@ class LoadOptions:
     threads: int | None = None
     streams: int | None = None
     check_hashes: bool = False
+    decode_threads: int | None = None
+    mmap: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "towers", _checked_towers(self.towers))
         object.__setattr__(self, "device", resolve_device(self.device))
+        check_thread_count("threads", self.threads)
+        check_thread_count("decode_threads", self.decode_threads)
 
 
 def _checked_towers(towers: object) -> tuple[str, ...]:

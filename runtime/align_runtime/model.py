@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,8 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    decode_threads: int | None = None,
+    mmap: bool = True,
 ) -> Model:
     """Opens a bundle.
 
@@ -43,17 +46,20 @@ def load(
             was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
             logged. A device that is not available is an error: nothing falls back to another one.
         towers: the towers to load. One tower alone takes about half of the memory.
-        threads: of one run on a CPU; None for all cores.
+        threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
         check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
+        decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
+        mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
+            model is open. With False they are copied into memory. A GPU has a copy anyway.
 
     Raises:
         BundleError: the bundle is missing, incomplete, or was changed after the export.
         ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
         BackendUnavailableError: the package or library of the device is missing.
-        DeviceError: the GPU does not have enough memory.
+        DeviceError: there is not enough memory, or threads cannot be started.
     """
     options = LoadOptions(
         precision=precision,
@@ -62,6 +68,8 @@ def load(
         threads=threads,
         streams=streams,
         check_hashes=check_hashes,
+        decode_threads=decode_threads,
+        mmap=mmap,
     )
     return Model(open_parts(bundle, options))
 
@@ -80,17 +88,27 @@ class Model:
     Threads: any number of threads may call one model; nothing needs a lock. Calls share its threads, so a service with
     many clients should limit the calls that run at once (two is a good start on a CPU).
 
-    Fork: load in the child process, not before the fork. Threads of ONNX Runtime and contexts of CUDA do not survive a
-    fork, and a model that was loaded before it may block forever. Servers that fork (gunicorn, multiprocessing with
-    ``"fork"``) load after the fork or use ``"spawn"``.
+    Fork: load in the child process, not before the fork: threads and contexts of CUDA do not survive it. In a child, a
+    model that was loaded before is a ConfigurationError at once; closing it does nothing.
+
+    Pickle and copy: they carry the absolute path of the bundle and the options, and load the bundle anew.
 
     asyncio: calls block. Run them in a thread: ``await asyncio.to_thread(model.embed_texts, texts)``. They release the
     GIL while they compute.
     """
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self._loaded = parts
         self._info = ModelInfo.of(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self._loaded.bundle.folder, self._loaded.options)
+
+    @property
+    def _parts(self) -> Parts:
+        """What calls use; ConfigurationError if the model is closed, or in a forked child."""
+        self._loaded.check_open()
+        return self._loaded
 
     def __repr__(self) -> str:
         info = self.info
@@ -165,8 +183,8 @@ class Model:
         listed = list(images)
         pixels = np.empty((len(listed), *self.info.image_size, 3), dtype=np.uint8)
         work = partial(preprocess_numbered, preprocessing=self._parts.bundle.manifest.preprocessing)
-        workers = self._parts.workers
-        for index, one in enumerate(workers.ordered(work, enumerate(listed), ahead=2 * workers.count)):
+        decoders = self._parts.decoders
+        for index, one in enumerate(decoders.ordered(work, enumerate(listed), ahead=2 * decoders.count)):
             pixels[index] = one[0]
         return pixels
 
@@ -230,8 +248,11 @@ class Model:
                 self.embed_texts([""] * self._parts.text.streamed_from)
 
     def close(self) -> None:
-        """Waits for running work and frees the towers. Later calls are errors; closing twice is not."""
-        self._parts.close()
+        """Waits for running work and frees the towers. Any thread may close, and more than once.
+
+        Later calls are errors; a call of another thread that runs meanwhile ends with its result or with that error.
+        """
+        self._loaded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -243,6 +264,11 @@ class Model:
 
     def _concatenated(self, parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.concatenate([np.empty((0, self.info.embedding_dim), dtype=np.float32), *parts])
+
+
+def _load_again(bundle: Path, options: LoadOptions) -> Model:
+    """What a pickled model is when it is read."""
+    return Model(open_parts(bundle, options))
 
 
 def _check_images(images: Iterable[ImageInput]) -> None:

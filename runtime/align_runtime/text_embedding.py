@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.errors import InputError
-from align_runtime.scheduling import Workers, batches, length_batches, token_batches
+from align_runtime.processors import available_cores
+from align_runtime.scheduling import batches, length_batches, token_batches
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 TEXT_BATCH = 32
 TEXT_WINDOW = 4096  # texts sorted together: a few MB of tokens and embeddings, and enough different lengths
@@ -23,10 +26,12 @@ Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 class TextEmbedder:
     """The text tower with its tokenizer, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, tokenizer: Tokenizer, workers: Workers) -> None:
+    def __init__(self, tower: Tower, tokenizer: Tokenizer, workers: Workers, threads: int | None = None) -> None:
+        """`threads` limits the tokenizer; None for all cores."""
         self.tower = tower
         self.tokenizer = tokenizer
         self._workers = workers
+        self._threads = threads if threads is not None and threads < available_cores() else None
 
     @property
     def streamed_from(self) -> int:
@@ -42,7 +47,7 @@ class TextEmbedder:
         done = 0
         for window in batches(texts, TEXT_WINDOW):
             try:
-                rows = self.tokenizer.encode(window)
+                rows = self._encode(window)
             except InputError as error:
                 raise error.shifted(done) from None
             yield self.embed_rows(rows, batch_size)
@@ -68,6 +73,22 @@ class TextEmbedder:
         result = np.empty_like(embeds)
         result[[index for batch in chosen for index in batch]] = embeds
         return result
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Token ids of `texts`. The tokenizer runs a batch on all cores, so with fewer threads it gets single texts."""
+        if self._threads is None or len(texts) == 1:
+            return self.tokenizer.encode(texts)
+        groups = batches(enumerate(texts), -(-len(texts) // self._threads))
+        return list(chain.from_iterable(self._workers.ordered(self._encode_each, groups, ahead=self._threads)))
+
+    def _encode_each(self, numbered: Sequence[tuple[int, str]]) -> list[NDArray[np.int64]]:
+        rows = []
+        for index, text in numbered:
+            try:
+                rows += self.tokenizer.encode([text])
+            except InputError as error:
+                raise error.shifted(index) from None
+        return rows
 
     def _run(self, run: Run, rows: Sequence[NDArray[np.int64]], batch: Sequence[int]) -> NDArray[np.float32]:
         input_ids, attention_mask = self.tokenizer.pad([rows[index] for index in batch])

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from align_runtime.backends import Runner, StagedRunner, open_graph
 from align_runtime.bundle import Bundle
-from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.errors import BundleError
 from align_runtime.graph_entry import Graph
+from align_runtime.lifetime import Lifetime
 from align_runtime.load_options import LoadOptions
+from align_runtime.memory import out_of_memory
 from align_runtime.scheduling import stream_count
 
 
@@ -34,8 +36,9 @@ class Tower:
         self.graph = graph
         self.streams = streams
         self._bundle = bundle
-        self._whole: Runner | None = whole
+        self._whole = whole
         self._stream = stream
+        self._lifetime = Lifetime()
 
     @classmethod
     def open(cls, bundle: Bundle, graph: Graph, options: LoadOptions) -> Tower:
@@ -46,10 +49,12 @@ class Tower:
             ConfigurationError, BackendUnavailableError: as in `open_graph` and `stream_count`.
         """
         with ExitStack() as on_error:
-            whole = open_graph(bundle, graph, options.device, options.threads, options.check_hashes)  # checks `threads`
+            device, threads = options.device, options.threads
+            data = {} if options.mmap else bundle.read_data(graph)
+            whole = open_graph(bundle, graph, device, threads, options.check_hashes, data)  # checks `threads`
             on_error.callback(whole.close)
-            count = stream_count(options.device, options.threads, options.streams)
-            stream = open_graph(bundle, graph, options.device, 1) if count > 1 else None
+            count = stream_count(device, threads, options.streams)
+            stream = open_graph(bundle, graph, device, 1, data=data) if count > 1 else None
             on_error.pop_all()
         return cls(bundle, graph, whole, stream, count)
 
@@ -57,23 +62,27 @@ class Tower:
         """Embeddings float32 (batch, dim) of `inputs`, the inputs of the graph by name, computed with all threads.
 
         Raises:
-            ConfigurationError: the model is closed.
+            ConfigurationError: the model is closed, or was loaded before a fork.
             BundleError: the output has another shape than the embeddings of this bundle.
+            DeviceError: out of memory.
         """
-        return self._checked(self._whole, inputs)
+        return self._run(self._whole, inputs)
 
     def run_stream(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """As `run`, computed in the calling thread alone."""
-        return self._checked(self._stream, inputs)
+        return self._run(self._stream or self._whole, inputs)
 
     def staged_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float] | None:
         """Seconds of one run by stage, see `StagedRunner`; None for a backend without copies to a device."""
-        return self._whole.run_staged(inputs)[1] if isinstance(self._whole, StagedRunner) else None
+        with self._lifetime.use():
+            return self._whole.run_staged(inputs)[1] if isinstance(self._whole, StagedRunner) else None
 
-    def _checked(self, runner: Runner | None, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        if runner is None:
-            raise ConfigurationError("the model is closed; load the bundle again")
-        embeds = runner.run(inputs)
+    def _run(self, runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        try:
+            with self._lifetime.use():
+                embeds = runner.run(inputs)
+        except MemoryError:
+            raise out_of_memory(f"embed {len(next(iter(inputs.values())))} inputs") from None
         dim = self._bundle.manifest.model.embedding_dim
         if embeds.shape[1:] != (dim,):
             raise BundleError(
@@ -84,13 +93,20 @@ class Tower:
 
     def prepare(self) -> None:
         """Sets up everything that the first runs would set up otherwise."""
-        for runner in (self._whole, self._stream):
-            if runner is not None:
+        with self._lifetime.use():
+            for runner in self._runners:
                 runner.prepare()
 
     def close(self) -> None:
-        """Frees the graph. Closing twice is allowed."""
-        runners, self._whole, self._stream = (self._whole, self._stream), None, None
-        for runner in runners:
-            if runner is not None:
-                runner.close()
+        """Waits for calls of other threads and frees the graph. Closing twice is allowed; in a forked child it does
+        nothing."""
+        self._lifetime.close(self._free)
+
+    @property
+    def _runners(self) -> tuple[Runner, ...]:
+        return (self._whole,) if self._stream is None else (self._whole, self._stream)
+
+    def _free(self) -> None:
+        with ExitStack() as closing:  # the second one also after an error of the first
+            for runner in self._runners:
+                closing.callback(runner.close)
