@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET
+from align_runtime.onnxruntime_import import import_onnxruntime
 
 AUTO = "auto"
 Device = Literal["cpu", "cuda", "tensorrt", "auto"]
@@ -76,8 +77,7 @@ def resolve_device(device: str) -> Device:
 
 def _has_cuda() -> bool:
     try:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         ctypes.CDLL("libcuda.so.1")
     except (ImportError, OSError):
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -121,10 +122,19 @@ class Lifetime:
             free()
 
 
-def _keep_all() -> None:
-    """In a forked child: one reference more to everything that must not be freed here."""
+def _after_fork() -> None:
+    """In a forked child: keeps what must not be freed here, and lets the process end without C++ destructors.
+
+    Those of ONNX Runtime wait for its threads. Handlers of the C library run in reverse order, so these come first:
+    buffers are written, then the process ends with its status. Python's own `atexit` functions have run by then.
+    """
     for value in list(_unfreeable):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+    if "onnxruntime" in sys.modules:
+        with suppress(AttributeError):  # a C library that is not glibc
+            libc = ctypes.CDLL(None)
+            libc.on_exit(libc._exit, None)
+            libc.__cxa_atexit(libc.fflush, None, None)
 
 
 def _close_all() -> None:
@@ -137,4 +147,4 @@ def _close_all() -> None:
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_all)
+    os.register_at_fork(after_in_child=_after_fork)

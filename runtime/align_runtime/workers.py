@@ -131,8 +131,8 @@ def check_startable(count: int) -> None:
             threads.append(thread)
     except (RuntimeError, MemoryError) as reason:
         raise DeviceError(
-            f"only {len(threads)} of {count} threads can be started ({reason}); raise the limit of processes (ulimit -u, "
-            "pids.max of a container) or of memory, or set threads= to fewer"
+            f"only {len(threads)} of {count} threads can be started ({reason}); raise the limit of processes "
+            "(ulimit -u, pids.max of a container) or of memory, or set threads= to fewer"
         ) from None
     finally:
         end.set()

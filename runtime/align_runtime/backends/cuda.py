@@ -21,6 +21,7 @@ from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVIC
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 from align_runtime.graph_entry import Graph
+from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.workers import Workers, check_startable
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
@@ -208,7 +209,7 @@ def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tupl
 def _onnxruntime(provider: Provider) -> Any:
     """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
     if provider.name not in onnxruntime.get_available_providers():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import AlignError, BackendUnavailableError, BundleError, InputError
 from align_runtime.memory import out_of_memory
+from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.processors import available_cores, check_thread_count, limited_cores
 from align_runtime.workers import check_startable
 
@@ -40,7 +41,7 @@ class OnnxRuntimeRunner:
             DeviceError: there is not enough memory, or the threads cannot be started.
         """
         try:
-            import onnxruntime
+            onnxruntime = import_onnxruntime()
         except ImportError as error:
             raise BackendUnavailableError(
                 f"onnxruntime cannot be imported ({error}); install it with: pip install 'align-onnx[cpu]'"
