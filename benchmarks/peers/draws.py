@@ -24,10 +24,10 @@ from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
 from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.images import preprocess
-from align_runtime.scheduling import Workers
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 from support.calibration_images import draw_captions, draw_images
 from support.decisions import Embeds, HeldOut
 from support.openvino_runner import OpenVinoRunner

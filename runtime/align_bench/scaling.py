@@ -21,7 +21,7 @@ from align_runtime.console import Progress, table
 from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, require
-from align_runtime.scheduling import available_cores
+from align_runtime.processors import available_cores
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LENGTHS = (4, 8, 16, 32, 64)

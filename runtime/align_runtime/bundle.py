@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from align_runtime.devices import targets_on
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.folder_exchange import interrupted
+from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import Graph
 from align_runtime.graph_file import check_graph_file
 from align_runtime.hub import is_in_cache
@@ -23,7 +24,7 @@ from align_runtime.user_path import user_path
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, whose files all exist with the sizes that the manifest lists.
+    """An opened bundle. A file that is asked for exists with the size that the manifest lists.
 
     Attributes:
         folder: where it is.
@@ -36,12 +37,13 @@ class Bundle:
     manifest_sha256: str = ""
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], manifest_sha256: str | None = None) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str], manifest_sha256: str | None = None, complete: bool = True) -> Bundle:
         """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
 
         Args:
             manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; None for any. It stands for every
                 file that the manifest lists, if their hashes are checked too.
+            complete: whether every file must be there; if not, a file is looked at when it is asked for.
 
         Raises:
             BundleError: the folder or manifest is missing, the manifest is not valid, has another schema version or
@@ -69,13 +71,8 @@ class Bundle:
                 f"{where} has sha256 {digest}, expected {manifest_sha256}; this is not the bundle that was pinned"
             )
         bundle = cls(path, Manifest.from_json(parse_object(content, where, BundleError), where), digest)
-        for name, entry in bundle.manifest.files.items():
-            size = _check_place(path, root, name)
-            if size != entry.bytes:
-                raise BundleError(
-                    f"{path}: {name} has {size} bytes, expected {entry.bytes}; the file was changed after the export, "
-                    "or its copy is incomplete"
-                )
+        for name in bundle.manifest.files if complete else ():
+            bundle.path(name)
         return bundle
 
     def graph(self, tower: str, variant: str, device: str) -> Graph:
@@ -95,6 +92,11 @@ class Bundle:
         for target in targets_on(device):
             if (variant, target) in usable:
                 return usable[variant, target]
+        if not any(graph.tower == tower for graph in self.manifest.graphs):
+            others = tuple(dict.fromkeys(graph.tower for graph in self.manifest.graphs))
+            raise ConfigurationError(
+                f"the bundle {self.folder} has no {tower} graphs; load it with towers={others!r}, or export it again"
+            )
         optional = RULES.keys() - {"fp32"}  # FP32 is always exported
         advice = f"; export it again with --{variant}, or choose one of these" if variant in optional else ""
         raise ConfigurationError(
@@ -130,14 +132,31 @@ class Bundle:
         return content
 
     def path(self, name: str) -> Path:
-        """Path of the file `name`.
+        """Path of the file `name`, which exists with the size that the manifest lists.
 
         Raises:
-            BundleError: the manifest does not list it.
+            BundleError: the manifest does not list it, or it is missing, has another size, is not a regular file, or is
+                a link that leaves the bundle (see `open`).
         """
         if name not in self.manifest.files:
-            raise BundleError(f"{self.folder}: the manifest does not list a file {name!r}")
+            raise BundleError(f"{self.folder}: the manifest does not list a file {shortened(name)}")
+        size, expected = _check_place(self.folder, self.folder.resolve(), name), self.manifest.files[name].bytes
+        if size != expected:
+            raise BundleError(
+                f"{self.folder}: {name} has {size} bytes, expected {expected}; the file was changed after the export, "
+                "or its copy is incomplete"
+            )
         return self.folder / name
+
+    def read_data(self, graph: Graph) -> dict[str, bytes]:
+        """Content of the external data of `graph` by file name, as the graph refers to it; empty if it has none.
+
+        Raises:
+            BundleError: as in `read`.
+        """
+        if graph.data is None:
+            return {}
+        return {Path(graph.data).name: self.read(graph.data, self.manifest.files[graph.data].bytes)}
 
     def check_hash(self, name: str) -> Path:
         """Path of the file `name`, after a comparison of its sha256 with the manifest.

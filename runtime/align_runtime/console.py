@@ -77,7 +77,6 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
         SystemExit: after ``--help`` and ``--version``.
     """
     ensure_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _log_to_stderr(parser.prog)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name must not fail it
@@ -87,7 +86,8 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     try:
         try:
             options = parser.parse_args(given)
-            code = body(options)
+            with _sigterm_interrupts():
+                code = body(options)
         except SystemExit as ended:  # --help and --version
             code = int(ended.code or 0)
             sys.stdout.flush()
@@ -111,6 +111,19 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     finally:
         drop_unwritable(sys.stdout)
         drop_unwritable(sys.stderr)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is an interrupt while this block runs in the main thread; other threads cannot have handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: not set by Python
 
 
 def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:

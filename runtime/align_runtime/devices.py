@@ -15,6 +15,7 @@ from typing import Literal
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGETS
+from align_runtime.onnxruntime_import import import_onnxruntime
 
 AUTO = "auto"
 Device = Literal["cpu", "cuda", "tensorrt", "auto"] | str  # the names, or "cuda:1"
@@ -100,8 +101,7 @@ def resolve_device(device: str) -> str:
 
 def _has_cuda() -> bool:
     try:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         ctypes.CDLL("libcuda.so.1")
     except (ImportError, OSError):
         return False

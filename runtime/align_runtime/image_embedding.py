@@ -16,8 +16,9 @@ from align_runtime.image_intake import ImageIntake, Prepared, Taken, is_listed
 from align_runtime.image_options import ImageOptions
 from align_runtime.images import ImageInput
 from align_runtime.preprocessing import ImagePreprocessing
-from align_runtime.scheduling import Source, Workers, batches
+from align_runtime.scheduling import Source, batches
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 IMAGE_BATCH = 8
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -46,11 +47,17 @@ class ImageEmbedder:
     """The vision tower with its preprocessing, which any number of threads may share."""
 
     def __init__(
-        self, tower: Tower, preprocessing: ImagePreprocessing, options: ImageOptions, workers: Workers
+        self,
+        tower: Tower,
+        preprocessing: ImagePreprocessing,
+        options: ImageOptions,
+        decoders: Workers,
+        workers: Workers,
     ) -> None:
         self.tower = tower
         self.preprocessing = preprocessing
         self.options = options
+        self._decoders = decoders
         self._workers = workers
 
     def parts(self, images: Iterable[ImageInput], batch_size: int | None = None, on_error: OnError = "raise") -> Parts:
@@ -89,7 +96,7 @@ class ImageEmbedder:
             yield from self._workers.ordered(embed_group, batches(taken, per_stream), ahead=2 * streams)
         else:
             size = self.tower.batch_size(batch_size, IMAGE_BATCH)
-            with closing(self._workers.ordered(intake.prepare, taken, ahead=2 * size)) as prepared:
+            with closing(self._decoders.ordered(intake.prepare, taken, ahead=2 * size)) as prepared:
                 yield from self._workers.overlapped(
                     partial(embed, self.tower.run), batches(prepared, size), self.tower.in_flight
                 )

@@ -10,6 +10,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 from align_runtime.manifest import check_sha256
+from align_runtime.processors import check_thread_count
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class LoadOptions:
     `device` is never ``"auto"``; with `manifest_sha256` hashes are checked.
 
     Raises:
-        ConfigurationError: a device or tower is unknown, or `manifest_sha256` is not one or cannot be checked.
+        ConfigurationError: a device or tower is unknown, a number of threads is out of range, or `manifest_sha256` is
+            not one or cannot be checked.
     """
 
     precision: str = "fp32"
@@ -31,10 +33,14 @@ class LoadOptions:
     check_hashes: bool = False
     manifest_sha256: str | None = None
     images: ImageOptions = DEFAULT_IMAGES
+    decode_threads: int | None = None
+    mmap: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "towers", _checked_towers(self.towers))
         object.__setattr__(self, "device", resolve_device(self.device))
+        check_thread_count("threads", self.threads)
+        check_thread_count("decode_threads", self.decode_threads)
         if self.manifest_sha256 is not None:
             check_pin(self.manifest_sha256, self.device)
             object.__setattr__(self, "check_hashes", True)  # the pin stands for the files by their hashes

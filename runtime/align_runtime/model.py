@@ -6,8 +6,9 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +38,8 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    decode_threads: int | None = None,
+    mmap: bool = True,
     manifest_sha256: str | None = None,
     alpha: str = DROP,
     formats: Sequence[str] = DEFAULT_FORMATS,
@@ -54,7 +57,7 @@ def load(
             logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not available is
             an error: nothing falls back to another one.
         towers: the towers to load. One tower alone takes about half of the memory.
-        threads: of one run on a CPU; None for all cores.
+        threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
@@ -63,7 +66,6 @@ def load(
         manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. Hashes
             that a bundle gives of itself protect from damage, this one also from someone who changed the bundle; they
             are checked then. Engines of TensorRT are not in the manifest, so they cannot be pinned.
-
         revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
             cache of huggingface_hub.
         alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
@@ -71,13 +73,16 @@ def load(
         formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
             their time and memory are not bounded.
         max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
+        decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
+        mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
+            model is open. With False they are copied into memory. A GPU has a copy anyway.
 
     Raises:
         BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
             cannot be downloaded.
         ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
         BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
-        DeviceError: the GPU does not have enough memory.
+        DeviceError: there is not enough memory, or threads cannot be started.
     """
     options = LoadOptions(
         precision=precision,
@@ -86,6 +91,8 @@ def load(
         threads=threads,
         streams=streams,
         check_hashes=check_hashes,
+        decode_threads=decode_threads,
+        mmap=mmap,
         manifest_sha256=manifest_sha256,
         images=ImageOptions(alpha, formats, max_pixels),
     )
@@ -109,17 +116,27 @@ class Model:
     Threads: any number of threads may call one model; nothing needs a lock. Calls share its threads, so a service with
     many clients should limit the calls that run at once (two is a good start on a CPU).
 
-    Fork: load in the child process, not before the fork. Threads of ONNX Runtime and contexts of CUDA do not survive a
-    fork, and a model that was loaded before it may block forever. Servers that fork (gunicorn, multiprocessing with
-    ``"fork"``) load after the fork or use ``"spawn"``.
+    Fork: load in the child process, not before the fork: threads and contexts of CUDA do not survive it. In a child, a
+    model that was loaded before is a ConfigurationError at once; closing it does nothing.
+
+    Pickle and copy: they carry the absolute path of the bundle and the options, and load the bundle anew.
 
     asyncio: calls block. Run them in a thread: ``await asyncio.to_thread(model.embed_texts, texts)``. They release the
     GIL while they compute.
     """
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self._loaded = parts
         self._info = ModelInfo.of(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self._loaded.bundle.folder, self._loaded.options)
+
+    @property
+    def _parts(self) -> Parts:
+        """What calls use; ConfigurationError if the model is closed, or in a forked child."""
+        self._loaded.check_open()
+        return self._loaded
 
     def __repr__(self) -> str:
         info = self.info
@@ -230,7 +247,7 @@ class Model:
         """
         _check_images(images)
         parts = self._parts
-        rows = deque(preprocessed(images, parts.bundle.manifest.preprocessing, parts.options.images, parts.workers))
+        rows = deque(preprocessed(images, parts.bundle.manifest.preprocessing, parts.options.images, parts.decoders))
         pixels = np.empty((len(rows), *self.info.image_size, 3), dtype=np.uint8)
         for index in range(len(pixels)):
             pixels[index] = rows.popleft()  # freed one by one: the memory of one copy, not two
@@ -297,8 +314,11 @@ class Model:
                 self.embed_texts([""] * self._parts.text.streamed_from)
 
     def close(self) -> None:
-        """Waits for running work and frees the towers. Later calls are errors; closing twice is not."""
-        self._parts.close()
+        """Waits for running work and frees the towers. Any thread may close, and more than once.
+
+        Later calls are errors; a call of another thread that runs meanwhile ends with its result or with that error.
+        """
+        self._loaded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -311,6 +331,11 @@ class Model:
     def _all(self, parts: Generator[EmbeddedRows, None, None], on_error: OnError) -> NDArray[np.float32] | EmbeddedRows:
         rows = EmbeddedRows.joined(parts, self.info.embedding_dim)
         return rows if on_error == "skip" else rows.embeddings
+
+
+def _load_again(bundle: Path, options: LoadOptions) -> Model:
+    """What a pickled model is when it is read."""
+    return Model(open_parts(bundle, options))
 
 
 def _check_images(images: Iterable[ImageInput]) -> None:

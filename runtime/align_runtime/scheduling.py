@@ -1,11 +1,8 @@
-"""Scheduling: how inputs are split into batches, how many runs share a CPU, and the threads that do the work."""
+"""Scheduling: how inputs are split into batches, and how many runs share a CPU."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Generic, TypeVar
 
@@ -13,18 +10,11 @@ import numpy as np
 
 from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
+from align_runtime.processors import available_cores
 
 MAX_STREAMS = 1024
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-
-def available_cores() -> int:
-    """The number of logical processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def stream_count(device: str, threads: int | None, streams: int | None) -> int:
@@ -106,59 +96,3 @@ def token_batches(lengths: Sequence[int], size: int, streams: int) -> list[list[
 
 def _by_length(lengths: Sequence[int]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda index: lengths[index])
-
-
-class Workers:
-    """A pool of `count` threads, which start when there is work. Any number of callers may share it.
-
-    Threads are enough: ONNX Runtime, the tokenizer and Pillow's decoders and filters release the GIL.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="align")
-
-    def ordered(self, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
-        """Yields ``work(item)`` for every item, in the order of `items`.
-
-        Closing the generator cancels what has not started and does not wait for what has: a garbage collector may close
-        it in a thread of the pool, which would then wait for itself.
-
-        Args:
-            items: read lazily: up to `ahead` items are started before the first result is yielded.
-
-        Raises:
-            ConfigurationError: the pool is closed.
-            Exception: the error of the first item that fails, in the order of the items. No further item is started.
-        """
-        started: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                started.append(self._submit(work, item))
-                if len(started) > ahead:
-                    yield started.popleft().result()
-            while started:
-                yield started.popleft().result()
-        finally:
-            for job in started:
-                job.cancel()
-
-    def overlapped(self, work: Callable[[T], R], items: Iterable[T], at_once: int) -> Generator[R, None, None]:
-        """Yields ``work(item)`` for every item: one after another in the calling thread, or `at_once` at a time.
-
-        One more is started, so that it is ready when the first of them ends.
-        """
-        if at_once > 1:
-            yield from self.ordered(work, items, ahead=at_once)
-        else:
-            yield from map(work, items)
-
-    def close(self) -> None:
-        """Waits for the work that has started. Closing twice is allowed."""
-        self._pool.shutdown()
-
-    def _submit(self, work: Callable[[T], R], item: T) -> Future[R]:
-        try:
-            return self._pool.submit(work, item)
-        except RuntimeError:  # the pool has no error of its own for this
-            raise ConfigurationError("the model is closed; load the bundle again") from None

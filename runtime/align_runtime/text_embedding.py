@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from align_runtime.embedded_rows import EmbeddedRows, OnError, delivered, usable
 from align_runtime.errors import InputError
-from align_runtime.scheduling import Source, Workers, length_batches, token_batches
+from align_runtime.processors import available_cores
+from align_runtime.scheduling import Source, batches, length_batches, token_batches
 from align_runtime.tokenizer import Tokenizer, check_text
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 TEXT_BATCH = 32
 TEXT_WINDOW = 4096  # texts sorted together: a few MB of tokens and embeddings, and enough different lengths
@@ -25,10 +28,12 @@ Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 class TextEmbedder:
     """The text tower with its tokenizer, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, tokenizer: Tokenizer, workers: Workers) -> None:
+    def __init__(self, tower: Tower, tokenizer: Tokenizer, workers: Workers, threads: int | None = None) -> None:
+        """`threads` limits the tokenizer; None for all cores."""
         self.tower = tower
         self.tokenizer = tokenizer
         self._workers = workers
+        self._threads = threads if threads is not None and threads < available_cores() else None
 
     @property
     def streamed_from(self) -> int:
@@ -59,7 +64,7 @@ class TextEmbedder:
             indices, chosen, errors = usable(window, on_error)
             embeds = np.empty((0, self.tower.dim), np.float32)
             if chosen:
-                embeds = self.embed_rows(self.tokenizer.encode(chosen), batch_size)
+                embeds = self.embed_rows(self._encode(chosen), batch_size)
             yield EmbeddedRows(np.array(indices, np.int64), embeds, errors)
 
     def embed_rows(self, rows: Sequence[NDArray[np.int64]], batch_size: int | None = None) -> NDArray[np.float32]:
@@ -82,6 +87,16 @@ class TextEmbedder:
         result = np.empty_like(embeds)
         result[[index for batch in chosen for index in batch]] = embeds
         return result
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Token ids of `texts`. The tokenizer runs a batch on all cores, so with fewer threads it gets single texts."""
+        if self._threads is None or len(texts) == 1:
+            return self.tokenizer.encode(texts)
+        groups = batches(texts, -(-len(texts) // self._threads))
+        return list(chain.from_iterable(self._workers.ordered(self._encode_each, groups, ahead=self._threads)))
+
+    def _encode_each(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        return [row for text in texts for row in self.tokenizer.encode([text])]
 
     def _run(self, run: Run, rows: Sequence[NDArray[np.int64]], batch: Sequence[int]) -> NDArray[np.float32]:
         input_ids, attention_mask = self.tokenizer.pad([rows[index] for index in batch])

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from align_runtime.backends import BucketedRunner, Runner, StagedRunner, open_graph
 from align_runtime.bundle import Bundle
-from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
+from align_runtime.lifetime import Lifetime
 from align_runtime.load_options import LoadOptions
+from align_runtime.memory import out_of_memory
 from align_runtime.outputs import check_answer
 from align_runtime.scheduling import stream_count
 
@@ -41,8 +42,9 @@ class Tower:
         self._batches = whole.batches if isinstance(whole, BucketedRunner) else ()
         self._bundle = bundle
         self._device = device
-        self._whole: Runner | None = whole
+        self._whole = whole
         self._stream = stream
+        self._lifetime = Lifetime()
 
     @classmethod
     def open(cls, bundle: Bundle, graph: Graph, options: LoadOptions) -> Tower:
@@ -53,10 +55,12 @@ class Tower:
             ConfigurationError, BackendUnavailableError: as in `open_graph` and `stream_count`.
         """
         with ExitStack() as on_error:
-            whole = open_graph(bundle, graph, options.device, options.threads, options.check_hashes)  # checks `threads`
+            device, threads = options.device, options.threads
+            data = {} if options.mmap else bundle.read_data(graph)
+            whole = open_graph(bundle, graph, device, threads, options.check_hashes, data)  # checks `threads`
             on_error.callback(whole.close)
-            count = stream_count(options.device, options.threads, options.streams)
-            stream = open_graph(bundle, graph, options.device, 1) if count > 1 else None
+            count = stream_count(device, threads, options.streams)
+            stream = open_graph(bundle, graph, device, 1, data=data) if count > 1 else None
             on_error.pop_all()
         return cls(bundle, graph, options.device, whole, stream, count)
 
@@ -77,44 +81,53 @@ class Tower:
         """Embeddings float32 (batch, dim) of `inputs`, the inputs of the graph by name, computed with all threads.
 
         Raises:
-            ConfigurationError: the model is closed.
+            ConfigurationError: the model is closed, or was loaded before a fork.
             BundleError: the output has another type or shape than the embeddings of this bundle or, on a CPU, a row
                 that is not finite or not of unit length.
-            DeviceError: the device failed, or gave such a row.
+            DeviceError: the device failed, gave such a row, or ran out of memory.
         """
-        return self._checked(inputs, _open(self._whole).run(inputs))
+        return self._run(self._whole, inputs)
 
     def run_stream(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """As `run`, computed in the calling thread alone."""
-        return self._checked(inputs, _open(self._stream).run(inputs))
+        return self._run(self._stream or self._whole, inputs)
 
     def staged_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float] | None:
         """Seconds of one run by stage, see `StagedRunner`; None for a backend without copies to a device."""
         if not isinstance(self._whole, StagedRunner):
             return None
-        embeds, seconds = self._whole.run_staged(inputs)
+        with self._lifetime.use():
+            embeds, seconds = self._whole.run_staged(inputs)
         self._checked(inputs, embeds)
         return seconds
+
+    def _run(self, runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        try:
+            with self._lifetime.use():
+                embeds = runner.run(inputs)
+        except MemoryError:
+            raise out_of_memory(f"embed {len(next(iter(inputs.values())))} inputs") from None
+        return self._checked(inputs, embeds)
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]], embeds: NDArray[Any]) -> NDArray[np.float32]:
         return check_answer(self._bundle, self.graph, self._device, inputs, embeds)
 
     def prepare(self) -> None:
         """Sets up everything that the first runs would set up otherwise."""
-        for runner in (self._whole, self._stream):
-            if runner is not None:
+        with self._lifetime.use():
+            for runner in self._runners:
                 runner.prepare()
 
     def close(self) -> None:
-        """Frees the graph. Closing twice is allowed."""
-        runners, self._whole, self._stream = (self._whole, self._stream), None, None
-        for runner in runners:
-            if runner is not None:
-                runner.close()
+        """Waits for calls of other threads and frees the graph. Closing twice is allowed; in a forked child it does
+        nothing."""
+        self._lifetime.close(self._free)
 
+    @property
+    def _runners(self) -> tuple[Runner, ...]:
+        return (self._whole,) if self._stream is None else (self._whole, self._stream)
 
-def _open(runner: Runner | None) -> Runner:
-    """`runner`, unless the tower was closed."""
-    if runner is None:
-        raise ConfigurationError("the model is closed; load the bundle again")
-    return runner
+    def _free(self) -> None:
+        with ExitStack() as closing:  # the second one also after an error of the first
+            for runner in self._runners:
+                closing.callback(runner.close)

@@ -15,7 +15,8 @@ import align_runtime
 from align_runtime import ConfigurationError, InputError, Model, golden, text_embedding
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.load_options import LoadOptions
-from align_runtime.scheduling import available_cores, stream_count
+from align_runtime.processors import available_cores
+from align_runtime.scheduling import stream_count
 from align_runtime.tower import Tower
 
 TOLERANCE = 1e-5  # texts share their batches with others
@@ -148,7 +149,7 @@ def test_numbers_of_streams() -> None:
 
 def test_a_wrong_number_of_streams_leaves_nothing_open(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", lambda runner, file, threads: opened.append(file))
+    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", lambda runner, file, *_: opened.append(file))
     monkeypatch.setattr(OnnxRuntimeRunner, "close", lambda runner: opened.pop())
     with pytest.raises(ConfigurationError, match="streams is 0"):
         align_runtime.load(tiny_bundle, streams=0)

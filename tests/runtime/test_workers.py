@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from align_runtime.errors import ConfigurationError
-from align_runtime.scheduling import Source, Workers
+from align_runtime.scheduling import Source
+from align_runtime.workers import Workers
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import ctypes
 import logging
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from io import StringIO
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVIC
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 from align_runtime.graph_entry import Graph
+from align_runtime.onnxruntime_import import import_onnxruntime
+from align_runtime.workers import Workers, check_startable
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
@@ -95,7 +96,9 @@ class CudaRunner:
         self._output, self._width = _output_of(self._session, file)
         self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="align-cuda")
+        check_startable(1)
+        self._worker = Workers(1)
+        self._worker.run(lambda: None)  # starts its thread: later, the interpreter may refuse
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         return self.run_staged(inputs)[0]
@@ -104,7 +107,7 @@ class CudaRunner:
         """See `StagedRunner`. `run` takes the same steps: ONNX Runtime synchronizes after each stage anyway."""
         check_inputs(inputs, self._takes)
         watch = Stopwatch()
-        return self._worker.submit(self._run, inputs, watch).result(), watch.seconds
+        return self._worker.run(partial(self._run, inputs, watch)), watch.seconds
 
     def prepare(self) -> None:
         """Runs every shape once, which captures its CUDA graph."""
@@ -118,7 +121,7 @@ class CudaRunner:
                 )
 
     def close(self) -> None:
-        self._worker.shutdown()
+        self._worker.close()
         self._slots.clear()
         del self._session
 
@@ -229,7 +232,7 @@ def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tupl
 def _onnxruntime(provider: Provider) -> Any:
     """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
     if provider.name not in onnxruntime.get_available_providers():
@@ -246,8 +249,7 @@ def _check_libraries(folder: Path, onnxruntime: Any) -> None:
 
     ONNX Runtime itself would log it and continue without CUDA.
     """
-    with redirect_stdout(StringIO()):  # it prints the libraries that it does not find
-        onnxruntime.preload_dlls()  # CUDA and cuDNN that were installed as Python packages
+    _without_prints(onnxruntime.preload_dlls)()  # CUDA and cuDNN that were installed as Python packages
     if sys.platform != "linux":
         return
     try:
@@ -258,6 +260,16 @@ def _check_libraries(folder: Path, onnxruntime: Any) -> None:
         library = str(error).partition(":")[0]
         cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
         raise BackendUnavailableError(f"ONNX Runtime's CUDA provider cannot be loaded ({error}); {cure}") from None
+
+
+def _without_prints(function: Any) -> Any:
+    """`function` with a `print` of its own, which logs; the standard output of the process stays as it is."""
+    if not isinstance(function, FunctionType):
+        return function
+    names = function.__globals__ | {"print": lambda *words, **_: logger.debug("%s", " ".join(map(str, words)))}
+    quiet = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    quiet.__kwdefaults__ = function.__kwdefaults__
+    return quiet
 
 
 def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -82,17 +82,15 @@ class TensorRtRunner:
             return result
         with on_gpu(self._gpu), self._pool.take(len(pieces)) as lanes:
             running: dict[Lane, Piece] = {}
-            try:
-                for index, piece in enumerate(pieces):
-                    lane = lanes[index % len(lanes)]
-                    if lane in running:
-                        result[running.pop(lane).rows] = lane.collect()
-                    rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
-                    lane.submit(rows_of_piece, self._profile(piece, inputs))
-                    running[lane] = piece
-            finally:
-                for lane, piece in running.items():  # also after an error: a lane is idle when it is returned
-                    result[piece.rows] = lane.collect()
+            for index, piece in enumerate(pieces):
+                lane = lanes[index % len(lanes)]
+                if lane in running:
+                    result[running[lane].rows] = lane.collect()
+                rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
+                lane.submit(rows_of_piece, self._profile(piece, inputs))
+                running[lane] = piece
+            for lane, piece in running.items():
+                result[piece.rows] = lane.collect()
         return result
 
     def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Mapping[str, float]]:
