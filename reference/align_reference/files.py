@@ -85,13 +85,14 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> WeightFiles:
         CheckpointError: as `choose_weights`; or the index is invalid, refers to another folder, or names a missing
             file; or a file is a pointer, see `refuse_pointers`.
     """
-    chosen = choose_weights(file_names(folder), str(folder), allow_pickle=allow_pickle)
+    names = file_names(folder)
+    chosen = choose_weights(names, str(folder), allow_pickle=allow_pickle)
     refuse_pointers(folder, [chosen])
     pickled = chosen in PICKLES
     if not chosen.endswith(INDEX_SUFFIX):
         return WeightFiles(pickled, None, {chosen: None})
     shards = _read_index(folder / chosen, ".bin" if pickled else ".safetensors")
-    missing = sorted(name for name in shards if not (folder / name).is_file())
+    missing = sorted(shards.keys() - names)
     if missing:
         raise CheckpointError(
             f"{folder / chosen} names {len(missing)} missing files: {listing(missing)}; download the checkpoint again"

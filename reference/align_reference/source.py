@@ -21,6 +21,7 @@ from align_reference.files import (
 )
 from align_reference.listing import shorten
 from align_runtime.errors import CheckpointError, ConfigurationError
+from align_runtime.foreign_text import printable
 from align_runtime.hub import HUB_ID, explained, progress_bars
 from align_runtime.user_path import user_path
 
@@ -68,7 +69,7 @@ def resolve(
             raise ConfigurationError(
                 f"revision {shorten(revision)!r} was given with the local folder {checkpoint}; only a hub id has one"
             )
-        return CheckpointSource(path, path.resolve().name, None)
+        return _local(path)
     if checkpoint and exists:
         raise CheckpointError(f"{checkpoint} is a file; give the folder that holds {CONFIG}")
     if HUB_ID.fullmatch(checkpoint):
@@ -98,7 +99,12 @@ def resolve_configuration(checkpoint: str) -> CheckpointSource:
         )
     if CONFIG not in names:
         raise CheckpointError(f"{shorten(checkpoint)!r} is neither a {CONFIG} nor a local folder with one")
-    return CheckpointSource(folder, folder.resolve().name, None)
+    return _local(folder)
+
+
+def _local(folder: Path) -> CheckpointSource:
+    # The name is written to files in UTF-8, and a name of a folder need not be that.
+    return CheckpointSource(folder, printable(folder.resolve().name), None)
 
 
 def download(

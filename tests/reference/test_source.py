@@ -15,7 +15,7 @@ import torch
 
 from align_reference.checkpoint import load_model
 from align_reference.files import PROCESSOR_FILES
-from align_reference.source import CheckpointSource, resolve, wanted_files
+from align_reference.source import CheckpointSource, resolve, resolve_configuration, wanted_files
 from align_runtime.errors import CheckpointError, ConfigurationError
 from support.fake_hub import COMMIT, OTHER_COMMIT, FakeHub, Repository, serve
 from support.hub_client import HubSettings, hub_settings
@@ -41,6 +41,14 @@ def test_local_folder(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(small_checkpoint.parent.parent)
     relative = f"{small_checkpoint.parent.name}/small"  # looks like a hub id, but a folder takes precedence
     assert resolve(relative) == CheckpointSource(Path(relative), "small", None)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/align-\xff\x1b[2J"))
+    folder.mkdir()
+    (folder / "config.json").touch()
+    for source in (resolve(str(folder)), resolve_configuration(str(folder))):
+        assert source == CheckpointSource(folder, r"align-\udcff\x1b[2J", None)
 
 
 def test_home_folder(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_manifest_that_is_no_json(bundle_copy: Path) -> None:
 
 def test_another_schema_version(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values.update(schema_version=1))
-    with pytest.raises(BundleError, match="schema version 1.* version 5"):
+    with pytest.raises(BundleError, match="schema version 1.* version 6"):
         Bundle.open(bundle_copy)
 
 

@@ -72,7 +72,8 @@ WORDING = {
     "CheckpointError": (
         checkpoint,
         "FOLDER has no weights; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, "
-        "pytorch_model.bin.index.json",
+        "pytorch_model.bin.index.json (to measure "
+        "latency without a checkpoint: align-export --random-weights SEED)",
     ),
     "InputError": (wrong_input, "input 0: FOLDER/cat.jpg does not exist"),
     "BundleError": (

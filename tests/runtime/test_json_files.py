@@ -122,3 +122,28 @@ def test_paths_that_are_not_plain(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not a plain path") as caught:
         relative_path(name)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": ' * 65 + "1" + "}" * 65, "nests objects and arrays more than 64 deep"),
+        ('{"a": ' + "[" * 300 + "]" * 300 + "}", "nests objects and arrays more than 64 deep"),
+        ('{"a": ["\\ud800"]}', r"holds '\ud800', half of a surrogate pair"),
+        ('{"a": {"b\\udfff": 1}}', r"holds 'b\udfff', half of a surrogate pair"),
+    ],
+)
+def test_legal_json_that_nothing_can_use(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_object(tmp_path / "file.json")
+    assert message in str(caught.value)
+
+
+def test_what_is_nested_and_what_is_not_latin_is_read(tmp_path: Path) -> None:
+    content = '{"a": ' * 63 + '"\\ud83d\\ude00 中文"' + "}" * 63
+    (tmp_path / "file.json").write_text(content, encoding="utf-8")
+    value: Any = read_object(tmp_path / "file.json")
+    for _ in range(63):
+        value = value["a"]
+    assert value == "😀 中文"

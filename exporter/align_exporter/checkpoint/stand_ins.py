@@ -16,13 +16,14 @@ from align_runtime.preprocessing import ImagePreprocessing
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS = string.ascii_lowercase + string.digits
+MAX_ENTRIES = 1 << 18  # texts give none of the later ones
 LONGEST_PIECE = 3  # letters; 26³ words and as many pieces fill BERT's 30,522 entries
 # Of kakaobrain/align-base, whose images have 289 pixels a side.
 RESIZED, CROPPED = 346, 289
 
 
 def vocabulary(size: int) -> dict[str, int]:
-    """token → id of a WordPiece vocabulary of `size` entries.
+    """token → id of a WordPiece vocabulary of `size` entries, at most `MAX_ENTRIES`.
 
     Raises:
         ConfigurationError: too few entries for BERT's special tokens.
@@ -31,7 +32,7 @@ def vocabulary(size: int) -> dict[str, int]:
         raise ConfigurationError(
             f"vocab_size is {size}; a tokenizer can stand in for a missing one from {len(SPECIAL)} entries on"
         )
-    return {token: identifier for identifier, token in enumerate(islice(_tokens(), size))}
+    return {token: identifier for identifier, token in enumerate(islice(_tokens(), min(size, MAX_ENTRIES)))}
 
 
 def _tokens() -> Iterator[str]:

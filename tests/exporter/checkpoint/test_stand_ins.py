@@ -24,6 +24,10 @@ def test_the_vocabulary_has_the_size_asked_for(size: int, tmp_path: Path) -> Non
     assert assets == read_tokenizer(tmp_path, stand_in=stand_ins.vocabulary(size))
 
 
+def test_no_more_entries_than_texts_can_give() -> None:
+    assert len(stand_ins.vocabulary(1 << 24)) == 1 << 18
+
+
 def test_too_few_entries() -> None:
     with pytest.raises(ConfigurationError, match=r"vocab_size is 4; .* from 5 entries on"):
         stand_ins.vocabulary(4)
