@@ -16,7 +16,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.load_options import LoadOptions
-from align_runtime.memory import give_back
+from align_runtime.memory import give_back, reported
 from align_runtime.processors import available_cores
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
@@ -85,8 +85,13 @@ class Parts:
 
 def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
     """Opens a bundle; errors are those of `align_runtime.load`."""
+    with reported(f"load {bundle}"):
+        return _open(Path(bundle).absolute(), options)  # a later chdir changes nothing
+
+
+def _open(bundle: Path, options: LoadOptions) -> Parts:
     start = time.perf_counter()
-    opened = Bundle.open(Path(bundle).absolute(), complete=False)  # a later chdir changes nothing
+    opened = Bundle.open(bundle, complete=False)
     graphs = [opened.graph(name, options.precision, options.device) for name in options.towers]
     with ExitStack() as on_error:
         loaded = _open_towers(opened, graphs, options)
@@ -106,6 +111,9 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
             text=text and TextEmbedder(text, _open_tokenizer(opened), workers, options.threads),
         )
         on_error.pop_all()
+    give_back()  # what loading took and freed: as much as the weights
+    if BACKENDS[options.device].on_cpu and any(graph.variant == "fp16" for graph in graphs):
+        logger.warning("%s: fp16 on a CPU takes more memory than fp32 and is no faster; it is for GPUs", opened.folder)
     logger.info(
         "loaded %s of %s on %s (threads: %s, streams: %d) in %.2f s",
         ", ".join(graph.file for graph in graphs),
@@ -127,7 +135,10 @@ def _not_loaded(missing: str, other: str) -> ConfigurationError:
 
 def _open_tokenizer(bundle: Bundle) -> Tokenizer:
     facts = bundle.manifest.model
-    return Tokenizer.from_file(bundle.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
+    tokenizer = Tokenizer.from_file(bundle.check_hash("tokenizer.json"), facts.max_length, facts.pad_token_id)
+    check_startable(available_cores())  # its pool of threads, which panics where one of them does not start
+    tokenizer.encode([""])  # starts them
+    return tokenizer
 
 
 def _open_towers(bundle: Bundle, graphs: Sequence[Graph], options: LoadOptions) -> dict[str, Tower]:

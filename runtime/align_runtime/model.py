@@ -36,6 +36,7 @@ def load(
     check_hashes: bool = False,
     decode_threads: int | None = None,
     mmap: bool = True,
+    arena: bool = True,
 ) -> Model:
     """Opens a bundle.
 
@@ -54,6 +55,7 @@ def load(
         decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
         mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
             model is open. With False they are copied into memory. A GPU has a copy anyway.
+        arena: on a CPU, whether memory of finished runs is kept for the next ones, which is faster.
 
     Raises:
         BundleError: the bundle is missing, incomplete, or was changed after the export.
@@ -70,6 +72,7 @@ def load(
         check_hashes=check_hashes,
         decode_threads=decode_threads,
         mmap=mmap,
+        arena=arena,
     )
     return Model(open_parts(bundle, options))
 
