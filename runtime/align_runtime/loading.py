@@ -101,14 +101,15 @@ def _open(bundle: Path, options: LoadOptions) -> Parts:
         count = max(tower.streams for tower in loaded.values())
         decoders, workers = Workers(options.decode_threads or cores), Workers(count)
         vision, text = loaded.get("vision"), loaded.get("text")
+        preprocessing = opened.manifest.preprocessing
         parts = Parts(
             bundle=opened,
             options=options,
             threads=cores if BACKENDS[options.device].on_cpu else None,
             decoders=decoders,
             workers=workers,
-            vision=vision and ImageEmbedder(vision, opened.manifest.preprocessing, decoders, workers),
-            text=text and TextEmbedder(text, _open_tokenizer(opened), workers, options.threads),
+            vision=None if vision is None else ImageEmbedder(vision, preprocessing, decoders, workers),
+            text=None if text is None else TextEmbedder(text, _open_tokenizer(opened), workers, options.threads),
         )
         on_error.pop_all()
     give_back()  # what loading took and freed: as much as the weights

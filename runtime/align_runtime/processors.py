@@ -61,7 +61,7 @@ def limited_cores() -> int | None:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Processors that each control group around this process allows. What cannot be read is no limit."""
-    paths = {}  # of this process's group, by its controllers
+    paths: dict[str, str] = {}  # of this process's group, by its controllers
     for line in _text(root / "proc/self/cgroup").splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
         paths |= dict.fromkeys(controllers.split(","), path)  # version 2 has one group, without controllers: ""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from align_runtime.errors import DeviceError
 from align_runtime.lifetime import check_process, close_at_exit, closed, is_forked
@@ -32,7 +32,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.count = count
         self._process = os.getpid()
-        self._jobs: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
@@ -140,7 +140,7 @@ def check_startable(count: int) -> None:
             thread.join()
 
 
-def _work(jobs: SimpleQueue[_Job[object] | None], idle: threading.Semaphore) -> None:
+def _work(jobs: SimpleQueue[_Job[Any] | None], idle: threading.Semaphore) -> None:
     """The life of a thread. It holds nothing of the pool but this, so that a pool that nobody uses is collected."""
     while (job := jobs.get()) is not None:
         job.run()
