@@ -70,6 +70,7 @@ benchmarks: install
 	$(MEASURE)vision
 	$(MEASURE)bench
 	$(MEASURE)clients
+	$(MEASURE)resident
 	$(MEASURE)profile
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json

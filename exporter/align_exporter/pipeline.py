@@ -27,7 +27,6 @@ from align_exporter import builtin_samples, parity_gate
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
-from align_exporter.engine.engine_files import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.content import checked_content
@@ -44,6 +43,7 @@ from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.bundle_writing import check_space, inventory, staged, write_manifest
 from align_runtime.console import Progress
+from align_runtime.engine_files import keep_engines
 from align_runtime.errors import BuildError, CheckpointError, ConfigurationError, ParityError
 from align_runtime.graph_entry import Graph, Quantization
 from align_runtime.json_files import MAX_JSON_BYTES

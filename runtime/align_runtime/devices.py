@@ -29,8 +29,9 @@ class Backend:
     """What runs graphs on one device.
 
     Attributes:
-        module: the module to import when the device is asked for. On a CPU it has ``open_file(file, threads)``, which
-            loads any ONNX file, otherwise ``open_graph(bundle, graph, gpu, check_hashes)``. Both return a `Runner`.
+        module: the module to import when the device is asked for. On a CPU it has ``open_file(file, threads, memory)``,
+            which loads any ONNX file, otherwise ``open_graph(bundle, graph, gpu, check_hashes)``. Both return a
+            `Runner`.
         target: the graphs that were built for this target are preferred; those for any target run too.
         on_cpu: whether a CPU computes, so that `threads` and `streams` apply.
         has_engines: whether it runs engines, which the manifest does not list, in place of graphs.

@@ -35,6 +35,7 @@ class LoadOptions:
     images: ImageOptions = DEFAULT_IMAGES
     decode_threads: int | None = None
     mmap: bool = True
+    arena: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "towers", _checked_towers(self.towers))

@@ -15,7 +15,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.load_options import LoadOptions
-from align_runtime.memory import give_back
+from align_runtime.memory import give_back, reported
 from align_runtime.processors import available_cores
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
@@ -84,6 +84,11 @@ class Parts:
 
 def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
     """Opens a bundle; errors are those of `align_runtime.load`."""
+    with reported(f"load {bundle!s}"):
+        return _open(bundle, options)
+
+
+def _open(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
     start = time.perf_counter()
     opened = Bundle.open(bundle, options.manifest_sha256, complete=False)
     graphs = [opened.graph(name, options.precision, options.device) for name in options.towers]
@@ -103,9 +108,12 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
             decoders=decoders,
             workers=workers,
             vision=None if vision is None else ImageEmbedder(vision, preprocessing, options.images, decoders, workers),
-            text=None if text is None else TextEmbedder(text, Tokenizer.of_bundle(opened), workers, options.threads),
+            text=None if text is None else TextEmbedder(text, _open_tokenizer(opened), workers, options.threads),
         )
         on_error.pop_all()
+    give_back()  # what loading took and freed: as much as the weights
+    if backend_of(options.device).on_cpu and any(graph.variant == "fp16" for graph in graphs):
+        logger.warning("%s: fp16 on a CPU takes more memory than fp32 and is no faster; it is for GPUs", opened.folder)
     remark = opened.manifest.provenance.random_words
     if remark is not None:
         logger.warning("%s: %s", opened.folder, remark)
@@ -126,6 +134,13 @@ def _not_loaded(missing: str, other: str) -> ConfigurationError:
         f"the {missing} tower is not loaded, only {other}; load the bundle with towers=('vision', 'text') or "
         f"towers=('{missing}',)"
     )
+
+
+def _open_tokenizer(bundle: Bundle) -> Tokenizer:
+    tokenizer = Tokenizer.of_bundle(bundle)
+    check_startable(available_cores())  # its pool of threads, which panics where one of them does not start
+    tokenizer.encode([""])  # starts them
+    return tokenizer
 
 
 def _open_towers(bundle: Bundle, graphs: Sequence[Graph], options: LoadOptions) -> dict[str, Tower]:

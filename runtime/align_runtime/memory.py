@@ -1,10 +1,29 @@
-"""Memory: what to say when there is not enough, and giving back what was freed."""
+"""Memory on a CPU: how sessions use it, what to say when there is not enough, and giving back what was freed."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from align_runtime.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How a session on a CPU uses memory.
+
+    Attributes:
+        data: content of the files of external data by name; those that are not in it are memory-mapped.
+        arena: whether memory of finished runs is kept for the next ones.
+    """
+
+    data: Mapping[str, bytes] = field(default_factory=dict)
+    arena: bool = True
+
+
+MAPPED = MemoryUse()
 
 
 def out_of_memory(action: str) -> DeviceError:
@@ -13,6 +32,15 @@ def out_of_memory(action: str) -> DeviceError:
         f"out of memory: cannot {action}. Pass fewer inputs at once (batch_size=), load one tower (towers=), without "
         "streams (streams=1), or raise the limit of memory"
     )
+
+
+@contextmanager
+def reported(action: str) -> Iterator[None]:
+    """A MemoryError in this block becomes the error of `out_of_memory`."""
+    try:
+        yield
+    except MemoryError:
+        raise out_of_memory(action) from None
 
 
 def give_back() -> None:

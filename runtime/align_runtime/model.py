@@ -40,6 +40,7 @@ def load(
     check_hashes: bool = False,
     decode_threads: int | None = None,
     mmap: bool = True,
+    arena: bool = True,
     manifest_sha256: str | None = None,
     alpha: str = DROP,
     formats: Sequence[str] = DEFAULT_FORMATS,
@@ -76,6 +77,7 @@ def load(
         decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
         mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
             model is open. With False they are copied into memory. A GPU has a copy anyway.
+        arena: on a CPU, whether memory of finished runs is kept for the next ones, which is faster.
 
     Raises:
         BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
@@ -95,6 +97,7 @@ def load(
         mmap=mmap,
         manifest_sha256=manifest_sha256,
         images=ImageOptions(alpha, formats, max_pixels),
+        arena=arena,
     )
     found = find_bundle(bundle, revision)
     if found.downloaded:

@@ -12,8 +12,8 @@ def import_onnxruntime() -> Any:
     """The package `onnxruntime`.
 
     From 1.29 on it starts a thread at import that sends usage data. That thread does not survive a fork, and a child
-    that waits for it, or finds one of its locks taken, hangs. So it is switched off, unless `SWITCH` is set to something
-    else or the package was imported before.
+    that waits for it, or finds one of its locks taken, hangs. So it is switched off, unless `SWITCH` is set to
+    something else or the package was imported before.
 
     Raises:
         ImportError: it is not installed.

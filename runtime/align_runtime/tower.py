@@ -19,7 +19,7 @@ from align_runtime.bundle import Bundle
 from align_runtime.graph_entry import Graph
 from align_runtime.lifetime import Lifetime
 from align_runtime.load_options import LoadOptions
-from align_runtime.memory import out_of_memory
+from align_runtime.memory import MemoryUse, reported
 from align_runtime.outputs import check_answer
 from align_runtime.scheduling import stream_count
 
@@ -56,11 +56,11 @@ class Tower:
         """
         with ExitStack() as on_error:
             device, threads = options.device, options.threads
-            data = {} if options.mmap else bundle.read_data(graph)
-            whole = open_graph(bundle, graph, device, threads, options.check_hashes, data)  # checks `threads`
+            memory = MemoryUse({} if options.mmap else bundle.read_data(graph), options.arena)
+            whole = open_graph(bundle, graph, device, threads, options.check_hashes, memory)  # checks `threads`
             on_error.callback(whole.close)
             count = stream_count(device, threads, options.streams)
-            stream = open_graph(bundle, graph, device, 1, data=data) if count > 1 else None
+            stream = open_graph(bundle, graph, device, 1, memory=memory) if count > 1 else None
             on_error.pop_all()
         return cls(bundle, graph, options.device, whole, stream, count)
 
@@ -102,11 +102,8 @@ class Tower:
         return seconds
 
     def _run(self, runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        try:
-            with self._lifetime.use():
-                embeds = runner.run(inputs)
-        except MemoryError:
-            raise out_of_memory(f"embed {len(next(iter(inputs.values())))} inputs") from None
+        with self._lifetime.use(), reported(f"embed {len(next(iter(inputs.values())))} inputs"):
+            embeds = runner.run(inputs)
         return self._checked(inputs, embeds)
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]], embeds: NDArray[Any]) -> NDArray[np.float32]:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from align_exporter.command import main as export
-from align_exporter.engine.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
 from align_runtime.bundle import Bundle, inventory
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
+from align_runtime.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
 from align_runtime.engines import MAX_ENGINES, EngineEntry, Machine, read_engines, read_plan
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 

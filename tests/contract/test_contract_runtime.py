@@ -126,6 +126,18 @@ def test_contract_a_model_works_again_after_an_error(
         np.testing.assert_allclose(model.embed_pixels(answers.pixels), expected[1], rtol=0, atol=CLOSE)
 
 
+def test_contract_no_lane_returns_busy(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
+    """The run on the first lane fails while the second one computes."""
+    with open_model(engine_bundle) as model:
+        model.warmup()
+        done = doubles.cuda.calls["cudaStreamSynchronize"]
+        doubles.cuda.failures = {"cudaStreamSynchronize": (done + 1, "cudaErrorIllegalAddress")}
+        with pytest.raises(DeviceError, match="cudaErrorIllegalAddress"):
+            model.embed_pixels(answers.pixels)
+        assert doubles.cuda.calls["cudaGraphLaunch"] > 1
+        assert not any(stream.pending for stream in doubles.cuda.streams.values())
+
+
 def test_contract_a_gpu_that_fails_until_close_leaks_nothing(
     engine_bundle: Path, doubles: GpuDoubles, answers: Golden
 ) -> None:

@@ -5,6 +5,7 @@ The code that binds memory and pads to buckets runs here on ONNX Runtime's CPU p
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import align_runtime
 from align_runtime.backends import StagedRunner
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider
+from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider, _without_prints
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.backends.runner import STAGES
 from align_runtime.bundle import Bundle
@@ -181,6 +182,24 @@ def test_the_missing_library_is_named(tiny_bundle: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(BackendUnavailableError, match=r"libonnxruntime_providers_.*\.so"):
         align_runtime.load(tiny_bundle, device="cuda")
+
+
+def test_what_onnxruntime_prints_is_logged(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Standard output belongs to the process: another thread may print meanwhile."""
+
+    def preload(times: int = 2, *, word: str = "missing") -> int:
+        print(f"libcudnn is {word}", times)  # noqa: T201
+        return times
+
+    before = sys.stdout
+    with caplog.at_level(logging.DEBUG):
+        assert _without_prints(preload)() == 2
+    assert sys.stdout is before
+    assert capsys.readouterr().out == ""
+    assert caplog.messages == ["libcudnn is missing 2"]
+    assert _without_prints(len)("abc") == 3
 
 
 def test_a_provider_that_does_not_start_is_an_error(tiny_bundle: Path) -> None:

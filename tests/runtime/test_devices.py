@@ -15,6 +15,7 @@ from align_runtime.backends import open_graph
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.devices import BACKENDS, DEVICES, Backend, backend_of, resolve_device, split_device, targets_on
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGETS, Graph
+from align_runtime.memory import MemoryUse
 
 
 def add_backend(monkeypatch: pytest.MonkeyPatch, target: str, on_cpu: bool) -> ModuleType:
@@ -28,9 +29,9 @@ def add_backend(monkeypatch: pytest.MonkeyPatch, target: str, on_cpu: bool) -> M
 def test_a_cpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[str, int | None]] = []
 
-    def open_file(file: Path, threads: int | None) -> OnnxRuntimeRunner:
+    def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
         opened.append((file.name, threads))
-        return OnnxRuntimeRunner(file, threads)
+        return OnnxRuntimeRunner(file, threads, memory)
 
     add_backend(monkeypatch, CPU_TARGET, on_cpu=True).open_file = open_file  # type: ignore[attr-defined]
     answers = golden.read(Bundle.open(tiny_bundle))

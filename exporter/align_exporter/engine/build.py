@@ -19,7 +19,6 @@ from pathlib import Path
 
 from align_exporter import parity_gate as gate
 from align_exporter.engine.builder import build_plan
-from align_exporter.engine.engine_files import TIMINGS, engines_folder, put_engine
 from align_exporter.engine.layers import check_layers, layers_of
 from align_exporter.engine.request import EngineOutcome, EngineRequest, engine_staleness, profiles_of
 from align_exporter.graph.content import product_types
@@ -29,6 +28,7 @@ from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
 from align_runtime.console import Progress
+from align_runtime.engine_files import TIMINGS, engines_folder, put_engine
 from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 
 from align_runtime.backends.runner import BucketedRunner, Runner, StagedRunner
 from align_runtime.bundle import Bundle
@@ -13,10 +11,9 @@ from align_runtime.devices import BACKENDS, backend_of, split_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.lifetime import keep_in_forks
+from align_runtime.memory import MAPPED, MemoryUse
 
 __all__ = ["BucketedRunner", "Runner", "StagedRunner", "open_graph", "open_runner"]
-
-NO_DATA: Mapping[str, bytes] = MappingProxyType({})
 
 
 def open_graph(
@@ -25,14 +22,14 @@ def open_graph(
     device: str,
     threads: int | None,
     check_hashes: bool = False,
-    data: Mapping[str, bytes] = NO_DATA,
+    memory: MemoryUse = MAPPED,
 ) -> Runner:
     """Loads `graph` of `bundle` onto `device`; on ``"tensorrt"`` its engine that fits this machine.
 
     Args:
         threads: of one run on a CPU; None for all cores.
         check_hashes: compare the sha256 of the graph's files with the manifest. Those of engines are always compared.
-        data: as in `open_runner`; a GPU has its own copy of everything.
+        memory: on a CPU; a GPU has its own copy of everything.
 
     Raises:
         ConfigurationError: there is no such device, or threads for a GPU.
@@ -43,17 +40,16 @@ def open_graph(
     if threads is not None and not backend.on_cpu:
         raise ConfigurationError(f"threads is {threads!r}, but {device} computes on the GPU; leave threads out")
     if backend.on_cpu:
-        return open_runner(bundle.graph_file(graph, check_hashes), device, threads, data)
+        return open_runner(bundle.graph_file(graph, check_hashes), device, threads, memory)
     runner: Runner = import_module(backend.module).open_graph(bundle, graph, gpu, check_hashes)
     return keep_in_forks(runner)
 
 
-def open_runner(file: Path, device: str, threads: int | None, data: Mapping[str, bytes] = NO_DATA) -> Runner:
+def open_runner(file: Path, device: str, threads: int | None, memory: MemoryUse = MAPPED) -> Runner:
     """Loads the plain ONNX file `file`, which need not be part of a bundle, on a CPU.
 
     Args:
         threads: of one run; None for all cores.
-        data: content of the files of external data by name; those that are not in it are memory-mapped.
 
     Raises:
         ConfigurationError: there is no such device, or it runs only graphs of bundles.
@@ -65,5 +61,5 @@ def open_runner(file: Path, device: str, threads: int | None, data: Mapping[str,
     if not backend.on_cpu:
         known = ", ".join(name for name, row in BACKENDS.items() if row.on_cpu)
         raise ConfigurationError(f"device is {device!r}, which runs graphs of bundles; plain ONNX files run on {known}")
-    runner: Runner = import_module(backend.module).open_file(file, threads, data)
+    runner: Runner = import_module(backend.module).open_file(file, threads, memory)
     return keep_in_forks(runner)

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from align_runtime.errors import AlignError, BackendUnavailableError, BundleError, InputError
-from align_runtime.memory import out_of_memory
+from align_runtime.memory import MAPPED, MemoryUse, out_of_memory
 from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.processors import available_cores, check_thread_count, limited_cores
 from align_runtime.workers import check_startable
@@ -19,20 +19,19 @@ LOG_ERRORS_ONLY = 3  # warnings about graph rewrites are of no use to the user o
 OUT_OF_MEMORY = ("std::bad_alloc", "Failed to allocate memory", "out of memory")  # in messages of ONNX Runtime
 
 
-def open_file(file: Path, threads: int | None, data: Mapping[str, bytes]) -> OnnxRuntimeRunner:
+def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
     """Loads an ONNX file; see `align_runtime.backends.open_runner`."""
-    return OnnxRuntimeRunner(file, threads, data)
+    return OnnxRuntimeRunner(file, threads, memory)
 
 
 class OnnxRuntimeRunner:
     """One graph in one session, which any number of threads may share."""
 
-    def __init__(self, file: Path, threads: int | None, data: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, file: Path, threads: int | None, memory: MemoryUse = MAPPED) -> None:
         """Loads the graph in `file`.
 
         Args:
             threads: of one run; None for all cores.
-            data: content of the files of external data by name; those that are not in it are memory-mapped.
 
         Raises:
             BackendUnavailableError: ONNX Runtime is not installed.
@@ -58,8 +57,9 @@ class OnnxRuntimeRunner:
         check_thread_count("threads", threads)
         options.intra_op_num_threads = threads or limited_cores() or 0  # 0: one for each physical core
         check_startable((threads or available_cores()) - 1)  # beside the caller's own; ONNX Runtime would hang
-        if data:
-            _add_data(options, data)
+        options.enable_cpu_mem_arena = memory.arena
+        if memory.data:
+            _add_data(options, memory.data)
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception

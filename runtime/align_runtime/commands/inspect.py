@@ -9,9 +9,21 @@ from align_runtime.bundle import Bundle
 from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
 from align_runtime.console import CommandParser, add_output_options, run, say, say_json, table
 from align_runtime.engines import EngineEntry, Engines, read_engines
-from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
+from align_runtime.errors import ConfigurationError
+from align_runtime.graph_entry import (
+    ANY_TARGET,
+    CPU_TARGET,
+    GPU_TARGET,
+    SAMPLE_WORDS,
+    TOWERS,
+    Graph,
+    Island,
+    Quantization,
+)
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
+from align_runtime.trimming import trim
+from align_runtime.user_path import user_path
 
 RUNS_ON = {ANY_TARGET: "CPU, GPU", CPU_TARGET: "CPU", GPU_TARGET: "GPU"}
 MAX_OPTION = 60  # characters of an option's value; the whole is in --json
@@ -23,15 +35,29 @@ def main(arguments: list[str] | None = None) -> int:
         prog="align-inspect",
         description="Print what a bundle holds: the model, its graphs, the devices that they are for, their sizes, "
         "element types and distance from the PyTorch reference as measured by the exporter, INT8 speed and TensorRT "
-        "engines. Nothing is run and no hash is checked: align-verify does that.",
+        "engines. Nothing is run and no hash is checked: align-verify does that. With --trim, it writes a "
+        "smaller copy first.",
     )
     add_bundle_arguments(parser)
+    group = parser.add_argument_group("a smaller copy")
+    group.add_argument(
+        "--trim",
+        type=user_path,
+        metavar="OUTPUT",
+        help="write a bundle with the chosen towers and precisions to OUTPUT and print that one; OUTPUT may be BUNDLE",
+    )
+    group.add_argument("--towers", nargs="+", choices=TOWERS, default=[], help="towers to keep (default: all)")
+    group.add_argument("--precisions", nargs="+", default=[], help="precisions to keep, e.g. fp32 int8 (default: all)")
     add_output_options(parser)
     return run(parser, arguments, _inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if (options.towers or options.precisions) and options.trim is None:
+        raise ConfigurationError("--towers and --precisions choose what --trim OUTPUT keeps; add --trim")
     bundle = open_bundle(options)
+    if options.trim is not None:
+        bundle = trim(bundle, options.trim, options.towers, options.precisions)
     engines = read_engines(bundle)
     if options.json:
         say_json(_as_json(bundle, engines))
