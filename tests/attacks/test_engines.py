@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from align_exporter.command import main as export
-from align_runtime.bundle import Bundle, inventory
+from align_runtime.bundle import Bundle
+from align_runtime.bundle_writing import inventory
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
 from align_runtime.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
-from align_runtime.engines import MAX_ENGINES, EngineEntry, Machine, read_engines, read_plan
+from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, Machine, read_engines, read_plan
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 
 MACHINE = Machine(gpu="NVIDIA Double 80GB", compute_capability="9.0", driver="13.0", tensorrt="11.4.0.106")
@@ -30,7 +31,7 @@ def describe(bundle: Path, name: str = NAME, plan: bytes = b"a plan", **changes:
     manifest = Bundle.open(bundle).manifest
     graph = manifest.graphs[0]
     values = {
-        "schema_version": 1,
+        "schema_version": ENGINE_SCHEMA,
         "tower": graph.tower,
         "variant": graph.variant,
         "source": {file: manifest.files[file].sha256 for file in graph.files},

@@ -61,13 +61,19 @@ def test_inspect(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_verify(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forge(bundle_copy, name_everything)
-    forge(bundle_copy, lambda values: values["graphs"][0].update(variant=NAME))
-    assert verify.main([str(bundle_copy)]) == 1  # there is no rule for such a precision
+    assert verify.main([str(bundle_copy)]) == 0
     printed = capsys.readouterr()
     assert is_harmless(printed.out)
     assert is_harmless(printed.err)
     assert SHOWN in printed.out
-    assert SHOWN in printed.err  # the progress of this graph
+
+
+def test_an_error(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forge(bundle_copy, lambda values: values["graphs"][0].update(variant=NAME))
+    assert verify.main([str(bundle_copy)]) == 2
+    printed = capsys.readouterr()
+    assert is_harmless(printed.err)
+    assert "variant is" in printed.err
 
 
 def test_folders_images_and_labels_of_any_name(

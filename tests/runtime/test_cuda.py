@@ -24,8 +24,9 @@ from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
 from align_runtime.image_embedding import ImageEmbedder
-from align_runtime.scheduling import Workers
+from align_runtime.image_options import DEFAULT_IMAGES
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 ON_CPU = Provider("CPUExecutionProvider", "cpu", {})
 BATCHES = (1, 4)
@@ -71,7 +72,8 @@ def test_images_go_out_in_the_largest_bucket(
         return original(runner, inputs)
 
     monkeypatch.setattr(CudaRunner, "run", run)
-    images = ImageEmbedder(Tower(opened, graph, runner, None, 1), opened.manifest.preprocessing, workers)
+    tower = Tower(opened, graph, "cpu", runner, None, 1)
+    images = ImageEmbedder(tower, opened.manifest.preprocessing, DEFAULT_IMAGES, workers, workers)
     expected = np.concatenate([part.embeddings for part in images.parts(answers.pixels)])
     for count, batch_size, sizes in ((10, None, [4, 4, 2]), (5, 3, [3, 2]), (5, 8, [4, 1])):
         rows.clear()

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from align_runtime.bundle import inventory
+from align_runtime.bundle_writing import inventory
 
 
 def reseal(bundle: Path) -> None:
