@@ -108,7 +108,7 @@ class Draw:
         with closing(runner_of(file)) as runner, closing(Workers(1)) as workers:
             opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), runner, None, streams=1)
             if tower == "vision":
-                return held_out.images(ImageEmbedder(opened, preprocessing, workers).embed_pixels)
+                return held_out.images(ImageEmbedder(opened, preprocessing, workers, workers).embed_pixels)
             texts = TextEmbedder(opened, self.tokenizer, workers)
             return held_out.words(lambda words: texts.embed_rows(self.tokenizer.encode(words)))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import align_runtime
-from align_runtime import processors
+from align_runtime import InputError, Model, processors
 from align_runtime.processors import available_cores, limited_cores
 
 MOUNT_2 = "30 23 0:26 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -100,3 +103,33 @@ def test_load_follows_the_quota(tiny_bundle: Path, tmp_path: Path, monkeypatch: 
         assert session.get_session_options().intra_op_num_threads == 3
     with align_runtime.load(tiny_bundle, threads=2, streams=1, decode_threads=5) as model:
         assert (model._parts.decoders.count, model._parts.workers.count) == (5, 1)
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, 1), (3, 3)])
+def test_threads_bound_the_tokenizer(tiny_bundle: Path, model: Model, threads: int, most: int) -> None:
+    """It runs a batch on all cores, whatever it is told; a single text keeps one busy."""
+    texts = [f"a photo of {index} hearts" for index in range(50)]
+    with align_runtime.load(tiny_bundle, towers=("text",), threads=threads) as bound:
+        backend = bound._parts.texts.tokenizer._backend
+        now, seen, sizes = 0, 0, set()
+        lock = threading.Lock()
+
+        class Watched:
+            def encode_batch_fast(self, batch: list[str]) -> object:
+                nonlocal now, seen
+                sizes.add(len(batch))
+                with lock:
+                    now += 1
+                    seen = max(seen, now)
+                time.sleep(0.002)
+                found = backend.encode_batch_fast(batch)
+                with lock:
+                    now -= 1
+                return found
+
+        bound._parts.texts.tokenizer._backend = Watched()  # type: ignore[assignment]
+        np.testing.assert_allclose(bound.embed_texts(texts), model.embed_texts(texts), rtol=0, atol=1e-5)
+        assert (sizes, seen) == ({1}, most)
+        with pytest.raises(InputError) as caught:
+            bound.embed_texts([*texts[:40], 3, *texts])  # type: ignore[list-item]
+        assert caught.value.index == 40

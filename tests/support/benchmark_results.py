@@ -172,8 +172,8 @@ def made_up() -> dict[str, dict[str, Any]]:
                     "loaded": 1200 * MIB,
                     "called": 1400 * MIB,
                     "closed": 70 * MIB,
+                    "peak": 1500 * MIB,
                 }
-                | {"peak": 1500 * MIB}
                 for options in ({}, {"towers": ["text"], "streams": 1})
             ],
         },
