@@ -15,7 +15,7 @@ from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.source import resolve
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from benchmarks.result_files import ROOT
 from support.checkpoints import full_size_checkpoint, full_size_config
 from support.oracle import oracle_of

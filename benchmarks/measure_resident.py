@@ -20,7 +20,7 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from benchmarks.full_size_bundle import FOLDER, OPTIONS
 from benchmarks.result_files import conditions, write_result
 from support.checkpoints import full_size_checkpoint

@@ -21,9 +21,9 @@ from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.images import preprocess
+from align_runtime.progress import Progress
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower

@@ -20,9 +20,9 @@ from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate
 from align_exporter.int8.speed import SpeedComparison
 from align_exporter.parity_gate import Measurement
-from align_runtime.console import Progress
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph, Island
+from align_runtime.progress import Progress
 
 PER_TOKEN = "per token"  # noqa: S105 (no password); the scheme of activations whose scales follow from each input
 

@@ -20,9 +20,10 @@ from align_exporter.variants import FP32, INT8, VARIANTS
 from align_runtime.bundle import Bundle
 from align_runtime.bundle_writing import prepare_destination
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
-from align_runtime.console import CommandParser, Progress, run, say, say_json
+from align_runtime.console import CommandParser, run, say, say_json
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+from align_runtime.progress import Progress
 
 INT8_TOO = "; the accuracy of INT8 above all: its graphs are not held to any limit"
 

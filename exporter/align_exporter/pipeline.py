@@ -42,13 +42,13 @@ from align_reference.source import CheckpointSource
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.bundle_writing import check_space, inventory, staged, write_manifest
-from align_runtime.console import Progress
 from align_runtime.engine_files import keep_engines
 from align_runtime.errors import BuildError, CheckpointError, ConfigurationError, ParityError
 from align_runtime.graph_entry import Graph, Quantization
 from align_runtime.json_files import MAX_JSON_BYTES
 from align_runtime.manifest import Manifest, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.progress import Progress
 from align_runtime.regular_files import read_regular
 from align_runtime.selftest import check_graph, check_inputs
 from align_runtime.tokenizer import Tokenizer

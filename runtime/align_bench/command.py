@@ -32,7 +32,6 @@ from align_runtime.bundle import Bundle
 from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
 from align_runtime.console import (
     CommandParser,
-    Progress,
     add_device_options,
     add_output_options,
     device_name,
@@ -44,6 +43,7 @@ from align_runtime.console import (
 from align_runtime.devices import AUTO, resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
+from align_runtime.progress import Progress
 from align_runtime.standard_streams import complain
 from align_runtime.user_path import user_path
 

@@ -21,8 +21,8 @@ from align_bench.subject import Subject, opened
 from align_bench.timing import Effort, sample, timed, warm_up
 from align_runtime.backends.runner import COMPUTE
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.errors import BackendUnavailableError
+from align_runtime.progress import Progress
 
 PROCESS_SECONDS = 1.0  # of a fresh start, beside loading: the interpreter, imports, the first calls
 # Run in a fresh process, where nothing is imported, loaded or warm.

@@ -17,11 +17,12 @@ from align_bench.record import MEMORY, SCALING, SCHEMA, Case
 from align_bench.subject import Subject, TextMaker, opened
 from align_bench.timing import Effort, sample, warm_up
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress, table
+from align_runtime.console import table
 from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, require
 from align_runtime.processors import available_cores
+from align_runtime.progress import Progress
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LENGTHS = (4, 8, 16, 32, 64)

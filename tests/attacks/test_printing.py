@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from align_runtime.commands import classify, inspect, verify
-from align_runtime.console import CommandParser, Progress, run, say, say_json, table
+from align_runtime.console import CommandParser, run, say, say_json, table
+from align_runtime.progress import Progress
 
 ESCAPES = ("\x1b[2J", "\x1b]0;title\x07", "\r", "\n", "\x08", "\x9b31m", "\u202e", "\u2066", "\u2028", "\0", "\x7f")
 NAME = f"name{''.join(ESCAPES)}end"

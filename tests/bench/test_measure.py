@@ -16,9 +16,9 @@ from align_bench.subject import TextMaker, make_images, opened
 from align_bench.timing import Effort
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.console import Progress
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.images import decode
+from align_runtime.progress import Progress
 
 
 def test_a_device_that_copies_has_copy_stages(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_runtime import golden
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.golden import Golden
+from align_runtime.progress import Progress
 from support.gpu_doubles import GpuDoubles, installed
 
 QUIET = Progress(quiet=True)

@@ -18,8 +18,8 @@ from align_exporter.engine.request import EngineRequest
 from align_runtime import golden
 from align_runtime.backends.tensorrt import cuda_runtime, engine, lane
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.errors import DeviceError
+from align_runtime.progress import Progress
 from support.gpu_doubles import GpuDoubles, installed
 from support.mutants import mutants
 from support.strict_double import Violation

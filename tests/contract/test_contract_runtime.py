@@ -19,10 +19,10 @@ from align_exporter.engine.request import EngineRequest
 from align_runtime.backends.tensorrt.runner import LANES
 from align_runtime.bundle import sha256_of
 from align_runtime.commands import inspect, verify
-from align_runtime.console import Progress
 from align_runtime.engines import EngineOptions
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
+from align_runtime.progress import Progress
 from support.gpu_doubles import CLOSE, GpuDoubles, installed, open_model
 
 QUIET = Progress(quiet=True)

@@ -16,7 +16,7 @@ from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_runtime.bundle import Bundle
 from align_runtime.commands import verify
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from support.gpu_doubles import installed
 
 QUIET = Progress(quiet=True)

@@ -27,9 +27,9 @@ from align_exporter.pipeline import build_bundle
 from align_reference.config import AlignConfig
 from align_reference.model import AlignModel
 from align_reference.source import resolve
-from align_runtime.console import Progress
 from align_runtime.errors import BuildError
 from align_runtime.manifest import Manifest
+from align_runtime.progress import Progress
 from support import constant_checkpoints as made
 from support.gpu_doubles import installed
 from support.weight_swap import WeightSwap

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 import align_runtime
-from align_runtime.console import CommandParser, Progress, add_output_options, positive_int, run, table
+from align_runtime.console import CommandParser, add_output_options, positive_int, run, table
 from align_runtime.errors import BundleError, InputError, ParityError
+from align_runtime.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -17,12 +17,12 @@ from align_calibration.dataset.image_archives import TarArchive, ZipArchive
 from align_calibration.dataset.image_files import ImageFolder, ImageList
 from align_calibration.dataset.sample_source import SampleSource, decode
 from align_calibration.dataset.selection import Selection, select_samples
-from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import printable, shortened
 from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 from align_runtime.images import preprocess
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.progress import Progress
 from align_runtime.tokenizer import Tokenizer
 
 DATASET_NAME = "calibration_dataset.json"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from align_exporter.export_options import ExportOptions
 from align_exporter.variants import INT8
 from align_runtime.commands.image_arguments import add_image_options, chosen_images
-from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
 from align_runtime.image_options import DEFAULT_IMAGES
+from align_runtime.progress import Progress
 from align_runtime.user_path import user_path
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ from align_exporter.trt_lint import check_tensorrt
 from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.engine_files import TIMINGS, engines_folder, put_engine
 from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity
+from align_runtime.progress import Progress
 
 
 def build_engines(

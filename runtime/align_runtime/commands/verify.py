@@ -13,7 +13,6 @@ from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_b
 from align_runtime.commands.inspect import runs_on
 from align_runtime.console import (
     CommandParser,
-    Progress,
     add_device_options,
     add_output_options,
     chosen_device,
@@ -28,6 +27,7 @@ from align_runtime.golden import Golden
 from align_runtime.graph_entry import GPU_TARGET, TOWERS
 from align_runtime.parity import Parity
 from align_runtime.precision import describe
+from align_runtime.progress import Progress
 from align_runtime.selftest import GraphCheck, Omission, check_graph, check_inputs, choose_graphs, wide_limits
 
 UNKNOWN = "—"

@@ -17,10 +17,10 @@ from align_calibration.dataset import calibration_dataset
 from align_calibration.dataset.calibration_dataset import select_dataset
 from align_calibration.dataset.sample_source import Candidate, Skipped
 from align_calibration.dataset.selection import Sample, Selection, draw, select_samples
-from align_runtime.console import Progress
 from align_runtime.errors import BuildError, ConfigurationError, InputError
 from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, ImageOptions
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.progress import Progress
 from align_runtime.tokenizer import Tokenizer
 from support.image_configs import TYPICAL
 from support.sample_folders import images, write_files, write_tar, write_zip
