@@ -320,7 +320,8 @@ def test_a_stream_that_is_closed_is_no_error() -> None:
 def test_a_process_without_stderr() -> None:
     """The result and the exit code stay, and stdout gets nothing that is not its own."""
     script = (
-        "import sys; from align_runtime.console import *; from align_runtime.errors import BundleError\n"
+        "import sys; from align_runtime.console import *; from align_runtime.progress import Progress\n"
+        "from align_runtime.errors import BundleError\n"
         "def body(options):\n"
         "    with Progress().phase('trace'): pass\n"
         "    raise BundleError('gone')\n"
