@@ -27,7 +27,7 @@ from align_exporter.pipeline import build_bundle
 from align_reference.config import AlignConfig
 from align_reference.model import AlignModel
 from align_reference.source import resolve
-from align_runtime.errors import BuildError
+from align_runtime.errors import BuildError, PrecisionError
 from align_runtime.manifest import Manifest
 from align_runtime.progress import Progress
 from support import constant_checkpoints as made
@@ -88,7 +88,7 @@ def pairs() -> list[tuple[tuple[str, str], tuple[str, str]]]:
     """Groups and fills of the text tower beside those of the vision tower, each at least once."""
     model = AlignModel(AlignConfig.from_dict(made.config()))
     text, vision = (
-        [case for case in made.cases(model.state_dict(), tower) if case not in made.COLLAPSING]
+        [case for case in made.cases(model.state_dict(), tower) if case not in {*made.COLLAPSING, made.OVERFLOWING}]
         for tower in (made.TEXT, made.VISION)
     )
     return list(islice(zip(cycle(text), cycle(vision), strict=False), max(len(text), len(vision))))
@@ -113,6 +113,15 @@ def test_a_constant_group_exports_in_every_variant(
 def test_a_tower_that_collapses_is_refused(export: Export, state: made.State, case: tuple[str, str]) -> None:
     with pytest.raises(BuildError, match="gives all built-in samples the same .* embedding"):
         export(constant(state, case))
+
+
+@pytest.mark.slow
+def test_a_tower_that_overflows_fp16_exports_without_it(export: Export, state: made.State) -> None:
+    overflowing = constant(state, made.OVERFLOWING)
+    with pytest.raises(PrecisionError, match="of its MACs are in float16"):
+        export(overflowing)
+    manifest = export(overflowing, precisions=("int8",), int8_device="cpu")
+    assert [graph.exact_variant for graph in manifest.graphs if graph.tower == made.VISION] == ["fp32", "int8_cpu"]
 
 
 SLOW_WHOLE = [name for name in made.WHOLE if name not in ("all of it", "text biases and gates zero")]

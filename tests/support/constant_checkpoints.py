@@ -46,6 +46,8 @@ UNUSED = re.compile(r"temperature$|num_batches_tracked$|\.pooler\.")
 NORM = re.compile(r"(LayerNorm|batchnorm|norm|bn)\.(weight|bias|running_mean|running_var)$")
 ONE = re.compile(r"(LayerNorm|batchnorm|norm|bn)\.(weight|running_var)$")  # the initial value of these is 1
 LAYERS, BLOCKS = "text_model.encoder.layer.", "vision_model.encoder.blocks."
+# Without variance, a batch norm multiplies by 1/√eps: most activations exceed FP16.
+OVERFLOWING = ("vision_model.encoder.blocks.*.depthwise_conv.depthwise_norm.running_var", "zero")
 
 
 def config() -> dict[str, Any]:

@@ -120,7 +120,8 @@ def _propagate(node: ir.Node, means: Mapping[str, Vector], shifts: Mapping[str, 
         return zeros
     shifted = [shifts.get(name, zeros) for name in names]
     if node.op_type == "Sigmoid":
-        gate = 1 / (1 + np.exp(-means[names[0]]))
+        with np.errstate(over="ignore"):  # exp of a very negative mean: the gate is the correct 0
+            gate = 1 / (1 + np.exp(-means[names[0]]))
         return shifted[0] * gate * (1 - gate)
     if node.op_type == "Mul":
         return shifted[0] * means[names[1]] + means[names[0]] * shifted[1]

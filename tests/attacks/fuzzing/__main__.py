@@ -1,5 +1,7 @@
 """`make fuzz`: every reader under libFuzzer (atheris), guided by the coverage of our Python code.
 
+The time of a target is that of the processor, so that a busy machine tries as much as an idle one.
+
 Each target runs in a process of its own, so that a crash, a hang or too much memory is found too. Inputs that fail are
 kept in OUT/TARGET/, the figures are printed and written to OUT/fuzz.json.
 """
@@ -8,18 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from random import Random
 
 MAX_BYTES = 1 << 20
 INPUT_SECONDS = 20  # for one input
 MEMORY_MIB = 3072
+MOST_FAULTS = 10
 INSTRUMENTED = ["align_runtime", "align_calibration"]
 STATISTICS = {"executions": r"number_of_executed_units:\s+(\d+)", "edges": r"cov: (\d+)"}
 
@@ -28,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m attacks.fuzzing", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a small bundle, e.g. build/align-tiny")
     parser.add_argument("--targets", nargs="+", help="default: all")
-    parser.add_argument("--seconds", type=int, default=600, help="for each target (default: 600)")
+    parser.add_argument("--seconds", type=int, default=600, help="of CPU time for each target (default: 600)")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the process of one target
     options = parser.parse_args()
@@ -54,14 +57,14 @@ def _run(options: argparse.Namespace, name: str) -> dict[str, object]:
     """Fuzzes one target until its time is over. After a fault the process begins again with what is left."""
     kept = options.out / name
     kept.mkdir(parents=True, exist_ok=True)
-    executions, edges, failures, start = 0, 0, list[str](), time.monotonic()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    while (left := options.seconds - (time.monotonic() - start)) > 1 and len(failures) < 10:
+    executions, edges, failures, used, before = 0, 0, list[str](), 0.0, _cpu_of_children()
+    while (left := options.seconds - used) > 1 and len(failures) < MOST_FAULTS:
         command = [sys.executable, "-m", "attacks.fuzzing", str(options.bundle), "--one", name]
-        command += ["--seconds", str(int(left)), "--out", str(kept)]
+        command += ["--seconds", str(math.ceil(left)), "--out", str(kept)]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
         )
+        used = _cpu_of_children() - before
         found = {key: re.findall(pattern, done.stdout) for key, pattern in STATISTICS.items()}
         executions += int(found["executions"][-1]) if found["executions"] else 0
         edges = max([edges, *map(int, found["edges"])])
@@ -70,10 +73,13 @@ def _run(options: argparse.Namespace, name: str) -> dict[str, object]:
             print(f"{name}: {failures[-1]}", file=sys.stderr)
             if not found["executions"]:  # it never started
                 break
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    print(f"{name}: {executions} inputs, {edges} edges, {cpu:.0f} s of CPU, {len(failures)} faults", flush=True)
-    return {"executions": executions, "edges": edges, "cpu_seconds": round(cpu), "failures": failures}
+    print(f"{name}: {executions} inputs, {edges} edges, {used:.0f} s of CPU, {len(failures)} faults", flush=True)
+    return {"executions": executions, "edges": edges, "cpu_seconds": round(used), "failures": failures}
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _described(output: str) -> str:
