@@ -24,6 +24,7 @@ from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.commands import inspect
 from align_runtime.errors import MAX_MESSAGE, AlignError
+from align_runtime.graph_file import check_graph_file
 from align_runtime.images import preprocess
 from align_runtime.tokenizer import Tokenizer
 from attacks.fuzzing.mutations import mutate_bytes, mutate_json
@@ -92,6 +93,9 @@ def open_targets(bundle: Path, folder: Path) -> dict[str, Target]:
 
         return read
 
+    def read_graph(data: bytes) -> None:
+        check_graph_file(_written(folder / "text_model.onnx", data), "text_model.onnx_data")
+
     def read_array(data: bytes) -> None:
         golden.read_array(_written(folder / "array.npy", data), np.dtype(np.float32), 2)
 
@@ -101,6 +105,7 @@ def open_targets(bundle: Path, folder: Path) -> dict[str, Target]:
         "image": Target(read_image, tuple(_images())),
         "tar": Target(read_archive(".tar"), tuple(_tars())),
         "zip": Target(read_archive(".zip"), tuple(_zips())),
+        "graph": Target(read_graph, ((bundle / "onnx" / "text_model.onnx").read_bytes(),)),
         "golden": Target(read_array, tuple(_arrays())),
     }
 
