@@ -22,6 +22,7 @@ from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
 from align_runtime.image_embedding import ImageEmbedder
+from align_runtime.image_options import DEFAULT_IMAGES
 from align_runtime.images import preprocess
 from align_runtime.progress import Progress
 from align_runtime.text_embedding import TextEmbedder
@@ -106,9 +107,10 @@ class Draw:
         """The embeddings that the graph in `file` computes of the held-out set."""
         held_out, preprocessing = self.subject.held_out, self.bundle.manifest.preprocessing
         with closing(runner_of(file)) as runner, closing(Workers(1)) as workers:
-            opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), runner, None, streams=1)
+            opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), "cpu", runner, None, streams=1)
             if tower == "vision":
-                return held_out.images(ImageEmbedder(opened, preprocessing, workers, workers).embed_pixels)
+                embedder = ImageEmbedder(opened, preprocessing, DEFAULT_IMAGES, workers, workers)
+                return held_out.images(embedder.embed_pixels)
             texts = TextEmbedder(opened, self.tokenizer, workers)
             return held_out.words(lambda words: texts.embed_rows(self.tokenizer.encode(words)))
 
