@@ -64,7 +64,7 @@ def _export(options: argparse.Namespace) -> int:
         export = replace(export, dataset=read_dataset(options, progress), engines=engines)
         with progress.phase("compare with the existing bundle"):
             wanted = provenance(source, export)
-            reason = "--force" if options.force else staleness(options.output, wanted)
+            reason = _asked_for(options) or staleness(options.output, wanted)
         if wanted.random_words is not None:
             progress.warn(f"{wanted.random_words}{INT8_TOO if INT8 in export.precisions else ''}")
         if reason is None:
@@ -94,6 +94,11 @@ def _export(options: argparse.Namespace) -> int:
         if outcomes:
             say(["", *engines_table(outcomes)])
     return 0
+
+
+def _asked_for(options: argparse.Namespace) -> str | None:
+    """The option that builds the bundle although it may be up to date."""
+    return "--force" if options.force else "--dump-graph" if options.dump_graph else None
 
 
 def _check_recorded_speed(manifest: Manifest, export: ExportOptions) -> None:

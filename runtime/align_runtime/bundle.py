@@ -128,7 +128,7 @@ class Bundle:
             BundleError: as in `check_hash`, or it has more than `max_bytes` bytes.
         """
         content = read_regular(self.path(name), max_bytes, BundleError)
-        self._check_digest(name, hashlib.sha256(content).hexdigest())
+        self.check_digest(name, hashlib.sha256(content).hexdigest())
         return content
 
     def path(self, name: str) -> Path:
@@ -165,10 +165,11 @@ class Bundle:
             BundleError: the hash differs, or the manifest does not list the file.
         """
         path = self.path(name)
-        self._check_digest(name, sha256_of(path))
+        self.check_digest(name, sha256_of(path))
         return path
 
-    def _check_digest(self, name: str, digest: str) -> None:
+    def check_digest(self, name: str, digest: str) -> None:
+        """Raises BundleError unless `digest` is the sha256 that the manifest lists for the file `name`."""
         expected = self.manifest.files[name].sha256
         if digest != expected:
             raise BundleError(

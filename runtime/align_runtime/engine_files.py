@@ -72,7 +72,7 @@ def keep_engines(previous: Path, folder: Path, manifest: Manifest) -> None:
     descriptions and caches that cannot be read, links, and all of a bundle that cannot be opened.
     """
     try:
-        bundle = Bundle.open(previous)
+        bundle = Bundle.open(previous, complete=False)
     except BundleError:
         return
     if (previous / ENGINES).is_symlink():

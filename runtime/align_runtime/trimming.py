@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from align_runtime.bundle import Bundle
+from align_runtime.bundle import Bundle, sha256_of
 from align_runtime.bundle_writing import staged, write_manifest
 from align_runtime.engine_files import keep_engines
 from align_runtime.errors import ConfigurationError
@@ -31,7 +31,9 @@ def trim(bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequen
         ConfigurationError: one is not in the bundle, or `output` cannot be replaced.
         BundleError: a file is missing or was changed after the export.
     """
-    manifest = bundle.manifest
+    manifest, place = bundle.manifest, output.resolve()
+    if place != bundle.folder.resolve() and place.is_relative_to(bundle.folder.resolve()):
+        raise ConfigurationError(f"{output} is inside the bundle {bundle.folder}; name a folder outside of it")
     _check("tower", towers, [graph.tower for graph in manifest.graphs])
     _check("precision", precisions, [graph.variant for graph in manifest.graphs])
     kept = tuple(graph for graph in manifest.graphs if _stays(graph, towers, precisions))
@@ -52,11 +54,9 @@ def trim(bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequen
     with staged(output) as folder:
         for name in trimmed.files:
             _copy(bundle.path(name), folder / name)
+            bundle.check_digest(name, sha256_of(folder / name))
         keep_engines(bundle.folder, folder, trimmed)
         write_manifest(folder, trimmed)
-        copied = Bundle.open(folder)
-        for name in trimmed.files:
-            copied.check_hash(name)
     return Bundle.open(output)
 
 

@@ -27,10 +27,10 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_bundle(options: argparse.Namespace, devices: Sequence[str] = ()) -> Bundle:
+def open_bundle(options: argparse.Namespace, devices: Sequence[str] = (), complete: bool = True) -> Bundle:
     """The bundle of `add_bundle_arguments`, for `devices`, downloaded where it is a hub id.
 
-    One that is pinned has all its files checked.
+    One that is pinned has all its files checked. `complete` as in `Bundle.open`.
 
     Raises:
         BundleError: it cannot be downloaded or opened, is another one than the pinned, or a file was changed.
@@ -41,7 +41,8 @@ def open_bundle(options: argparse.Namespace, devices: Sequence[str] = ()) -> Bun
     if pin is not None:
         for device in devices:
             check_pin(pin, device)
-    bundle = Bundle.open(find_bundle(options.bundle, options.revision, quiet=options.quiet or options.json).folder, pin)
+    found = find_bundle(options.bundle, options.revision, quiet=options.quiet or options.json)
+    bundle = Bundle.open(found.folder, pin, complete)
     for name in bundle.manifest.files if pin is not None else ():
         bundle.check_hash(name)
     return bundle

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     if (options.towers or options.precisions) and options.trim is None:
         raise ConfigurationError("--towers and --precisions choose what --trim OUTPUT keeps; add --trim")
-    bundle = open_bundle(options)
+    bundle = open_bundle(options, complete=False)
     if options.trim is not None:
         bundle = trim(bundle, options.trim, options.towers, options.precisions)
     engines = read_engines(bundle)
@@ -77,6 +77,7 @@ def _as_json(bundle: Bundle, engines: Engines) -> dict[str, Any]:
         **values,
         "engines": [entry.to_json() for entry in engines.entries],
         "skipped_engines": list(engines.skipped),
+        "missing_files": _missing(bundle),
     }
 
 
@@ -99,7 +100,13 @@ def _as_text(bundle: Bundle, engines: Engines) -> list[str]:
     ]
     notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines.entries)]
     notes += [f"engine skipped: {reason}" for reason in engines.skipped]
+    notes += [f"missing: {name}" for name in _missing(bundle)]
     return [*lines, *graphs_table(manifest), "", *_contents(manifest), *(["", *notes] if notes else [])]
+
+
+def _missing(bundle: Bundle) -> list[str]:
+    """Files that the manifest lists and that are not there: graphs that were deleted, or an incomplete copy."""
+    return [name for name in bundle.manifest.files if not (bundle.folder / name).exists()]
 
 
 def _options(manifest: Manifest) -> list[str]:
