@@ -102,13 +102,13 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> WeightFiles:
 
 
 def file_names(folder: Path) -> frozenset[str]:
-    """Names of the regular files directly in `folder`.
+    """Names of the regular files directly in `folder`, and of links that lead nowhere: a file is missing, not absent.
 
     Raises:
         CheckpointError: the folder does not exist or cannot be read.
     """
     try:
-        return frozenset(path.name for path in folder.iterdir() if path.is_file())
+        return frozenset(path.name for path in folder.iterdir() if path.is_file() or not path.exists())
     except FileNotFoundError:
         raise CheckpointError(f"the folder {folder} does not exist") from None
     except NotADirectoryError:

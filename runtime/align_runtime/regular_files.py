@@ -41,7 +41,8 @@ def _descriptor(path: Path, error: type[AlignError], shown: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
     except FileNotFoundError:
-        raise error(f"{shown} does not exist") from None
+        kind = "is a link to a file that does not exist; fetch it again" if path.is_symlink() else "does not exist"
+        raise error(f"{shown} {kind}") from None
     except ValueError as reason:  # a NUL character in the path
         raise error(f"{shown} cannot be read: {reason}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -206,3 +206,14 @@ def test_random_weights_take_no_terabytes(folder: Path) -> None:
     source = CheckpointSource(folder, folder.name, None)
     with pytest.raises(ConfigurationError, match="parameters; at most 2,147,483,648"):
         read_checkpoint(source, ExportOptions(random_weights=0))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_that_leads_nowhere_is_no_missing_file(folder: Path, name: str) -> None:
+    """As in a cache of the hub whose blobs were removed: no default stands in for the file."""
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("../../blobs/gone")
+    source = CheckpointSource(folder, folder.name, None)
+    for read in (read_checkpoint, provenance):
+        with pytest.raises(CheckpointError, match=f"{name} is a link to a file that does not exist"):
+            read(source, ExportOptions())

@@ -6,6 +6,7 @@ With random weights the folder needs a ``config.json`` only; other files are use
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def read_preprocessing(
     """
     found: dict[str, ImagePreprocessing] = {}
     for name in (PROCESSOR, PREPROCESSOR):
-        if not (folder / name).exists():
+        if not os.path.lexists(folder / name):
             continue
         where, config = f"{folder / name}", read_json(folder / name)
         if name == PROCESSOR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def read_files(
     if ignored is not None:
         config = without_unknown(config, KNOWN, CONFIG, ignored)
     _check_config(config, f"{folder / CONFIG}")
-    has_tokenizer, has_vocabulary = (folder / TOKENIZER).exists(), (folder / VOCABULARY).exists()
+    has_tokenizer, has_vocabulary = (os.path.lexists(folder / name) for name in (TOKENIZER, VOCABULARY))
     if not has_tokenizer and not has_vocabulary and stand_in is None:
         raise CheckpointError(f"{folder} has no tokenizer; looked for {TOKENIZER} and {VOCABULARY}")
     is_general = _is_general(folder, config, has_tokenizer)
@@ -133,7 +134,8 @@ def read_files(
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    """The object in `path`, or {} where nothing has that name: a link that leads nowhere is an error, not a default."""
+    return read_json(path) if os.path.lexists(path) else {}
 
 
 def _check_config(config: Mapping[str, Any], where: str) -> None:
