@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -63,8 +64,26 @@ def test_trimming_by_the_command(bundle_copy: Path, tmp_path: Path, capsys: pyte
     changed.write_bytes(changed.read_bytes()[:-1] + b"x")
     capsys.readouterr()
     assert inspect.main([str(bundle_copy), "--trim", str(out)]) == 2  # never a new hash for a changed file
-    assert "changed after the export" in capsys.readouterr().err
+    assert f"{bundle_copy}: golden/{changed.name} has sha256" in capsys.readouterr().err
     assert Bundle.open(out).manifest.graphs[0].tower == "vision"
+
+
+def test_a_bundle_without_a_graph_is_inspected_and_trimmed(
+    bundle_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle_copy / "onnx/vision_model.onnx").unlink()
+    assert inspect.main([str(bundle_copy)]) == 0
+    assert "missing: onnx/vision_model.onnx" in capsys.readouterr().out
+    assert inspect.main([str(bundle_copy), "--json", "--trim", str(tmp_path / "text"), "--towers", "text"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing_files"] == []
+    assert verify.main([str(tmp_path / "text"), "--quiet"]) == 0
+    assert inspect.main([str(bundle_copy), "--trim", str(tmp_path / "x")]) == 2
+    assert "onnx/vision_model.onnx is missing" in capsys.readouterr().err
+
+
+def test_a_bundle_is_not_trimmed_into_itself(tiny_bundle: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is inside the bundle"):
+        trim(Bundle.open(tiny_bundle), tiny_bundle / "onnx" / "small", ["text"], [])
 
 
 OVERWRITTEN = """

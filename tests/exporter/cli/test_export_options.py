@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from align_exporter.cli.options import add_options, read_options
+from align_exporter.command import _asked_for
 from align_exporter.export_options import ExportOptions
 from align_runtime.console import CommandParser
 from align_runtime.errors import ConfigurationError
@@ -115,3 +116,13 @@ def test_wrong_values_and_combinations_name_the_option(arguments: list[str], nam
     with pytest.raises(ConfigurationError, match=named) as caught:
         read(*arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [([], None), (["--force"], "--force"), (["--dump-graph", "final", "graph.onnx"], "--dump-graph")],
+)
+def test_what_builds_a_bundle_that_is_up_to_date(given: list[str], reason: str | None) -> None:
+    parser = CommandParser("align-export")
+    add_options(parser)
+    assert _asked_for(parser.parse_args(["checkpoint", "-o", "bundle", *given])) == reason

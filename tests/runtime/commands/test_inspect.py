@@ -33,7 +33,7 @@ def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) 
     result = json.loads(capsys.readouterr().out)
     assert list(result) == [
         "bundle", "manifest_sha256", "schema_version", "provenance", "model", "preprocessing", "graphs", "files",
-        "engines", "skipped_engines",
+        "engines", "skipped_engines", "missing_files",
     ]  # fmt: skip
     assert result["manifest_sha256"] == sha256((tiny_bundle / "align.json").read_bytes()).hexdigest()
     for graph in result["graphs"]:
