@@ -65,7 +65,7 @@ def decode_bytes(data: bytes, options: ImageOptions) -> Image.Image:
     except (InputError, MemoryError):
         raise
     except Exception as reason:  # Pillow's plugins raise almost any exception
-        raise InputError(f"cannot be decoded as {kind}: {reason or type(reason).__name__}") from reason
+        raise InputError(f"cannot be decoded as {kind}: {str(reason) or type(reason).__name__}") from reason
     return upright(image, orientation_of(stripped.exif, stripped.xmp))
 
 

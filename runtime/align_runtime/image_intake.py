@@ -89,7 +89,7 @@ class ImageIntake:
 
 def is_listed(images: object) -> bool:
     """Whether `images` holds its items, unlike an iterator or a class that makes them when asked."""
-    return type(images) in (list, tuple) or isinstance(images, np.ndarray)
+    return type(images) in (list, tuple, np.ndarray)
 
 
 def detach(image: ImageInput, listed: bool, options: ImageOptions) -> Detached:

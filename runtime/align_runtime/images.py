@@ -165,8 +165,8 @@ def _read_all(file: BinaryFile, options: ImageOptions) -> bytes:
     while True:
         try:
             chunk = file.read(_CHUNK_BYTES)
-        except (OSError, ValueError, TypeError) as reason:  # ValueError: it is closed; TypeError: read() takes no size
-            raise InputError(f"the {kind} cannot be read: {reason}") from None
+        except Exception as reason:  # of any kind: EOFError, BadZipFile, IncompleteRead, zlib.error, closed, no size
+            raise InputError(f"the {kind} cannot be read: {str(reason) or type(reason).__name__}") from None
         if not isinstance(chunk, bytes):
             raise InputError(f"read() of the {kind} returns {type(chunk).__name__}; open the file in binary mode")
         if not chunk:

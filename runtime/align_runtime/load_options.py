@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from align_runtime.devices import backend_of, resolve_device
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import TOWERS
 from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 from align_runtime.manifest import check_sha256
@@ -61,5 +62,7 @@ def _checked_towers(towers: object) -> tuple[str, ...]:
     """`towers` in the order of `TOWERS`."""
     chosen = tuple(towers) if isinstance(towers, Iterable) and not isinstance(towers, str) else ()
     if not chosen or any(name not in TOWERS for name in chosen):
-        raise ConfigurationError(f"towers is {towers!r}; expected ('vision', 'text'), ('vision',) or ('text',)")
+        raise ConfigurationError(
+            f"towers is {shortened(towers)}; expected ('vision', 'text'), ('vision',) or ('text',)"
+        )
     return tuple(name for name in TOWERS if name in chosen)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from align_runtime.devices import Device
 from align_runtime.embedded_rows import EmbeddedRows, OnError, check_on_error
 from align_runtime.errors import InputError
+from align_runtime.foreign_text import printable
 from align_runtime.hub_bundle import find_bundle
 from align_runtime.image_embedding import preprocessed
 from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, DROP, ImageOptions
@@ -27,6 +28,7 @@ from align_runtime.scheduling import check_batch_size
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, logits, softmax
 
 TowerName = Literal["vision", "text"]
+MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
 
 
 def load(
@@ -142,8 +144,8 @@ class Model:
         return self._loaded
 
     def __repr__(self) -> str:
-        info = self.info
-        return f"<align_runtime.Model {info.name} {info.precision} on {info.device}, {info.embedding_dim} dimensions>"
+        info, name = self.info, printable(self.info.name, MAX_NAME)
+        return f"<align_runtime.Model {name} {info.precision} on {info.device}, {info.embedding_dim} dimensions>"
 
     @property
     def info(self) -> ModelInfo:

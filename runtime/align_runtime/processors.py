@@ -14,6 +14,7 @@ from math import ceil
 from pathlib import Path
 
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
 
 ROOT = Path("/")
 MAX_THREADS = 1024  # any number would be started, until the machine is out of memory
@@ -47,7 +48,9 @@ def available_cores(root: Path = ROOT) -> int:
 def check_thread_count(option: str, threads: int | None) -> None:
     """Raises ConfigurationError unless `threads`, the value of `option`, is None or an integer in range."""
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise ConfigurationError(f"{option} is {threads!r}; expected 1 to {MAX_THREADS}, or None for all cores")
+        raise ConfigurationError(
+            f"{option} is {shortened(threads)}; expected 1 to {MAX_THREADS}, or None for all cores"
+        )
 
 
 def limited_cores() -> int | None:

@@ -59,7 +59,7 @@ def read_regular(path: Path, max_bytes: int, error: type[AlignError], name: str 
     """
     with open_regular(path, error, name) as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(size + 1) if size <= max_bytes else b""
+        data = (file.read(size + 1) or b"") if size <= max_bytes else b""  # None: it would block, as /proc/kmsg does
         while size < len(data) <= max_bytes and (more := file.read(max_bytes + 1 - len(data))):  # it claims too little
             data += more
     if max(size, len(data)) > max_bytes:

@@ -10,9 +10,11 @@ import numpy as np
 
 from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
 from align_runtime.processors import available_cores
 
 MAX_STREAMS = 1024
+MAX_BATCH = 1 << 20  # inputs of one run; what is larger has no memory anywhere
 
 T = TypeVar("T")
 
@@ -32,16 +34,20 @@ def stream_count(device: str, threads: int | None, streams: int | None) -> int:
     if streams is None:
         return (threads or available_cores()) if on_cpu else 1
     if type(streams) is not int or not 1 <= streams <= MAX_STREAMS:
-        raise ConfigurationError(f"streams is {streams!r}; expected 1 to {MAX_STREAMS}, or None for one per thread")
+        raise ConfigurationError(
+            f"streams is {shortened(streams)}; expected 1 to {MAX_STREAMS}, or None for one per thread"
+        )
     if streams > 1 and not on_cpu:
         raise ConfigurationError(f"streams is {streams}, but {device} has none; leave streams out")
     return streams
 
 
 def check_batch_size(batch_size: int | None) -> None:
-    """Raises ConfigurationError unless `batch_size` is None or an integer of at least 1."""
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise ConfigurationError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
+    """Raises ConfigurationError unless `batch_size` is None or an integer from 1 to `MAX_BATCH`."""
+    if batch_size is not None and (type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH):
+        raise ConfigurationError(
+            f"batch_size is {shortened(batch_size)}; expected an integer from 1 to {MAX_BATCH}, or None"
+        )
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

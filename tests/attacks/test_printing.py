@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import align_runtime
 from align_runtime.commands import classify, inspect, verify
 from align_runtime.console import CommandParser, run, say, say_json, table
 from align_runtime.progress import Progress
@@ -152,3 +153,11 @@ def test_errors_and_log_messages(capsys: pytest.CaptureFixture[str], monkeypatch
     printed = capsys.readouterr().err
     assert is_harmless(printed)
     assert printed.startswith(f"align-x: loaded {SHOWN}\n")
+
+
+def test_the_repr_of_a_model(bundle_copy: Path) -> None:
+    forge(bundle_copy, lambda values: values["provenance"].update(name=NAME + "x" * 4000))
+    with align_runtime.load(bundle_copy, towers=("text",)) as model:
+        shown = repr(model)
+    assert shown.isprintable()
+    assert len(shown) < 200

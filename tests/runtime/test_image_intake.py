@@ -271,3 +271,15 @@ def test_a_fork_while_an_image_is_decoded_does_not_block_the_child() -> None:
     leave.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_an_array_class_that_makes_its_items_is_no_list(model: Model, frames: list[Image.Image]) -> None:
+    class Recording(np.ndarray):
+        def __iter__(self) -> Iterator[np.ndarray]:
+            buffer = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+            for frame in frames:
+                buffer[:] = np.asarray(frame)
+                yield buffer
+
+    images = np.zeros((COUNT, HEIGHT, WIDTH, 3), np.uint8).view(Recording)
+    assert np.abs(model.embed_images(images) - model.embed_images(frames)).max() < CLOSE

@@ -223,7 +223,7 @@ def test_batch_sizes(tiny_bundle: Path, answers: golden.Golden, monkeypatch: pyt
             embeds = model.embed_images(images, batch_size=size)
             assert (max(rows), sum(rows)) == (min(size, len(images)), len(images))
             np.testing.assert_allclose(embeds, expected[1], rtol=0, atol=BATCHING_TOLERANCE)
-        for size in (0, -1, 1.5, "8", True):
+        for size in (0, -1, 1.5, "8", True, 2**62, -(10**5000)):
             for call, inputs in ((model.embed_texts, texts), (model.embed_images, images)):
                 with pytest.raises(ConfigurationError, match="batch_size"):
                     call(inputs, batch_size=size)  # type: ignore[arg-type, operator]

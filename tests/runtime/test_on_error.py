@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import time
+import zlib
 from collections.abc import Iterator
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pytest
@@ -199,3 +202,19 @@ def test_leaving_early_stops_the_work(model: Model, answers: golden.Golden, monk
         time.sleep(0.1)
         assert (running, ended, read) == (before, before, after)
     assert len(model.embed_images([answers.pixels[0]])) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), zlib.error("bad"), BadZipFile("bad"), IncompleteRead(b"x"), RuntimeError("bad"), KeyError(1)]
+)
+def test_a_file_object_that_raises_anything_costs_one_image(
+    model: Model, answers: golden.Golden, error: Exception
+) -> None:
+    class Broken:
+        def read(self, size: int = -1) -> bytes:
+            raise error
+
+    rows = model.embed_images(iter([answers.pixels[0], Broken(), answers.pixels[1]]), on_error="skip")
+    assert rows.indices.tolist() == [0, 2]
+    assert [found.index for found in rows.errors] == [1]
+    assert rows.errors[0].message == f"the Broken cannot be read: {str(error) or type(error).__name__}"
