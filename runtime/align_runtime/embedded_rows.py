@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.foreign_text import shortened
 from align_runtime.scheduling import Source
 
 OnError = Literal["raise", "skip"]
@@ -46,10 +47,18 @@ class EmbeddedRows:
         )
 
 
+def check_inputs(values: object, word: str, is_one: bool) -> None:
+    """Raises InputError unless `values` has items; `is_one` says that it is one input itself, which `word` calls it."""
+    # An array without dimensions says that it has items, but has none.
+    if is_one or not isinstance(values, Iterable) or (isinstance(values, np.ndarray) and values.ndim == 0):
+        kind = type(values).__name__
+        raise InputError(f"expected a list of {word}s, got {kind}; put one {word} into a list")
+
+
 def check_on_error(on_error: str) -> None:
     """Raises ConfigurationError unless `on_error` is one of `OnError`."""
-    if on_error not in get_args(OnError):
-        raise ConfigurationError(f"on_error is {on_error!r}; expected 'raise' or 'skip'")
+    if not isinstance(on_error, str) or on_error not in get_args(OnError):
+        raise ConfigurationError(f"on_error is {shortened(on_error)}; expected 'raise' or 'skip'")
 
 
 def usable(inputs: Sequence[tuple[int, Any]], on_error: OnError) -> tuple[list[int], list[Any], tuple[InputError, ...]]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from align_runtime.errors import InputError
 from align_runtime.image_options import ImageOptions
-from align_runtime.images import Encoded, ImageInput, decode, fit, load_pil, read_encoded
+from align_runtime.images import Encoded, ImageInput, decode, fit, load_pil, path_of, read_encoded
 from align_runtime.preprocessing import ImagePreprocessing
 
 MAX_WAITING_BYTES = 256 << 20  # 5 images of 12 megapixels as Pillow holds them
@@ -104,8 +104,7 @@ def detach(image: ImageInput, listed: bool, options: ImageOptions) -> Detached:
         # What no image can be is not copied: it is refused whatever becomes of it.
         return image if listed or image.dtype != np.uint8 or image.size > 4 * options.max_pixels else np.array(image)
     if listed and isinstance(image, str | os.PathLike):
-        path = os.fspath(image)
-        return path if isinstance(path, str) else image  # bytes would pass for an encoded image
+        return path_of(image)
     return read_encoded(image, options)
 
 

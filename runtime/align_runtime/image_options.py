@@ -65,14 +65,14 @@ def _checked_formats(formats: object) -> tuple[str, ...]:
 
 
 def _colour(alpha: object) -> tuple[int, int, int] | None:
-    if alpha == DROP:
+    if isinstance(alpha, str) and alpha == DROP:
         return None
     try:
         colour = ImageColor.getrgb(alpha) if isinstance(alpha, str) else ()
     except ValueError:
         colour = ()
     match colour:
-        case (red, green, blue):
+        case (red, green, blue) if max(colour) <= 255:  # Pillow takes any number in "rgb(…)"
             return red, green, blue
         case _:  # also a colour that is transparent itself
             raise ConfigurationError(

@@ -23,6 +23,7 @@ from PIL import Image
 
 from align_runtime.encoded_images import check_size, decode_bytes
 from align_runtime.errors import InputError
+from align_runtime.foreign_text import shortened
 from align_runtime.image_options import DEFAULT_IMAGES, LARGEST_MAX_PIXELS, ImageOptions
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.regular_files import read_regular
@@ -122,7 +123,7 @@ def read_encoded(
     if isinstance(image, Encoded):
         return image
     if isinstance(image, str | os.PathLike):
-        name = os.fspath(image)
+        name = path_of(image)
         file = Encoded(_read_path(name, options), name)
     elif isinstance(image, bytes | bytearray | memoryview):
         data = _copied(image, options)
@@ -189,9 +190,24 @@ def _position(file: BinaryFile) -> int | None:
     return position if isinstance(position, int) else None
 
 
-def _read_path(path: str, options: ImageOptions) -> bytes:
+def path_of(image: str | os.PathLike[str]) -> str:
+    """The path that `image` is.
+
+    Raises:
+        InputError: it is empty, not a str, or fails to tell.
+    """
+    try:
+        path = os.fspath(image)
+    except Exception as reason:  # of a class of the caller's
+        raise InputError(f"the {type(image).__name__} gives no path: {str(reason) or type(reason).__name__}") from None
     if not isinstance(path, str):
-        raise InputError(f"the path {path!r} is not a str; decode it with os.fsdecode")
+        raise InputError(f"the path {shortened(path)} is not a str; decode it with os.fsdecode")
+    if not path:
+        raise InputError("the path is empty")
+    return path
+
+
+def _read_path(path: str, options: ImageOptions) -> bytes:
     if _NOT_A_PATH.match(path):
         raise InputError(f"{path[:80]!r} is a URL, which is not fetched; download it and pass a path or bytes")
     return read_regular(Path(path), options.max_file_bytes, InputError)

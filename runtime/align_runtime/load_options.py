@@ -22,8 +22,8 @@ class LoadOptions:
     `device` is never ``"auto"``; with `manifest_sha256` hashes are checked.
 
     Raises:
-        ConfigurationError: a device or tower is unknown, a number of threads is out of range, or `manifest_sha256` is
-            not one or cannot be checked.
+        ConfigurationError: a value is of another kind, a device or tower is unknown, a number of threads is out of
+            range, or `manifest_sha256` is not one or cannot be checked.
     """
 
     precision: str = "fp32"
@@ -39,6 +39,10 @@ class LoadOptions:
     arena: bool = True
 
     def __post_init__(self) -> None:
+        kinds = {"precision": str, "device": str, "check_hashes": bool, "mmap": bool, "arena": bool}
+        for name, kind in kinds.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigurationError(f"{name} is {shortened(value)}; expected a {kind.__name__}")
         object.__setattr__(self, "towers", _checked_towers(self.towers))
         object.__setattr__(self, "device", resolve_device(self.device))
         check_thread_count("threads", self.threads)

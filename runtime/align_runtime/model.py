@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from align_runtime.devices import Device
-from align_runtime.embedded_rows import EmbeddedRows, OnError, check_on_error
+from align_runtime.embedded_rows import EmbeddedRows, OnError, check_inputs, check_on_error
 from align_runtime.errors import InputError
 from align_runtime.foreign_text import printable
 from align_runtime.hub_bundle import find_bundle
@@ -188,8 +188,7 @@ class Model:
         is raised after everything that came before it was yielded; with ``on_error="skip"`` a part has the errors of
         its texts, and the iteration goes on.
         """
-        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-            raise InputError(f"expected a list of texts, got {_kind(texts)}; put one text into a list")
+        check_inputs(texts, "text", isinstance(texts, str | bytes))
         check_batch_size(batch_size)
         check_on_error(on_error)
         return self._parts.texts.parts(texts, batch_size, on_error)
@@ -236,7 +235,7 @@ class Model:
         batch that it is set up for. Errors are raised or skipped as in `iter_embed_texts`. To stop early, leave the
         loop, or call `close()` of what this returns: images that are being computed end, no other one starts.
         """
-        _check_images(images)
+        check_inputs(images, "image", is_image(images))
         check_batch_size(batch_size)
         check_on_error(on_error)
         return self._parts.images.parts(images, batch_size, on_error)
@@ -250,7 +249,7 @@ class Model:
             InputError: an image cannot be used; `index` is its position.
             ConfigurationError: the model is closed.
         """
-        _check_images(images)
+        check_inputs(images, "image", is_image(images))
         parts = self._parts
         rows = deque(preprocessed(images, parts.bundle.manifest.preprocessing, parts.options.images, parts.decoders))
         pixels = np.empty((len(rows), *self.info.image_size, 3), dtype=np.uint8)
@@ -266,7 +265,10 @@ class Model:
             ConfigurationError: the vision tower is not loaded, or the model is closed.
         """
         height, width = self.info.image_size
-        pixels = np.asarray(pixels)
+        try:
+            pixels = np.asarray(pixels)
+        except ValueError as reason:  # lists of different lengths
+            raise InputError(f"pixels are a {type(pixels).__name__} that is no array: {reason}") from None
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
             raise InputError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {height}, {width}, 3)")
         return self._parts.images.embed_pixels(pixels)
@@ -341,12 +343,3 @@ class Model:
 def _load_again(bundle: Path, options: LoadOptions) -> Model:
     """What a pickled model is when it is read."""
     return Model(open_parts(bundle, options))
-
-
-def _check_images(images: Iterable[ImageInput]) -> None:
-    if is_image(images) or not isinstance(images, Iterable):
-        raise InputError(f"expected a list of images, got {_kind(images)}; put one image into a list")
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__

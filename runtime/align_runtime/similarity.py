@@ -21,10 +21,14 @@ def checked_embeddings(name: str, values: ArrayLike, dim: int) -> NDArray[np.flo
             `index` is that of the first such row.
     """
     try:
-        embeds = np.asarray(values, dtype=np.float32)
+        given = np.asarray(values)
     except (TypeError, ValueError):
+        given = np.empty(0, object)
+    if given.dtype.kind not in "fiub":  # complex numbers would lose a part, texts and objects are none
         kind = type(values).__name__
-        raise InputError(f"{name} is a {kind} that cannot be converted to float32; pass embeddings") from None
+        raise InputError(f"{name} is a {kind} that cannot be converted to float32; pass embeddings")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        embeds = given.astype(np.float32, copy=False)
     if embeds.ndim != 2 or embeds.shape[1] != dim:
         raise InputError(f"{name} has shape {embeds.shape}; expected (n, {dim})")
     # In float64, where no square of a float32 overflows.

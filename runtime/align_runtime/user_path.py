@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
+
 
 def expanded(text: str) -> str:
     """`text` with ``~`` and ``~user`` at its start replaced by the home folder, as a shell does.
@@ -20,5 +23,11 @@ def expanded(text: str) -> str:
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """For ``type=`` of an argument, and for the paths of the Python API: the path that the user means."""
-    return Path(expanded(os.fspath(text)))
+    """For ``type=`` of an argument, and for the paths of the Python API: the path that the user means.
+
+    Raises:
+        ConfigurationError: `text` is no path.
+    """
+    if not isinstance(text, str | os.PathLike) or not isinstance(path := os.fspath(text), str):
+        raise ConfigurationError(f"a path is {shortened(text)}; expected a str or a pathlib.Path")
+    return Path(expanded(path))
