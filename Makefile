@@ -1,7 +1,8 @@
 # install · demo · test (minutes) · test-all (also the published sizes and packaging) · lint · format
 # figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
-#            or the checkpoints in CHECKPOINTS) · gpu-check: for a host with an NVIDIA GPU
+#            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
+# gpu-check  for a host with an NVIDIA GPU
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test test-all lint format benchmarks peers figures gpu-check clean
+.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check clean
 
 install: $(STAMP)
 
@@ -51,6 +52,16 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each reader of foreign files under libFuzzer, FUZZ_SECONDS each; what fails is kept in build/fuzz.
+FUZZ_SECONDS ?= 600
+fuzz: demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	PYTHONPATH=tests $(BIN)/python -m attacks.fuzzing build/align-tiny --seconds $(FUZZ_SECONDS)
+
+# One model in 64 threads for ten minutes.
+soak: demo
+	$(MEASURE)soak build/align-tiny
+
 # Support modules of the tests build the models that are measured. A bundle of an older export is not measured again.
 benchmarks: install
 	rm -rf build/bench
@@ -63,6 +74,7 @@ benchmarks: install
 	$(MEASURE)vision
 	$(MEASURE)bench
 	$(MEASURE)clients
+	$(MEASURE)resident
 	$(MEASURE)profile
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json

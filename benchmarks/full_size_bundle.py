@@ -1,7 +1,7 @@
 """The model of the published sizes that the speed measurements share: checkpoint, bundle and plain exports.
 
-Its weights are random and conditioned (see tests/support/checkpoints.py): suited to time, memory and FP32 parity. They
-say nothing about the accuracy of INT8, so the parity gate accepts every finite INT8 result.
+Its weights are random and conditioned (see `align_reference.random_weights`): suited to time, memory and FP32 parity.
+They say nothing about the accuracy of INT8, so the parity gate accepts every finite INT8 result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from align_exporter.pipeline import build_bundle
 from align_reference.checkpoint import load_model
 from align_reference.source import resolve
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from benchmarks.result_files import ROOT
 from support.checkpoints import full_size_checkpoint, full_size_config
 from support.oracle import oracle_of

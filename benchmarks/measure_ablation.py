@@ -28,9 +28,9 @@ from align_exporter.int8.calibrate import Calibration, swish_inputs
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_tensors
 from align_exporter.int8.fidelity import embedding_error
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.images import preprocess
 from align_runtime.parity import cosines
+from align_runtime.progress import Progress
 from benchmarks.ablation import correct_biases, equalize
 from benchmarks.result_files import RESULTS, ROOT, describe_machine, read_json, write_result
 from support.calibration_images import draw_images

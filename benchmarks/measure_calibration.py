@@ -29,7 +29,7 @@ from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.command import main as export
 from align_exporter.int8.build import FOR_CPU
 from align_exporter.int8.calibrate import Calibration, choose_scales
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import crops, full_size_checkpoint
 

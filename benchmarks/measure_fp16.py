@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from align_calibration.channel_means import measure_channel_means
 from align_exporter.builtin_samples import images, one_by_one
 from align_exporter.checkpoint.read_checkpoint import read_checkpoint
+from align_exporter.export_options import ExportOptions
 from align_exporter.fp16.convert import convert_to_fp16
 from align_exporter.fp16.islands import float32_by_rule, squeeze_excite_without_residual
 from align_exporter.fp16.weight_rounding import round_weights
@@ -75,7 +76,7 @@ def cosines(
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = read_checkpoint(resolve(str(full_size_checkpoint(folder / "checkpoint"))), allow_pickle=False)
+        checkpoint = read_checkpoint(resolve(str(full_size_checkpoint(folder / "checkpoint"))), ExportOptions())
         spec = graph_specs(checkpoint, "uint8", folder)[0]
         model = trace(spec.tower, spec.contract, checkpoint.model.config.text.max_position_embeddings, 20)
         run_steps(model, spec.steps)

@@ -13,7 +13,7 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from support import checkpoints
 from support.build_once import build_once
 from support.calibration_images import draw_images

@@ -21,13 +21,14 @@ from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.image_embedding import ImageEmbedder
+from align_runtime.image_options import DEFAULT_IMAGES
 from align_runtime.images import preprocess
-from align_runtime.scheduling import Workers
+from align_runtime.progress import Progress
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 from support.calibration_images import draw_captions, draw_images
 from support.decisions import Embeds, HeldOut
 from support.openvino_runner import OpenVinoRunner
@@ -106,9 +107,10 @@ class Draw:
         """The embeddings that the graph in `file` computes of the held-out set."""
         held_out, preprocessing = self.subject.held_out, self.bundle.manifest.preprocessing
         with closing(runner_of(file)) as runner, closing(Workers(1)) as workers:
-            opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), runner, None, streams=1)
+            opened = Tower(self.bundle, self.bundle.graph(tower, "fp32", "cpu"), "cpu", runner, None, streams=1)
             if tower == "vision":
-                return held_out.images(ImageEmbedder(opened, preprocessing, workers).embed_pixels)
+                embedder = ImageEmbedder(opened, preprocessing, DEFAULT_IMAGES, workers, workers)
+                return held_out.images(embedder.embed_pixels)
             texts = TextEmbedder(opened, self.tokenizer, workers)
             return held_out.words(lambda words: texts.embed_rows(self.tokenizer.encode(words)))
 

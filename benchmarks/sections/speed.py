@@ -1,4 +1,4 @@
-"""Sections on speed: the graphs on a CPU, time by kernel and by stage, growth with the input, and memory."""
+"""Sections on speed: the graphs on a CPU, time by kernel and by stage, and growth with the input."""
 
 from __future__ import annotations
 
@@ -223,27 +223,6 @@ def scaling_lines(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def memory_lines(result: Mapping[str, Any]) -> list[str]:
-    """Resident memory while many texts stream through the model."""
-    first, last = (result["resident_bytes"][place] for place in (0, -1))
-    return [
-        "Memory does not grow with the number of texts when results are taken part by part.",
-        "",
-        *table(
-            ("texts", "time", "resident after 5 % of the texts", "at the end", "growth in the second half"),
-            [
-                (
-                    f"{result['texts']:,}",
-                    f"{result['seconds']:.0f} s",
-                    mebibytes(first),
-                    mebibytes(last),
-                    f"{result['growth'] / 2**20:.1f} MiB",
-                )
-            ],
-        ),
-    ]
-
-
 SECTIONS = (
     Section("Vision graph on a CPU", "vision", vision_lines),
     Section("Text graph on a CPU", "text", text_lines),
@@ -252,5 +231,4 @@ SECTIONS = (
     Section("Time by stage and cold start", "align_bench", stage_lines),
     Section("Many clients at once", "clients", client_lines),
     Section("Scaling", "scaling", scaling_lines),
-    Section("Memory over a million texts", "memory", memory_lines),
 )

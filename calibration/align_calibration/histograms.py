@@ -23,7 +23,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output
 from align_calibration.statistics_cache import Recording, Statistics, StatisticsCache, statistics_key
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 
 BINS = 2048
 OUTLIER_FRACTION = 0.02  # of the samples may exceed the range of a tensor at either end

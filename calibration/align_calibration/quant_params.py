@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MIN_SCALE = 1e-30  # of activations; its reciprocal and its products with other scales are still normal float32 values
+
 
 @dataclass(frozen=True)
 class QuantParams:
@@ -44,8 +46,8 @@ class QuantSpec:
         """
         low, high = min(low, 0.0), max(high, 0.0)
         span = max(-low, high) / self.quant_max if self.symmetric else (high - low) / (self.quant_max - self.quant_min)
-        # float32, the type that the graph stores; a tensor that is always 0 gets an arbitrary scale.
-        scale = float(np.float32(span)) or 1.0
+        # float32, the type that the graph stores; a tensor that is always 0, or hardly more, gets an arbitrary scale.
+        scale = float(np.float32(span)) if span >= MIN_SCALE else 1.0
         zero_point = 0 if self.symmetric else self.quant_min + round(-low / scale)
         return QuantParams(scale, int(np.clip(zero_point, self.quant_min, self.quant_max)), self.dtype)
 

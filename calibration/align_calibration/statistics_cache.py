@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from platform import machine
 from typing import Any
@@ -27,6 +28,8 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+import align_calibration
+from align_calibration.package_hash import package_hash
 from align_calibration.run_instrumented import Batch
 
 FORMAT = 1  # of the file, and of the order in which runs fill the arrays
@@ -64,11 +67,12 @@ def statistics_key(
     """Hash of everything that the statistics of `tensors` depend on, as 64 hexadecimal digits.
 
     The sha256 of the graph with its weights, the names of the tensors, the samples in order, the parameters of the
-    measurement, the architecture, and the versions of ONNX Runtime and NumPy, since others round differently.
+    measurement, the architecture, the versions of ONNX Runtime and NumPy, since others round differently, and this
+    package itself.
     Processors of one architecture are not distinguished.
     """
     digest = hashlib.sha256()
-    tools = f"{machine()} onnxruntime {onnxruntime.__version__} numpy {np.__version__}"
+    tools = f"{machine()} onnxruntime {onnxruntime.__version__} numpy {np.__version__} source {_own_hash()}"
     for text in (f"format {FORMAT}", tools, repr(sorted(parameters.items())), repr(list(tensors))):
         _add(digest, text.encode())
     _add(digest, ir.to_proto(model).SerializeToString(deterministic=True))
@@ -80,6 +84,11 @@ def statistics_key(
             _add(digest, f"{name} {array.dtype.str} {array.shape}".encode())
             _add(digest, array.tobytes())
     return digest.hexdigest()
+
+
+@cache
+def _own_hash() -> str:
+    return package_hash([align_calibration])
 
 
 class StatisticsCache:

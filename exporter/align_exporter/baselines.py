@@ -22,9 +22,11 @@ from align_exporter.graph.towers import NormalizedVisionTower
 from align_exporter.graph.trace import quiet
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel, unit_length
-from align_reference.source import resolve
+from align_reference.source import CheckpointSource, resolve
 from align_runtime.backends import Runner, open_runner
+from align_runtime.bundle import Bundle
 from align_runtime.errors import ConfigurationError
+from align_runtime.user_path import user_path
 
 
 class PlainTextTower(nn.Module):
@@ -38,19 +40,38 @@ class PlainTextTower(nn.Module):
         return unit_length(self.model.get_text_features(input_ids, attention_mask))
 
 
-@needs_checkpoint
+def find_checkpoint(checkpoint: str, bundle: Bundle) -> CheckpointSource:
+    """The files of `checkpoint`; of a hub id those of the commit that `bundle` was exported from, if that is known.
+
+    Raises:
+        CheckpointError: it is not found, or cannot be downloaded.
+    """
+    return _source(checkpoint, *_exported_from(bundle))
+
+
+def _exported_from(bundle: Bundle) -> tuple[str, str | None]:
+    return bundle.manifest.provenance.name, bundle.manifest.provenance.revision
+
+
+@cache
+def _source(checkpoint: str, name: str, revision: str | None) -> CheckpointSource:
+    local = user_path(checkpoint).exists()
+    return resolve(checkpoint, None if local or checkpoint != name else revision)
+
+
+@needs_checkpoint(find_checkpoint)
 def open_torch(request: PeerRequest) -> EmbedCall:
     """The reference in eager mode."""
     return _torch_call(request, lambda tower: tower)
 
 
-@needs_checkpoint
+@needs_checkpoint(find_checkpoint)
 def open_torch_compile(request: PeerRequest) -> EmbedCall:
     """The reference through `torch.compile`, compiled before the measurement."""
     return _torch_call(request, torch.compile)
 
 
-@needs_checkpoint
+@needs_checkpoint(find_checkpoint)
 def open_onnx_plain(request: PeerRequest) -> EmbedCall:
     """The reference through a plain `torch.onnx.export`, on ONNX Runtime with the threads of the case."""
     size = request.bundle.manifest.preprocessing.output_size
@@ -60,7 +81,7 @@ def open_onnx_plain(request: PeerRequest) -> EmbedCall:
 
 
 @cache
-def _plain_runner(checkpoint: str, tower: str, size: tuple[int, int], threads: int | None) -> Runner:
+def _plain_runner(checkpoint: CheckpointSource, tower: str, size: tuple[int, int], threads: int | None) -> Runner:
     with tempfile.TemporaryDirectory(prefix="align-peer-") as folder:
         file = Path(folder) / f"{tower}.onnx"
         export_plainly(_model(checkpoint), tower, size, file)
@@ -110,13 +131,13 @@ def _tower(model: AlignModel, tower: str) -> nn.Module:
     return (NormalizedVisionTower(model) if tower == "vision" else PlainTextTower(model)).eval()
 
 
-def _checkpoint(request: PeerRequest) -> str:
+def _checkpoint(request: PeerRequest) -> CheckpointSource:
     if request.checkpoint is None:
         name = request.bundle.manifest.provenance.name
         raise ConfigurationError(f"this peer runs the checkpoint itself; name it with --checkpoint (it was {name})")
-    return str(request.checkpoint)
+    return find_checkpoint(request.checkpoint, request.bundle)
 
 
 @cache
-def _model(checkpoint: str) -> AlignModel:
-    return load_model(resolve(checkpoint)).eval()
+def _model(checkpoint: CheckpointSource) -> AlignModel:
+    return load_model(checkpoint).eval()

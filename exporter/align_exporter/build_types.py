@@ -13,15 +13,16 @@ from align_calibration.ranges import TensorRange, measure_ranges
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint
 from align_exporter.export_options import ExportOptions
+from align_exporter.graph.passes.order import PassCount
 from align_exporter.graph.specs import GraphSpec
 from align_exporter.int8.calibrate import ObserverTrial
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate
 from align_exporter.int8.speed import SpeedComparison
 from align_exporter.parity_gate import Measurement
-from align_runtime.console import Progress
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph, Island
+from align_runtime.progress import Progress
 
 PER_TOKEN = "per token"  # noqa: S105 (no password); the scheme of activations whose scales follow from each input
 
@@ -50,11 +51,13 @@ class BaseGraph:
 
     Attributes:
         model: in memory; builders work on a `copy`.
+        passes: what the graph passes did.
     """
 
     run: Run
     spec: GraphSpec
     model: ir.Model
+    passes: tuple[PassCount, ...] = ()
 
     @property
     def tower(self) -> str:
@@ -160,9 +163,10 @@ class Draft:
 
 @dataclass(frozen=True)
 class BuiltGraph:
-    """A graph in the bundle, its embeddings of the built-in samples, and how it came about."""
+    """A graph in the bundle, its embeddings of the built-in samples, and how it came about; `passes` of FP32 graphs."""
 
     graph: Graph
     measurement: Measurement
     fp16: Fp16Result | None = None
     int8: Int8Result | None = None
+    passes: tuple[PassCount, ...] = ()

@@ -19,6 +19,10 @@ from align_runtime.tokenizer import Tokenizer
 DATA = Path(__file__).parent / "sample_data"
 IMAGE_SUFFIXES = (".jpg", ".png")
 REFERENCE_BATCH = 4  # bounds the memory of the full-size reference
+ADVICE = (
+    "Are they trained? To measure latency without trained weights, export a folder with only config.json and "
+    "--random-weights SEED"
+)
 COLLAPSED_COSINE = 0.99999  # if all pairs of samples are closer than this, a comparison would pass any graph
 
 
@@ -130,10 +134,10 @@ def _blocks(count: int) -> Iterator[slice]:
 
 def _check_distinct(embeds: NDArray[np.float32], kind: str) -> None:
     if not np.isfinite(embeds).all():
-        raise BuildError(f"the reference's {kind} embeddings are not finite; the weights are unusable")
+        raise BuildError(f"the reference's {kind} embeddings are not finite; the weights are unusable. {ADVICE}")
     cosines = embeds.astype(np.float64) @ embeds.astype(np.float64).T
     if cosines.min() > COLLAPSED_COSINE:
         raise BuildError(
             f"the reference gives all built-in samples the same {kind} embedding (cosines from {cosines.min():.7f}), "
-            "so a comparison would pass any graph. Are these trained weights?"
+            f"so a comparison would pass any graph; the weights are unusable. {ADVICE}"
         )

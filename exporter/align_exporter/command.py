@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,12 +16,16 @@ from align_exporter.cli.options import add_options, read_options
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
 from align_exporter.export_options import ExportOptions
-from align_exporter.variants import FP32, VARIANTS
-from align_runtime.bundle import Bundle, check_destination
+from align_exporter.variants import FP32, INT8, VARIANTS
+from align_runtime.bundle import Bundle
+from align_runtime.bundle_writing import prepare_destination
 from align_runtime.commands.inspect import graphs_table, island_lines, quantization_lines
-from align_runtime.console import CommandParser, Progress, run
-from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, ConfigurationError
+from align_runtime.console import CommandParser, run, say, say_json
+from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+from align_runtime.progress import Progress
+
+INT8_TOO = "; the accuracy of INT8 above all: its graphs are not held to any limit"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,27 +42,31 @@ def main(arguments: list[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     start = time.monotonic()
     progress = Progress(options.quiet or options.json)
-    check_destination(options.output)
-    _check_writable(options.output)
+    prepare_destination(options.output)
     export = read_options(options)
     engines = engine_request(options, (FP32, *(row.name for row in export.variants if row.is_for_tensorrt)))
     machine = None if engines is None else builder_machine()  # before minutes of exporting
     outcomes: list[EngineOutcome] = []
     try:
         from align_exporter.freshness import provenance, staleness
-        from align_reference.source import resolve
+        from align_reference.source import resolve, resolve_configuration
 
         with progress.phase(f"find {options.checkpoint}"):
-            source = resolve(
-                options.checkpoint,
-                options.revision,
-                allow_pickle=options.allow_pickle,
-                quiet=options.quiet or options.json,
-            )
+            if export.random_weights is None:
+                source = resolve(
+                    options.checkpoint,
+                    options.revision,
+                    allow_pickle=options.allow_pickle,
+                    quiet=options.quiet or options.json,
+                )
+            else:
+                source = resolve_configuration(options.checkpoint)
         export = replace(export, dataset=read_dataset(options, progress), engines=engines)
         with progress.phase("compare with the existing bundle"):
             wanted = provenance(source, export)
-            reason = "--force" if options.force else staleness(options.output, wanted)
+            reason = _asked_for(options) or staleness(options.output, wanted)
+        if wanted.random_words is not None:
+            progress.warn(f"{wanted.random_words}{INT8_TOO if INT8 in export.precisions else ''}")
         if reason is None:
             manifest = Bundle.open(options.output).manifest
             _check_recorded_speed(manifest, export)
@@ -82,21 +88,17 @@ def _export(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.json:
         engines_built = engines_json(outcomes)
-        print(json.dumps(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built}))
+        say_json(_as_json(options.output, manifest, reason, seconds) | {"engines": engines_built})
     elif not options.quiet:
-        print(_as_text(options.output, manifest, reason, seconds))
+        say(_as_text(options.output, manifest, reason, seconds))
         if outcomes:
-            print(f"\n{engines_table(outcomes)}")
+            say(["", *engines_table(outcomes)])
     return 0
 
 
-def _check_writable(output: Path) -> None:
-    """Raises ConfigurationError where no folder can be made at `output`: better now than after minutes of work."""
-    parent = output.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"--output: cannot write to {parent}; choose another folder or change its permissions")
+def _asked_for(options: argparse.Namespace) -> str | None:
+    """The option that builds the bundle although it may be up to date."""
+    return "--force" if options.force else "--dump-graph" if options.dump_graph else None
 
 
 def _check_recorded_speed(manifest: Manifest, export: ExportOptions) -> None:
@@ -129,6 +131,8 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
         "built": reason is not None,
         "reason": reason,
         "seconds": round(seconds, 3),
+        "random_weights": manifest.provenance.random_weights,
+        "notes": list(manifest.provenance.notes),
         "graphs": [
             {
                 "tower": graph.tower,
@@ -149,13 +153,16 @@ def _as_json(output: Path, manifest: Manifest, reason: str | None, seconds: floa
     }
 
 
-def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> str:
+def _as_text(output: Path, manifest: Manifest, reason: str | None, seconds: float) -> list[str]:
+    provenance = manifest.provenance
     if reason is None:
-        return f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
+        state = f"{output} is up to date: same checkpoint, options and tools (--force builds it anyway)"
+        return [state, *provenance.remarks]
     sections: Sequence[Sequence[str]] = (
-        [f"{output}: {manifest.provenance.name} in {seconds:.1f} s"],
-        [graphs_table(manifest)],
+        [f"{output}: {provenance.name} in {seconds:.1f} s"],
+        [] if provenance.random_words is None else [provenance.random_words],
+        graphs_table(manifest),
         [*island_lines(manifest), *quantization_lines(manifest)],
         [f"full report: {output / REPORT_NAMES[0]}"],
     )
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return [line for lines in sections if lines for line in ("", *lines)][1:]

@@ -22,7 +22,8 @@ INT8_DEVICES = ("all", CPU_TARGET, GPU_TARGET)
 # other inputs reach further than a few samples.
 FP16_HEADROOM = 8.0
 GRAPH_STAGES = ("traced", "final")
-UNRECORDED = ("dataset", "calibration_cache", "require_faster", "dump_graph", "engines")
+# Not among the options of a bundle: what decides nothing about it, or has a place of its own in its provenance.
+UNRECORDED = ("random_weights", "dataset", "calibration_cache", "require_faster", "dump_graph", "engines")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ExportOptions:
             caller.
         opset: of the default ONNX domain, one of `OPSETS`.
         allow_pickle: whether ``pytorch_model.bin`` may be read.
+        ignore_unknown_keys: whether keys of the checkpoint's configuration files that are unknown here are ignored.
+        random_weights: seed of random weights in place of the checkpoint's; None to read these.
         fp16_keep: patterns (``*``, ``?``, ``[…]``) of the names of operators that stay FP32 in FP16 graphs.
         fp16_headroom: tensors whose largest value times this exceeds 65504 stay FP32.
         dataset: the calibration dataset; None for the built-in images and captions alone.
@@ -52,6 +55,8 @@ class ExportOptions:
     pixel_input: str = "uint8"
     opset: int = DEFAULT_OPSET
     allow_pickle: bool = False
+    ignore_unknown_keys: bool = False
+    random_weights: int | None = None
     fp16_keep: tuple[str, ...] = ()
     fp16_headroom: float = FP16_HEADROOM
     dataset: CalibrationDataset | None = None

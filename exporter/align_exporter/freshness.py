@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -11,19 +10,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import align_bench
 import align_calibration
 import align_exporter
 import align_reference
 import align_runtime
+from align_calibration.package_hash import package_hash
 from align_exporter.export_options import ExportOptions
 from align_reference.files import fingerprint
 from align_reference.source import CheckpointSource
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError
+from align_runtime.foreign_text import printable
 from align_runtime.manifest import Provenance
 
-SOURCES = (align_calibration, align_exporter, align_reference, align_runtime)
-TOOLS = ("align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "pillow", "tokenizers")
+SOURCES = (align_bench, align_calibration, align_exporter, align_reference, align_runtime)  # bench: the speed of INT8
+TOOLS = (
+    "align-onnx", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "protobuf", "ml-dtypes", "safetensors",
+    "numpy", "pillow", "tokenizers", "jinja2",
+)  # fmt: skip
+MAX_REASON = 400  # characters
 
 
 def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
@@ -33,9 +39,10 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
         CheckpointError: a file is missing or cannot be read.
     """
     return Provenance(
-        name=source.name,
+        name=printable(source.name),  # a name on Linux is bytes, a manifest is UTF-8
         revision=source.revision,
-        files=fingerprint(source.folder, allow_pickle=options.allow_pickle),
+        files=fingerprint(source.folder, allow_pickle=options.allow_pickle, weights=options.random_weights is None),
+        random_weights=options.random_weights,
         options=json.loads(json.dumps(options.record)),  # as it will be read back
         tools={"python": platform.python_version(), "source": source_hash()}
         | {tool: tool_version(tool) for tool in TOOLS},
@@ -44,14 +51,8 @@ def provenance(source: CheckpointSource, options: ExportOptions) -> Provenance:
 
 @cache
 def source_hash() -> str:
-    """The first 12 hex digits of the sha256 of all modules that an export runs: a changed pass has the same version."""
-    digest = hashlib.sha256()
-    for package in SOURCES:
-        root = Path(package.__path__[0])
-        for file in sorted(root.rglob("*.py")):
-            digest.update(f"{package.__name__}/{file.relative_to(root).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    """The hash of all our packages that an export runs."""
+    return package_hash(SOURCES)
 
 
 def tool_version(name: str) -> str:
@@ -69,7 +70,15 @@ def tool_version(name: str) -> str:
 
 
 def staleness(output: Path, wanted: Provenance) -> str | None:
-    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`."""
+    """Why the bundle at `output` has to be built again; None when it is whole and was built from exactly `wanted`.
+
+    That is what its own manifest says: someone who changed a bundle and its manifest together is not noticed.
+    """
+    reason = _staleness(output, wanted)
+    return None if reason is None else printable(reason, MAX_REASON)  # parts of it come from the bundle
+
+
+def _staleness(output: Path, wanted: Provenance) -> str | None:
     if not output.exists():
         return "no bundle yet"
     try:
@@ -81,6 +90,9 @@ def staleness(output: Path, wanted: Provenance) -> str | None:
     found = bundle.manifest.provenance
     if (found.name, found.revision) != (wanted.name, wanted.revision):
         return f"it was built from {found.name}{f' at {found.revision}' if found.revision else ''}"
+    if found.random_weights != wanted.random_weights:
+        seed = found.random_weights
+        return f"it was built with {'weights of a checkpoint' if seed is None else f'random weights of seed {seed}'}"
     for kind in ("files", "options", "tools"):
         changed = _differences(getattr(found, kind), getattr(wanted, kind))
         if changed:

@@ -6,8 +6,9 @@ for each FP32 graph (vision, text, text for CPUs):
     trace → passes → checks → write → parity gate
     for each variant that is made from it (see variants.py):
         build a draft → checks → write → parity gate → speed
-golden vectors, manifest, self-test of the finished bundle
-report, engines of the bundle before
+golden vectors, manifest, engines of the bundle before
+self-test of the finished bundle
+report
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from align_exporter import builtin_samples, parity_gate
 from align_exporter.build_types import BaseGraph, BuiltGraph, Draft, Run
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
-from align_exporter.engine.request import keep_engines
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.checks import check_file, check_operators
 from align_exporter.graph.content import checked_content
@@ -40,14 +40,21 @@ from align_exporter.trt_lint import check_tensorrt
 from align_exporter.variants import Variant, imported
 from align_reference.source import CheckpointSource
 from align_runtime import golden
-from align_runtime.bundle import Bundle, inventory, staged, write_manifest
-from align_runtime.console import Progress
-from align_runtime.errors import BuildError, ConfigurationError, ParityError
+from align_runtime.bundle import Bundle
+from align_runtime.bundle_writing import check_space, inventory, staged, write_manifest
+from align_runtime.engine_files import keep_engines
+from align_runtime.errors import BuildError, CheckpointError, ConfigurationError, ParityError
 from align_runtime.graph_entry import Graph, Quantization
+from align_runtime.json_files import MAX_JSON_BYTES
 from align_runtime.manifest import Manifest, Provenance
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.progress import Progress
+from align_runtime.regular_files import read_regular
 from align_runtime.selftest import check_graph, check_inputs
 from align_runtime.tokenizer import Tokenizer
+
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+FOLDED_SHARE = 0.1  # of the weights, generously
 
 
 def build_bundle(
@@ -66,28 +73,31 @@ def build_bundle(
             golden.write(folder, run.answers)
             _write_configs(folder, source, run.checkpoint.preprocessing)
             manifest = Manifest(
-                provenance=provenance,
+                provenance=replace(provenance, notes=run.checkpoint.notes),
                 model=run.checkpoint.facts,
                 preprocessing=run.checkpoint.preprocessing,
                 graphs=tuple(entry.graph for entry in built),
                 files=inventory(folder),
             )
             write_manifest(folder, manifest)
+            keep_engines(output, folder, manifest)
             _self_test(folder)
         with progress.phase("report"):
             # After the inventory: a report describes one build and its times, the manifest what every build gives.
             write_report(
                 folder, build_record(manifest, built, options.fp16_headroom, progress.finished, run.inputs.dataset)
             )
-            keep_engines(output, folder, manifest)
         return manifest
 
 
 def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions, progress: Progress) -> Run:
     with progress.phase(f"read {source.name}"):
-        checkpoint = read_checkpoint(source, options.allow_pickle)
+        checkpoint = read_checkpoint(source, options)
         if options.engines is not None:
             options.engines.lengths_up_to(checkpoint.facts.max_length)  # before minutes of work
+        for note in checkpoint.notes:
+            progress.warn(note)
+        check_space(folder, _least_bytes(checkpoint, options))
         (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json, encoding="utf-8")
     tokenizer = Tokenizer.from_file(
         folder / "tokenizer.json", checkpoint.facts.max_length, checkpoint.facts.pad_token_id
@@ -105,6 +115,13 @@ def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions,
     if options.has_int8_target:
         inputs.check_held_out()
     return Run(checkpoint, answers, inputs, folder, options, progress)
+
+
+def _least_bytes(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Bytes that the graphs take at least: every weight in the smallest type of its variant, less what passes fold."""
+    weights = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    per_weight = ELEMENT_BYTES["float32"] + sum(ELEMENT_BYTES[row.element_type] for row in options.variants)
+    return int((1 - FOLDED_SHARE) * weights * per_weight)
 
 
 def _usable(
@@ -128,7 +145,7 @@ def _build_graphs(run: Run, spec: GraphSpec) -> Iterator[BuiltGraph]:
     Raises:
         BuildError, PrecisionError, ParityError: a check or the parity gate failed.
     """
-    base = BaseGraph(run, spec, _traced(run, spec))
+    base = _traced(run, spec)
     yield _write_and_check(base, spec.variant, Draft(base.model))
     for variant in run.options.variants:
         if variant.base in spec.serves:
@@ -136,19 +153,22 @@ def _build_graphs(run: Run, spec: GraphSpec) -> Iterator[BuiltGraph]:
             yield _write_and_check(base, variant, draft)
 
 
-def _traced(run: Run, spec: GraphSpec) -> ir.Model:
+def _traced(run: Run, spec: GraphSpec) -> BaseGraph:
     """The FP32 graph of `spec` in its final form; weights that several graphs share are in their file."""
     title, config = spec.title, run.checkpoint.model.config
     with run.progress.phase(f"{title}: trace"):
         model = trace(spec.tower, spec.contract, config.text.max_position_embeddings, run.options.opset)
         _dump(run, spec, "traced", model)
     with run.progress.phase(f"{title}: passes"):
-        run_steps(model, spec.steps)
+        passes = run_steps(model, spec.steps)
         _dump(run, spec, "final", model)
         check_operators(model, spec.contract, config, spec.target)
+    for count in passes:
+        if not count.is_expected:
+            run.progress.warn(f"{title}: {count}; the graph is correct without this optimization")
     if spec.weights is not None:
         spec.weights.move(model)
-    return model
+    return BaseGraph(run, spec, model, passes)
 
 
 def _dump(run: Run, spec: GraphSpec, stage: str, model: ir.Model) -> None:
@@ -197,7 +217,7 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
         islands=() if draft.fp16 is None else draft.fp16.islands,
         quantization=None if draft.int8 is None else _quantization(draft),
     )
-    return BuiltGraph(graph, measurement, draft.fp16, draft.int8)
+    return BuiltGraph(graph, measurement, draft.fp16, draft.int8, base.passes if is_base else ())
 
 
 def write_graph(model: ir.Model, name: str, file: Path) -> None:
@@ -246,7 +266,8 @@ def _check_patterns(patterns: Sequence[str], built: Sequence[BuiltGraph]) -> Non
 
 def _write_configs(folder: Path, source: CheckpointSource, preprocessing: ImagePreprocessing) -> None:
     """The Hub's files, so that other tools can read the bundle too; the runtime itself reads the manifest."""
-    (folder / "config.json").write_bytes((source.folder / "config.json").read_bytes())
+    config = read_regular(source.folder / "config.json", MAX_JSON_BYTES, CheckpointError)
+    (folder / "config.json").write_bytes(config)
     text = json.dumps(preprocessing.to_hub(), indent=2) + "\n"
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 

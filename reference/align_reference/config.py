@@ -11,14 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from align_reference.config_reading import check_activation, check_positive, check_range, read_section, refuse_unknown
+from align_reference.config_reading import (
+    IGNORED_KEYS,
+    NEUTRAL_VALUES,
+    check_activation,
+    check_positive,
+    check_range,
+    known_keys,
+    read_section,
+    refuse_unknown,
+    without_unknown,
+)
 from align_reference.listing import shorten
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
 from align_runtime.json_files import of_kind, read_object
 
-MAX_WIDTH = 1 << 16  # larger than any layer of ALIGN; a forged file cannot ask for terabytes
+MIN_COEFFICIENT = 1e-3
+MIN_EPSILON, MAX_EPSILON = 1e-30, 1.0  # of normalization; float32 has no digits left below
+MAX_WIDTH = 1 << 16  # larger than any layer of ALIGN
+MAX_IMAGE_SIDE = 2048  # pixels; an EfficientNet-B7 takes gigabytes for an image of that size
 MAX_LAYERS = 1 << 10
 MAX_COEFFICIENT = 64.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6  # ALIGN learns some 0.01; beyond these no softmax of logits says anything
 
 STEM_CHANNELS = 32  # of the first convolution, before width scaling
 
@@ -49,7 +64,7 @@ class TextConfig:
         widths = ("hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
         check_range(self, where, (*widths, "type_vocab_size"), 1, MAX_WIDTH)
         check_range(self, where, ("num_hidden_layers",), 1, MAX_LAYERS)
-        check_positive(self, where, "layer_norm_eps")
+        check_positive(self, where, "layer_norm_eps", MIN_EPSILON, MAX_EPSILON)
         check_activation(self.hidden_act, where)
         if self.hidden_size % self.num_attention_heads:
             raise ConfigurationError(
@@ -58,7 +73,8 @@ class TextConfig:
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ConfigurationError(
-                f"{where}: pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size} tokens"
+                f"{where}: pad_token_id {shortened(self.pad_token_id)} is outside the vocabulary of {self.vocab_size} "
+                "tokens"
             )
 
 
@@ -93,17 +109,19 @@ class VisionConfig:
     def _check(self, where: str) -> None:
         check_range(self, where, ("depth_divisor", "hidden_dim"), 1, MAX_WIDTH)
         for name in ("width_coefficient", "depth_coefficient", "squeeze_expansion_ratio"):
-            check_positive(self, where, name, upper=MAX_COEFFICIENT)
-        check_positive(self, where, "batch_norm_eps")
+            check_positive(self, where, name, MIN_COEFFICIENT, MAX_COEFFICIENT)
+        check_positive(self, where, "batch_norm_eps", MIN_EPSILON, MAX_EPSILON)
         sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
-        if len(sizes) not in (1, 2) or not all(1 <= size <= MAX_WIDTH for size in sizes):
+        if len(sizes) not in (1, 2) or not all(1 <= size <= MAX_IMAGE_SIDE for size in sizes):
             raise ConfigurationError(
                 f"{where}: image_size is {shorten(self.image_size)}; expected one size, or a height and a width, of 1 "
-                f"to {MAX_WIDTH}"
+                f"to {MAX_IMAGE_SIDE} pixels"
             )
         check_activation(self.hidden_act, where)
         if self.num_channels != 3:
-            raise ConfigurationError(f"{where}: num_channels is {self.num_channels}; expected 3, images are RGB")
+            raise ConfigurationError(
+                f"{where}: num_channels is {shortened(self.num_channels)}; expected 3, images are RGB"
+            )
         if self.pooling_type not in ("mean", "max"):
             raise ConfigurationError(f"{where}: pooling_type is {shorten(self.pooling_type)!r}; expected mean or max")
         self._check_stages(where)
@@ -126,7 +144,14 @@ class VisionConfig:
                 )
             for value in stages:
                 if not lower <= value <= upper:
-                    raise ConfigurationError(f"{where}: {name} holds {value}; {lower} to {upper} is supported")
+                    raise ConfigurationError(
+                        f"{where}: {name} holds {shortened(value)}; {lower} to {upper} is supported"
+                    )
+        for index in self.depthwise_padding:
+            if not 0 <= index < MAX_LAYERS:
+                raise ConfigurationError(
+                    f"{where}: depthwise_padding holds {shortened(index)}; expected indices of blocks"
+                )
         for kernel in self.kernel_sizes:
             if kernel % 2 == 0:
                 raise ConfigurationError(f"{where}: kernel_sizes holds {kernel}; kernels must be odd")
@@ -166,6 +191,10 @@ class VisionConfig:
         return self.round_filters(self.out_channels[-1])
 
 
+SECTIONS: Mapping[str, type] = {"text_config": TextConfig, "vision_config": VisionConfig}
+TOP_KEYS = frozenset({"model_type", *SECTIONS, "projection_dim", "temperature_init_value"})
+
+
 @dataclass(frozen=True)
 class AlignConfig:
     """Configuration of both towers and of their shared embedding space."""
@@ -185,11 +214,10 @@ class AlignConfig:
         model_type = values.get("model_type")
         if model_type != "align":
             raise ConfigurationError(
-                f"{where}: model_type is {shorten(repr(model_type))}; expected 'align' (is this the folder of another "
+                f"{where}: model_type is {shortened(model_type)}; expected 'align' (is this the folder of another "
                 "model?)"
             )
-        known = {"model_type", "text_config", "vision_config", "projection_dim", "temperature_init_value"}
-        refuse_unknown({key: value for key, value in values.items() if key not in known}, where)
+        refuse_unknown({key: value for key, value in values.items() if key not in TOP_KEYS}, where)
         config = cls(
             text=TextConfig.from_dict(_section(values, "text_config", where), f"{where}: text_config"),
             vision=VisionConfig.from_dict(_section(values, "vision_config", where), f"{where}: vision_config"),
@@ -198,6 +226,8 @@ class AlignConfig:
                 f"{where}: temperature_init_value", values.get("temperature_init_value", 1.0), float
             ),
         )
+        check_range(config, where, ("projection_dim",), 1, MAX_WIDTH)
+        check_positive(config, where, "temperature_init_value", MIN_TEMPERATURE, MAX_TEMPERATURE)
         if config.vision.output_dim != config.projection_dim:
             raise ConfigurationError(
                 f"{where}: the vision tower has {config.vision.output_dim} output channels and projection_dim is "
@@ -213,6 +243,19 @@ class AlignConfig:
             ConfigurationError: as in `from_dict`, or the file is missing or not a JSON object.
         """
         return cls.from_dict(read_object(path), str(path))
+
+
+def known_part(values: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]:
+    """The content of a ``config.json`` without the keys that are unknown here; `ignored` gets a line for each of them.
+
+    Raises:
+        ConfigurationError: there are more than a hundred.
+    """
+    kept = without_unknown(values, TOP_KEYS | IGNORED_KEYS | NEUTRAL_VALUES.keys(), "config.json", ignored)
+    for name, cls in SECTIONS.items():
+        if isinstance(kept.get(name), dict):
+            kept[name] = without_unknown(kept[name], known_keys(cls), f"config.json: {name}", ignored)
+    return kept
 
 
 def _section(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -1,18 +1,19 @@
 """Reads one section of a ``config.json`` into a dataclass, and checks ranges.
 
-A key is a field, ignored by name, accepted with its neutral value only, or refused.
+A key is a field, ignored by name, accepted with its neutral value only, or unknown: refused, unless the user wants
+unknown keys ignored, see `without_unknown`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
 from align_reference.activations import ACTIVATIONS
 from align_reference.listing import listing, shorten
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
 from align_runtime.json_files import of_kind
 
 Section = TypeVar("Section")
@@ -47,7 +48,13 @@ GENERATION_KEYS = frozenset(
     "output_scores remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens temperature "
     "top_k top_p typical_p".split()
 )
-IGNORED_KEYS = TRAINING_KEYS | BOOKKEEPING_KEYS | GENERATION_KEYS
+# Of Google's BERT files: which way its pooler reads, and the size of a pooler that no version of transformers has.
+BERT_KEYS = frozenset(
+    "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head "
+    "pooler_type".split()
+)
+IGNORED_KEYS = TRAINING_KEYS | BOOKKEEPING_KEYS | GENERATION_KEYS | BERT_KEYS
+MAX_UNKNOWN_KEYS = 100  # that are ignored in one file: each is printed and recorded
 
 # Keys that would change the architecture, and the values that leave it unchanged. The first one is named in messages.
 NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
@@ -57,6 +64,7 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",),
     "pruned_heads": ({}, None),
+    "quantization_config": (None,),  # the weights would be in another format
 }
 
 
@@ -68,7 +76,7 @@ def read_section(cls: type[Section], values: Mapping[str, Any], where: str, mode
     """
     model_type = values.get("model_type", model_types[0])
     if model_type not in model_types:
-        raise ConfigurationError(f"{where}: model_type is {shorten(repr(model_type))}; expected {model_types[0]!r}")
+        raise ConfigurationError(f"{where}: model_type is {shortened(model_type)}; expected {model_types[0]!r}")
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]  # a dataclass
     refuse_unknown({key: value for key, value in values.items() if key not in known and key != "model_type"}, where)
     given = {name: _convert(f"{where}: {name}", values[name], known[name]) for name in known if name in values}
@@ -88,8 +96,31 @@ def refuse_unknown(rest: Mapping[str, Any], where: str) -> None:
     if unknown:
         raise ConfigurationError(
             f"{where}: unknown key {listing(map(repr, unknown))}; an unknown key could change the embeddings, so it is "
-            "not ignored"
+            "not ignored (align-export --ignore-unknown-keys does)"
         )
+
+
+def known_keys(cls: type) -> frozenset[str]:
+    """Every key that `read_section` knows for the dataclass `cls`."""
+    return IGNORED_KEYS | NEUTRAL_VALUES.keys() | {"model_type"} | {field.name for field in fields(cls)}
+
+
+def without_unknown(
+    values: Mapping[str, Any], known: Collection[str], where: str, ignored: list[str]
+) -> dict[str, Any]:
+    """`values` without the keys that are not in `known`; for each of these, `ignored` gets a line with its value.
+
+    Raises:
+        ConfigurationError: there are more than `MAX_UNKNOWN_KEYS`.
+    """
+    unknown = [key for key in values if key not in known]
+    if len(unknown) > MAX_UNKNOWN_KEYS:
+        raise ConfigurationError(
+            f"{where}: {len(unknown)} unknown keys; at most {MAX_UNKNOWN_KEYS} are ignored. Is this the file of "
+            f"another model? The first are {listing(map(repr, unknown))}"
+        )
+    ignored += [f"{where}: ignored the unknown key {shortened(key)}: {shortened(values[key])}" for key in unknown]
+    return {key: value for key, value in values.items() if key in known}
 
 
 def check_range(section: object, where: str, names: tuple[str, ...], lower: int, upper: int) -> None:
@@ -97,15 +128,14 @@ def check_range(section: object, where: str, names: tuple[str, ...], lower: int,
     for name in names:
         value = getattr(section, name)
         if not lower <= value <= upper:
-            raise ConfigurationError(f"{where}: {name} is {value}; {lower} to {upper} is supported")
+            raise ConfigurationError(f"{where}: {name} is {shortened(value)}; {lower} to {upper} is supported")
 
 
-def check_positive(section: object, where: str, name: str, upper: float = math.inf) -> None:
-    """Raises ConfigurationError where the field `name` is not positive, or larger than `upper`."""
+def check_positive(section: object, where: str, name: str, lower: float, upper: float) -> None:
+    """Raises ConfigurationError where the field `name` is not between `lower`, which is positive, and `upper`."""
     value = getattr(section, name)
-    if not (math.isfinite(value) and 0 < value <= upper):
-        limit = "" if math.isinf(upper) else f" of at most {upper:g}"
-        raise ConfigurationError(f"{where}: {name} is {value}; expected a positive number{limit}")
+    if not lower <= value <= upper:
+        raise ConfigurationError(f"{where}: {name} is {value}; expected a positive number, {lower:g} to {upper:g}")
 
 
 def check_activation(name: str, where: str) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from align_reference.config import AlignConfig
 from align_reference.text import TextModel, TextOutput
 from align_reference.vision import VisionModel, VisionOutput
-from align_runtime.errors import InputError
+from align_runtime.errors import ConfigurationError, InputError
 
 LABEL_SMOOTHING = 0.1
+MAX_PARAMETERS = 1 << 31  # twelve times ALIGN, 8.6 GB in float32; a forged configuration cannot ask for terabytes
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,23 @@ class AlignModel(nn.Module):
             text_model_output=text,
             vision_model_output=vision,
         )
+
+
+def empty_model(config: AlignConfig) -> AlignModel:
+    """A model on PyTorch's meta device: its weights have shapes, but no values, and take no memory.
+
+    Raises:
+        ConfigurationError: it would have more than `MAX_PARAMETERS`.
+    """
+    with torch.device("meta"):
+        model = AlignModel(config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MAX_PARAMETERS:
+        raise ConfigurationError(
+            f"the configuration describes a model of {count:,} parameters; at most {MAX_PARAMETERS:,} are supported "
+            "(the published ALIGN has 172,000,000)"
+        )
+    return model
 
 
 def unit_length(features: Tensor) -> Tensor:

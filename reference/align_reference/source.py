@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import glob
-import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from align_reference.files import (
+    CONFIG,
+    INDEX_SUFFIX,
+    PICKLES,
+    PROCESSOR_FILES,
+    SAFETENSORS,
+    choose_weights,
+    file_names,
 )
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-from align_reference.files import CONFIG, INDEX_SUFFIX, PROCESSOR_FILES, choose_weights, file_names
 from align_reference.listing import shorten
-from align_runtime.errors import AlignError, CheckpointError, ConfigurationError
-
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+from align_runtime.errors import CheckpointError, ConfigurationError
+from align_runtime.foreign_text import printable
+from align_runtime.hub import HUB_ID, explained, progress_bars
+from align_runtime.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def resolve(
         CheckpointError: not found, or the download failed.
         ConfigurationError: `revision` was given with a local folder.
     """
-    path = Path(checkpoint).expanduser() if checkpoint.startswith("~/") else Path(checkpoint)
+    path = user_path(checkpoint)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as reason:
@@ -71,13 +69,42 @@ def resolve(
             raise ConfigurationError(
                 f"revision {shorten(revision)!r} was given with the local folder {checkpoint}; only a hub id has one"
             )
-        return CheckpointSource(path, path.resolve().name, None)
+        return _local(path)
     if checkpoint and exists:
         raise CheckpointError(f"{checkpoint} is a file; give the folder that holds {CONFIG}")
     if HUB_ID.fullmatch(checkpoint):
         folder, commit = download(checkpoint, revision, allow_pickle=allow_pickle, quiet=quiet)
         return CheckpointSource(folder, checkpoint, commit)
     raise CheckpointError(f"{shorten(checkpoint)!r} is neither an existing folder nor a hub id (owner/name)")
+
+
+def resolve_configuration(checkpoint: str) -> CheckpointSource:
+    """The folder of a ``config.json`` that has no weights; `checkpoint` is its path, or that of the file.
+
+    Raises:
+        CheckpointError: there is no such file.
+        ConfigurationError: the folder has weights.
+    """
+    path = Path(checkpoint).expanduser() if checkpoint.startswith("~/") else Path(checkpoint)
+    folder = path.parent if path.name == CONFIG and not path.is_dir() else path
+    try:
+        names = file_names(folder) if folder.exists() else frozenset()
+    except OSError as reason:
+        raise CheckpointError(f"{shorten(checkpoint)!r} cannot be read: {reason.strerror}") from None
+    weights = sorted(names.intersection(SAFETENSORS + PICKLES))
+    if weights:
+        raise ConfigurationError(
+            f"{folder} has weights ({', '.join(weights)}), which --random-weights would not read; leave it out, or "
+            f"copy {CONFIG} into a folder of its own"
+        )
+    if CONFIG not in names:
+        raise CheckpointError(f"{shorten(checkpoint)!r} is neither a {CONFIG} nor a local folder with one")
+    return _local(folder)
+
+
+def _local(folder: Path) -> CheckpointSource:
+    # The name is written to files in UTF-8, and a name of a folder need not be that.
+    return CheckpointSource(folder, printable(folder.resolve().name), None)
 
 
 def download(
@@ -90,7 +117,7 @@ def download(
     Raises:
         CheckpointError: the hub cannot be reached or refuses the request, or the repository is not a checkpoint.
     """
-    with _explained(repo_id, revision), _progress_bars(shown=not quiet):
+    with explained(repo_id, revision, CheckpointError), progress_bars(shown=not quiet):
         try:
             info = HfApi().model_info(repo_id, revision=revision)
         except OfflineModeIsEnabled:
@@ -128,67 +155,3 @@ def _from_cache(repo_id: str, revision: str | None, *, allow_pickle: bool) -> tu
     folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=[CONFIG]))
     wanted_files(file_names(folder), f"{repo_id} in the cache ({folder})", allow_pickle=allow_pickle)
     return folder, folder.name
-
-
-@contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
-    if shown or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
-@contextmanager
-def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turns every failure of the hub client into a `CheckpointError` that says what to do."""
-    try:
-        yield
-    except AlignError:
-        raise
-    except Exception as reason:  # also the errors of the HTTP library that the client uses
-        raise CheckpointError(_explanation(reason, repo_id, revision)) from None
-
-
-def _explanation(reason: BaseException, repo_id: str, revision: str | None) -> str:
-    hub = constants.ENDPOINT
-    at = f" at revision {revision!r}" if revision else ""
-    match reason:
-        case HFValidationError():
-            return f"{repo_id!r} is neither an existing folder nor a hub id: {shorten(reason)}"
-        case GatedRepoError():  # a subclass of RepositoryNotFoundError
-            return (
-                f"{repo_id} is gated: accept its conditions on {hub}/{repo_id}, then log in with `hf auth login` or "
-                "set HF_TOKEN"
-            )
-        case RepositoryNotFoundError():
-            return (
-                f"{repo_id} not found, neither as a local folder nor on the hub {hub}: check the spelling; if it is "
-                "private, log in with `hf auth login` or set HF_TOKEN"
-            )
-        case RevisionNotFoundError():
-            return f"{repo_id} has no revision {revision!r} on {hub}: give a branch, a tag or a full commit hash"
-        case HfHubHTTPError():
-            status = reason.response.status_code
-            advice = (
-                "log in with `hf auth login` or set a valid HF_TOKEN" if status in (401, 403) else "try again later"
-            )
-            return f"the hub {hub} refused {repo_id}{at} (HTTP status {status}): check HF_ENDPOINT, or {advice}"
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled() if constants.HF_HUB_OFFLINE:
-            return (
-                f"{repo_id}{at} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE is set: unset it to "
-                "download, or give a local folder"
-            )
-        case LocalEntryNotFoundError() if reason.__cause__ is not None:  # why the client fell back to the cache
-            return _explanation(reason.__cause__, repo_id, revision)
-        case OSError():
-            return f"{repo_id}{at} cannot be downloaded from {hub}: {shorten(reason)}"
-        case _:
-            return (
-                f"the hub {hub} cannot be reached for {repo_id}{at}, or is not a Hugging Face hub "
-                f"({type(reason).__name__}: {shorten(reason)}): check the network and HF_ENDPOINT, set "
-                "HF_HUB_OFFLINE=1 to use a copy in the cache, or give a local folder"
-            )

@@ -14,6 +14,7 @@ from torch import Tensor
 from align_reference.files import WeightFiles
 from align_reference.listing import listing, shorten
 from align_runtime.errors import CheckpointError
+from align_runtime.regular_files import open_regular
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024  # ALIGN's header takes 0.13 MB (1,100 tensors); the library would accept 100 MB
 
@@ -45,9 +46,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is truncated, damaged or not a safetensors file, or its header is too large.
     """
+    with open_regular(path, CheckpointError) as file:
+        length = int.from_bytes(file.read(8), "little")
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             raise CheckpointError(
                 f"{path} is damaged or not a safetensors file: its header would have {length} bytes; at most "

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,17 +29,23 @@ from align_bench.scaling import (
 from align_bench.subject import opened
 from align_bench.timing import Effort
 from align_runtime.bundle import Bundle
+from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
 from align_runtime.console import (
     CommandParser,
-    Progress,
     add_device_options,
     add_output_options,
+    device_name,
     positive_int,
     run,
+    say,
+    say_json,
 )
-from align_runtime.devices import resolve_device
+from align_runtime.devices import AUTO, resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
+from align_runtime.progress import Progress
+from align_runtime.standard_streams import complain
+from align_runtime.user_path import user_path
 
 DEFAULT = Plan()
 ROUNDS = 8
@@ -66,12 +70,12 @@ def _add_run(commands: Any) -> None:
         description="Measure a bundle: latency by stage, throughput, latency under load, start and memory.",
     )
     parser.set_defaults(body=_run)
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_bundle_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="one text length, few samples, one start, no load loops")
     add = parser.add_argument_group("what to measure").add_argument
     add("--tower", nargs="+", choices=TOWERS, help="default: both")
     add("--precision", nargs="+", help="variants (default: all that the bundle has for the device)")
-    add("--device", nargs="+", help="default: cpu")
+    add("--device", nargs="+", type=device_name, help="default: cpu; a GPU by its index: cuda:1")
     add("--batch", nargs="+", type=positive_int, help="inputs per call (default: 1 8)")
     add("--length", nargs="+", type=positive_int, help="tokens of a text (default: 12 64; quick: 12)")
     add("--image-size", nargs="+", help="WIDTHxHEIGHT of the JPEG files (default: 640x480)")
@@ -89,11 +93,11 @@ def _add_run(commands: Any) -> None:
     add = parser.add_argument_group("peers").add_argument
     peers = "peers to compare with: fp32, openvino, openvino-bf16, torch, torch-compile, onnx-plain"
     add("--against", type=lambda text: text.split(","), default=[], metavar="PEER,…", help=peers)
-    add("--checkpoint", type=Path, metavar="FOLDER", help="what the bundle was exported from, for peers that run it")
+    add("--checkpoint", help="what the bundle was exported from, a folder or hub id, for peers that run it")
     add("--rounds", type=positive_int, default=ROUNDS, help=f"rounds against the peers (default: {ROUNDS})")
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write samples and percentiles to this JSON file"
+        "-o", "--output", type=user_path, metavar="FILE", help="write samples and percentiles to this JSON file"
     )
     _add_rendering(group)
     add_output_options(parser)
@@ -102,8 +106,8 @@ def _add_run(commands: Any) -> None:
 def _add_rendering(parser: argparse._ActionsContainer) -> None:
     """How a result is shown: the same for ``run`` and ``show``."""
     add = parser.add_argument
-    add("--html", type=Path, metavar="FILE", help="write a page with charts to this file")
-    add("--csv", type=Path, metavar="FILE", help="write percentiles to this CSV file")
+    add("--html", type=user_path, metavar="FILE", help="write a page with charts to this file")
+    add("--csv", type=user_path, metavar="FILE", help="write percentiles to this CSV file")
     add("--full", action="store_true", help="print every table (default: at most 40 lines)")
     add("--max-latency", type=float, metavar="MS", help="bound on p95, in milliseconds, for the best throughput")
 
@@ -111,7 +115,7 @@ def _add_rendering(parser: argparse._ActionsContainer) -> None:
 def _run(options: argparse.Namespace) -> int:
     outputs = {"--output": options.output, "--html": options.html, "--csv": options.csv}
     check_outputs(outputs)
-    bundle = Bundle.open(options.bundle)
+    bundle = open_bundle(options, [device for device in options.device or () if device != AUTO])
     plan = _plan(options, bundle)
     plan.check(bundle)
     check_peers(bundle, options.against, options.checkpoint, options.rounds)
@@ -164,7 +168,7 @@ def _print_estimate(bundle: Bundle, plan: Plan, options: argparse.Namespace, pro
     duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
     starts = plan.starts * len(variants)
     counts = f"cases: {cases}, load loops: {loops}, fresh starts: {starts}"
-    print(f"about {duration} ({counts})", file=sys.stderr, flush=True)
+    complain(f"about {duration} ({counts})")
 
 
 def _show_record(record: BenchRecord, options: argparse.Namespace) -> None:
@@ -172,11 +176,16 @@ def _show_record(record: BenchRecord, options: argparse.Namespace) -> None:
         options.html.write_text(page(record, options.max_latency), encoding="utf-8")
     if options.csv:
         options.csv.write_text(metrics.to_csv(record), encoding="utf-8")
+    bound = metrics.max_latency_of(record) if options.max_latency is None else options.max_latency
+    _say(metrics.to_json(record, bound), summary.as_text(record, options.full, options.max_latency), options)
+
+
+def _say(values: Any, text: str, options: argparse.Namespace) -> None:
+    """The result as it was asked for: `values` as JSON, or `text`."""
     if options.json:
-        bound = metrics.max_latency_of(record) if options.max_latency is None else options.max_latency
-        print(json.dumps(metrics.to_json(record, bound)))
+        say_json(values)
     else:
-        print(summary.as_text(record, options.full, options.max_latency))
+        say(text.split("\n"))
 
 
 def check_outputs(files: dict[str, Path | None]) -> None:
@@ -205,7 +214,7 @@ def _add_show(commands: Any) -> None:
         description="Print a result of align-bench again, or write it as HTML or CSV.",
     )
     parser.set_defaults(body=_show)
-    parser.add_argument("result", metavar="RESULT.json", type=Path, help="what run or scaling wrote with -o")
+    parser.add_argument("result", metavar="RESULT.json", type=user_path, help="what run or scaling wrote with -o")
     _add_rendering(parser)
     parser.add_argument("--json", action="store_true", help="print the result, or the error, as one JSON object")
 
@@ -221,7 +230,7 @@ def _show(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{where}: only results of `align-bench run` become HTML or CSV")
     memory = values["kind"] == MEMORY
     text = memory_text(memory_of(where, values)) if memory else scaling_text(points_of(where, values))
-    print(json.dumps(values) if options.json else text)
+    _say(values, text, options)
     return 0
 
 
@@ -237,8 +246,10 @@ def _add_compare(commands: Any) -> None:
         "memory. A change is quoted only where it is larger than the noise.",
     )
     parser.set_defaults(body=_compare)
-    parser.add_argument("baseline", metavar="BASELINE.json", type=Path, help="what run wrote with -o")
-    parser.add_argument("candidates", metavar="CANDIDATE.json", nargs="+", type=Path, help="results to compare with it")
+    parser.add_argument("baseline", metavar="BASELINE.json", type=user_path, help="what run wrote with -o")
+    parser.add_argument(
+        "candidates", metavar="CANDIDATE.json", nargs="+", type=user_path, help="results to compare with it"
+    )
     parser.add_argument("--fail-if-slower", type=_share, metavar="PERCENT", help="exit with 1 if a case is shown to be "
         "slower, or to take more memory, by more than this, or is missing on one side")  # fmt: skip
     parser.add_argument("--across-machines", action="store_true", help="compare results of different hardware too")
@@ -258,7 +269,7 @@ def _compare(options: argparse.Namespace) -> int:
     records = [(str(file), BenchRecord.read(file)) for file in files]
     report = comparison.compare_records(records, options.across_machines)
     tolerance: float | None = options.fail_if_slower
-    print(json.dumps(report.to_json(tolerance)) if options.json else comparison.as_text(report, tolerance))
+    _say(report.to_json(tolerance), comparison.as_text(report, tolerance), options)
     return 1 if tolerance is not None and report.fails(tolerance) else 0
 
 
@@ -270,21 +281,21 @@ def _add_scaling(commands: Any) -> None:
         "resident memory while that many texts stream through; the exit code is 1 if it grows.",
     )
     parser.set_defaults(body=_scaling)
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_bundle_arguments(parser)
     parser.add_argument("--precision", default="fp32", help="variant of the bundle (default: fp32)")
     least, seconds = DEFAULT.effort.least, DEFAULT.effort.seconds
     parser.add_argument("--samples", type=positive_int, default=least, help=f"calls per value (default: {least})")
     parser.add_argument("--seconds", type=float, default=seconds, help="time limit per value (default: 10)")
     parser.add_argument("--texts", type=positive_int, help="stream this many texts and record memory, e.g. 1000000")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to this JSON file")
+    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help="write the result to this JSON file")
     add_device_options(parser)
     add_output_options(parser)
 
 
 def _scaling(options: argparse.Namespace) -> int:
     check_outputs({"--output": options.output})
-    bundle, effort = Bundle.open(options.bundle), Effort(options.samples, options.seconds)
     device, progress = resolve_device(options.device), Progress(options.quiet or options.json)
+    bundle, effort = open_bundle(options, [device]), Effort(options.samples, options.seconds)
     Plan(precisions=(options.precision,), devices=(device,), lengths=(), threads=options.threads).check(bundle)
     known, flat = about(bundle, options.precision, device), True
     if options.texts:
@@ -296,5 +307,5 @@ def _scaling(options: argparse.Namespace) -> int:
         values, text = scaling_json(known, points), scaling_text(points)
     if options.output:
         write_json(values, options.output)
-    print(json.dumps(values) if options.json else text)
+    _say(values, text, options)
     return 0 if flat else 1

@@ -184,7 +184,7 @@ def as_text(report: Report, tolerance: float | None = None) -> str:
     parts = []
     for candidate in dict.fromkeys(row.candidate for row in report.rows):
         rows = [_cells(row) for row in report.rows if row.candidate == candidate]
-        parts.append(f"{candidate} against {report.baseline}\n{table(HEADINGS, rows, right=(2,))}")
+        parts.append("\n".join([f"{candidate} against {report.baseline}", *table(HEADINGS, rows, right=(2,))]))
     lacking = [f"! {row.candidate}: {row.metric}: {row.case}: missing in the {row.side}" for row in report.missing]
     notes = [*lacking, *(f"! not compared, other arrival rates: {line}" for line in report.incomparable)]
     if notes:

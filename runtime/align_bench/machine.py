@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from align_runtime.scheduling import available_cores
+from align_runtime.processors import available_cores
 
 PACKAGES = (
     "align-onnx",

@@ -20,10 +20,9 @@ from align_bench.record import CLOSED, END_TO_END, OPEN, BenchRecord, Case, Load
 from align_bench.subject import Subject, opened
 from align_bench.timing import Effort, sample, timed, warm_up
 from align_runtime.backends.runner import COMPUTE
-from align_runtime.bundle import Bundle, sha256_of
-from align_runtime.console import Progress
+from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError
-from align_runtime.manifest import MANIFEST_NAME
+from align_runtime.progress import Progress
 
 PROCESS_SECONDS = 1.0  # of a fresh start, beside loading: the interpreter, imports, the first calls
 # Run in a fresh process, where nothing is imported, loaded or warm.
@@ -93,7 +92,7 @@ def measure(bundle: Bundle, plan: Plan, progress: Progress) -> BenchRecord:
 
 
 def measure_peers(
-    bundle: Bundle, plan: Plan, peers: Sequence[str], rounds: int, checkpoint: Path | None, progress: Progress
+    bundle: Bundle, plan: Plan, peers: Sequence[str], rounds: int, checkpoint: str | None, progress: Progress
 ) -> tuple[PeerComparison, ...]:
     """Compares every case of `plan` with `peers`, over `rounds` rounds."""
     comparisons = []
@@ -134,7 +133,7 @@ def _case_seconds(subject: Subject, case: Case, effort: Effort, peers: int, roun
 
 def identity(bundle: Bundle) -> dict[str, str]:
     """Name of the bundle and sha256 of its manifest."""
-    return {"name": bundle.manifest.provenance.name, "manifest_sha256": sha256_of(bundle.folder / MANIFEST_NAME)}
+    return {"name": bundle.manifest.provenance.name, "manifest_sha256": bundle.manifest_sha256}
 
 
 def measure_start(bundle: Path, precision: str, device: str, threads: int | None, streams: int | None) -> Start:

@@ -41,13 +41,13 @@ class PeerRequest:
     Attributes:
         tensors: ``pixels`` uint8 (batch, height, width, 3), or ``input_ids`` and ``attention_mask`` int64 (batch,
             sequence).
-        checkpoint: what the bundle was exported from, if the user named it.
+        checkpoint: what the bundle was exported from, a folder or a hub id, if the user named it.
     """
 
     bundle: Bundle
     case: Case
     tensors: Mapping[str, NDArray[Any]]
-    checkpoint: Path | None
+    checkpoint: str | None
 
     @property
     def pixel_values(self) -> NDArray[np.float32]:
@@ -56,13 +56,19 @@ class PeerRequest:
 
 
 OpenPeer = Callable[[PeerRequest], EmbedCall]
+# Of a checkpoint and the bundle: raises an AlignError where it is missing, and downloads what is on the hub.
+FindCheckpoint = Callable[[str, Bundle], object]
 P = TypeVar("P", bound=OpenPeer)
 
 
-def needs_checkpoint(peer: P) -> P:
-    """Marks a peer that runs the checkpoint itself, so that `check_peers` asks for one."""
-    peer.needs_checkpoint = True  # type: ignore[attr-defined]
-    return peer
+def needs_checkpoint(find: FindCheckpoint) -> Callable[[P], P]:
+    """Marks a peer that runs the checkpoint itself, so that `check_peers` asks for one and calls `find` with it."""
+
+    def mark(peer: P) -> P:
+        peer.find_checkpoint = find  # type: ignore[attr-defined]
+        return peer
+
+    return mark
 
 
 def find_peer(name: str) -> OpenPeer:
@@ -86,22 +92,26 @@ def find_peer(name: str) -> OpenPeer:
     return peer
 
 
-def check_peers(bundle: Bundle, peers: Sequence[str], checkpoint: Path | None, rounds: int) -> None:
+def check_peers(bundle: Bundle, peers: Sequence[str], checkpoint: str | None, rounds: int) -> None:
     """Checks, before anything is measured, that `peers` can run.
 
     Raises:
-        ConfigurationError: an unknown peer, a checkpoint that is missing, or too few rounds.
+        ConfigurationError: an unknown peer, no checkpoint, or too few rounds.
+        CheckpointError: a checkpoint that is not found, or that cannot be downloaded.
         BackendUnavailableError: a peer that cannot be imported.
     """
     exported_from = bundle.manifest.provenance.name
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise ConfigurationError(f"{checkpoint} is not a folder; expected the checkpoint {exported_from}")
     for name in peers:
         peer = find_peer(name)
         if peer in (open_openvino, open_openvino_bf16):
             _import_openvino()
-        if getattr(peer, "needs_checkpoint", False) and checkpoint is None:
+        find: FindCheckpoint | None = getattr(peer, "find_checkpoint", None)
+        if find is not None and checkpoint is None:
             raise ConfigurationError(f"the peer {name} runs the checkpoint; name {exported_from} with --checkpoint")
+        if find is not None and checkpoint is not None:
+            find(checkpoint, bundle)
+    if checkpoint is not None and not any(hasattr(find_peer(name), "find_checkpoint") for name in peers):
+        raise ConfigurationError(f"--checkpoint {checkpoint} has no effect: no peer of --against runs the checkpoint")
     if peers:
         _check_rounds(rounds)
 
@@ -112,7 +122,7 @@ def _check_rounds(rounds: int) -> None:
 
 
 def compare_with_peers(
-    subject: Subject, case: Case, peers: Sequence[str], rounds: int, checkpoint: Path | None
+    subject: Subject, case: Case, peers: Sequence[str], rounds: int, checkpoint: str | None
 ) -> PeerComparison:
     """Times our embedding of preprocessed inputs, streams included, against `peers` on the same inputs.
 

@@ -12,7 +12,7 @@ from align_bench.record import Case
 from align_bench.subject import check_length
 from align_bench.timing import Effort
 from align_runtime.bundle import Bundle
-from align_runtime.devices import DEVICES, targets_on
+from align_runtime.devices import backend_of, targets_on
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.scheduling import stream_count
@@ -58,8 +58,7 @@ class Plan:
             if tower not in TOWERS:
                 raise ConfigurationError(f"unknown tower {tower!r}; known: {', '.join(TOWERS)}")
         for device in self.devices:
-            if device not in DEVICES:
-                raise ConfigurationError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
+            backend_of(device)  # raises
         for name in ("batches", "lengths", "clients", "rates"):
             for value in getattr(self, name):
                 if not 0 < value < float("inf"):

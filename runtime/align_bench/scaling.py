@@ -17,10 +17,12 @@ from align_bench.record import MEMORY, SCALING, SCHEMA, Case
 from align_bench.subject import Subject, TextMaker, opened
 from align_bench.timing import Effort, sample, warm_up
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress, table
+from align_runtime.console import table
+from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.json_files import of_kind, require
-from align_runtime.scheduling import available_cores
+from align_runtime.processors import available_cores
+from align_runtime.progress import Progress
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LENGTHS = (4, 8, 16, 32, 64)
@@ -84,7 +86,7 @@ def measure_scaling(bundle: Bundle, precision: str, device: str, effort: Effort,
         for (tower, axis), cases in grown.items():
             with progress.phase(f"{tower}: {axis}"):
                 points += [_point(subject, case, axis, effort) for case in cases]
-    for threads in _thread_counts() if device == "cpu" else ():
+    for threads in _thread_counts() if backend_of(device).on_cpu else ():
         with progress.phase(f"{threads} threads"), opened(bundle, precision, device, threads, 1) as subject:
             points += [_point(subject, _changed(case, threads=threads), "threads", effort) for case in usual.values()]
     return points
@@ -125,7 +127,7 @@ def stream_texts(subject: Subject, texts: int) -> MemoryUse:
     place: int | None = next(probes)
     start = time.perf_counter()
     for part in subject.model.iter_embed_texts(islice(cycle(samples), texts)):
-        done += len(part)
+        done += len(part.indices)
         while place is not None and done >= place:
             resident.append(resident_bytes())
             place = next(probes, None)
@@ -201,7 +203,7 @@ def memory_of(where: str, values: Mapping[str, Any]) -> MemoryUse:
 def scaling_text(points: Sequence[Point]) -> str:
     """A table."""
     rows = [[point.tower, point.axis, point.at, f"{point.milliseconds:.3f}"] for point in points]
-    return table(["tower", "axis", "value", "ms per input"], rows, right=(2, 3))
+    return "\n".join(table(["tower", "axis", "value", "ms per input"], rows, right=(2, 3)))
 
 
 def memory_text(use: MemoryUse) -> str:

@@ -55,7 +55,8 @@ class Subject:
 
     def pixels(self, images: list[bytes]) -> NDArray[np.uint8]:
         """Preprocessed images, uint8 (n, height, width, 3)."""
-        return np.stack([fit(decode(image), self.parts.images.preprocessing) for image in images])
+        embedder = self.parts.images
+        return np.stack([fit(decode(image, embedder.options), embedder.preprocessing) for image in images])
 
     def tensors(self, case: Case, inputs: list[Any]) -> dict[str, NDArray[Any]]:
         """The inputs of the graph, by name."""
@@ -71,9 +72,9 @@ class Subject:
         inputs = self.inputs(case)
         tensors, works = self.tensors(case, inputs), dict[str, Work]()
         if case.tower == "vision":
-            preprocessing = self.parts.images.preprocessing
-            decoded = [decode(image) for image in inputs]
-            works[DECODE] = lambda: [decode(image) for image in inputs]
+            preprocessing, options = self.parts.images.preprocessing, self.parts.images.options
+            decoded = [decode(image, options) for image in inputs]
+            works[DECODE] = lambda: [decode(image, options) for image in inputs]
             works[PREPROCESS] = lambda: [fit(image, preprocessing) for image in decoded]
         else:
             tokenizer = self.parts.texts.tokenizer

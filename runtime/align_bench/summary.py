@@ -208,4 +208,4 @@ def _full_tables(record: BenchRecord) -> list[str]:
 
 
 def _lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return table(headings, rows, right=range(1, len(headings))).splitlines()
+    return table(headings, rows, right=range(1, len(headings)))

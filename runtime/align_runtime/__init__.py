@@ -21,6 +21,7 @@ import logging
 
 from align_runtime.bundle import Bundle
 from align_runtime.devices import Device
+from align_runtime.embedded_rows import EmbeddedRows
 from align_runtime.errors import (
     AlignError,
     BackendUnavailableError,
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigurationError",
     "Device",
     "DeviceError",
+    "EmbeddedRows",
     "ImageInput",
     "InputError",
     "Model",

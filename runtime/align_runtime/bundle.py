@@ -1,67 +1,78 @@
-"""The bundle: a folder with a manifest, opened for reading, and written atomically."""
+"""The bundle: a folder with a manifest, opened for reading."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import glob
 import hashlib
-import json
 import os
-import platform
-import secrets
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from align_runtime.devices import targets_on
 from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.folder_exchange import interrupted
+from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import Graph
-from align_runtime.json_files import read_object
-from align_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from align_runtime.graph_file import check_graph_file
+from align_runtime.hub import is_in_cache
+from align_runtime.json_files import parse_object
+from align_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from align_runtime.precision import RULES
+from align_runtime.regular_files import open_regular, read_regular
+from align_runtime.user_path import user_path
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, whose files all exist with the sizes that the manifest lists."""
+    """An opened bundle. A file that is asked for exists with the size that the manifest lists.
+
+    Attributes:
+        folder: where it is.
+        manifest: the content of its ``align.json``.
+        manifest_sha256: of the bytes that the manifest was read from, in hexadecimal.
+    """
 
     folder: Path
     manifest: Manifest
+    manifest_sha256: str = ""
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str], manifest_sha256: str | None = None, complete: bool = True) -> Bundle:
         """Opens the bundle in `folder`. Sizes of files are compared; hashes are not, see `check_hash`.
 
+        Args:
+            manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; None for any. It stands for every
+                file that the manifest lists, if their hashes are checked too.
+            complete: whether every file must be there; if not, a file is looked at when it is asked for.
+
         Raises:
-            BundleError: the folder or manifest is missing, the manifest is not valid or has another schema version, or
-                a file is missing, has another size, or is a link that leaves the bundle.
+            BundleError: the folder or manifest is missing, the manifest is not valid, has another schema version or
+                another sha256, or a file is missing, has another size, is not a regular file, or is a link that leaves
+                the bundle and, in a cache of the Hugging Face hub, the repository of the bundle.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            problem = "is not a folder" if path.exists() else "does not exist"
-            raise BundleError(f"{path} {problem}; expected a bundle, the folder that align-export writes")
-        if not (path / MANIFEST_NAME).is_file():
+        try:
+            path = user_path(folder).absolute()  # files that are opened later are found after a change of folder
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as reason:  # a name that is too long, a current folder that was removed
+            raise BundleError(f"{folder!s} cannot be opened: {reason.strerror}") from None
+        if not is_folder:
+            problem = "is not a folder" if exists else "does not exist"
+            advice = interrupted(path) or "expected a bundle, the folder that align-export writes"
+            raise BundleError(f"{path} {problem}; {advice}")
+        if not os.path.lexists(path / MANIFEST_NAME):
+            advice = interrupted(path) or "expected the folder that align-export writes"
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; {advice}")
+        where, root = str(path / MANIFEST_NAME), path.resolve()
+        _check_place(path, root, MANIFEST_NAME)
+        content = read_regular(path / MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleError)
+        digest = hashlib.sha256(content).hexdigest()
+        if manifest_sha256 is not None and digest != manifest_sha256:
             raise BundleError(
-                f"{path} is not a bundle: it has no {MANIFEST_NAME}; expected the folder that align-export writes"
+                f"{where} has sha256 {digest}, expected {manifest_sha256}; this is not the bundle that was pinned"
             )
-        where = str(path / MANIFEST_NAME)
-        bundle = cls(path, Manifest.from_json(read_object(path / MANIFEST_NAME, BundleError), where))
-        root = path.resolve()
-        for name, entry in bundle.manifest.files.items():
-            file = path / name
-            if not file.is_file():
-                raise BundleError(f"{path}: {name} is missing; the copy of the bundle is incomplete")
-            if not file.resolve().is_relative_to(root):
-                raise BundleError(f"{path}: {name} is a link that leaves the bundle")
-            if file.stat().st_size != entry.bytes:
-                raise BundleError(
-                    f"{path}: {name} has {file.stat().st_size} bytes, expected {entry.bytes}; the file was changed "
-                    "after the export, or its copy is incomplete"
-                )
+        bundle = cls(path, Manifest.from_json(parse_object(content, where, BundleError), where), digest)
+        for name in bundle.manifest.files if complete else ():
+            bundle.path(name)
         return bundle
 
     def graph(self, tower: str, variant: str, device: str) -> Graph:
@@ -81,6 +92,11 @@ class Bundle:
         for target in targets_on(device):
             if (variant, target) in usable:
                 return usable[variant, target]
+        if not any(graph.tower == tower for graph in self.manifest.graphs):
+            others = tuple(dict.fromkeys(graph.tower for graph in self.manifest.graphs))
+            raise ConfigurationError(
+                f"the bundle {self.folder} has no {tower} graphs; load it with towers={others!r}, or export it again"
+            )
         optional = RULES.keys() - {"fp32"}  # FP32 is always exported
         advice = f"; export it again with --{variant}, or choose one of these" if variant in optional else ""
         raise ConfigurationError(
@@ -93,26 +109,54 @@ class Bundle:
         return [graph for graph in self.manifest.graphs if device == "cpu" or graph.target in targets_on(device)]
 
     def graph_file(self, graph: Graph, check_hashes: bool = False) -> Path:
-        """Path of the ONNX file of `graph`.
+        """Path of the ONNX file of `graph`, after a check that it needs no other file than the manifest says.
 
         Args:
             check_hashes: compare the sha256 of the file and of its external data with the manifest.
 
         Raises:
-            BundleError: a hash differs.
+            BundleError: a hash differs, or the file is not a graph as `align_runtime.graph_file` allows it.
         """
         file, *_ = [self.check_hash(name) if check_hashes else self.path(name) for name in graph.files]
+        check_graph_file(file, None if graph.data is None else PurePosixPath(graph.data).name)
         return file
 
-    def path(self, name: str) -> Path:
-        """Path of the file `name`.
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """The content of the file `name`, whose sha256 is that of the manifest: what was hashed is what is used.
 
         Raises:
-            BundleError: the manifest does not list it.
+            BundleError: as in `check_hash`, or it has more than `max_bytes` bytes.
+        """
+        content = read_regular(self.path(name), max_bytes, BundleError)
+        self.check_digest(name, hashlib.sha256(content).hexdigest())
+        return content
+
+    def path(self, name: str) -> Path:
+        """Path of the file `name`, which exists with the size that the manifest lists.
+
+        Raises:
+            BundleError: the manifest does not list it, or it is missing, has another size, is not a regular file, or is
+                a link that leaves the bundle (see `open`).
         """
         if name not in self.manifest.files:
-            raise BundleError(f"{self.folder}: the manifest does not list a file {name!r}")
+            raise BundleError(f"{self.folder}: the manifest does not list a file {shortened(name)}")
+        size, expected = _check_place(self.folder, self.folder.resolve(), name), self.manifest.files[name].bytes
+        if size != expected:
+            raise BundleError(
+                f"{self.folder}: {name} has {size} bytes, expected {expected}; the file was changed after the export, "
+                "or its copy is incomplete"
+            )
         return self.folder / name
+
+    def read_data(self, graph: Graph) -> dict[str, bytes]:
+        """Content of the external data of `graph` by file name, as the graph refers to it; empty if it has none.
+
+        Raises:
+            BundleError: as in `read`.
+        """
+        if graph.data is None:
+            return {}
+        return {Path(graph.data).name: self.read(graph.data, self.manifest.files[graph.data].bytes)}
 
     def check_hash(self, name: str) -> Path:
         """Path of the file `name`, after a comparison of its sha256 with the manifest.
@@ -121,124 +165,43 @@ class Bundle:
             BundleError: the hash differs, or the manifest does not list the file.
         """
         path = self.path(name)
-        digest = sha256_of(path)
-        if digest != self.manifest.files[name].sha256:
-            raise BundleError(
-                f"{self.folder}: {name} has sha256 {digest[:16]}…, expected {self.manifest.files[name].sha256[:16]}…; "
-                "the file was changed after the export"
-            )
+        self.check_digest(name, sha256_of(path))
         return path
+
+    def check_digest(self, name: str, digest: str) -> None:
+        """Raises BundleError unless `digest` is the sha256 that the manifest lists for the file `name`."""
+        expected = self.manifest.files[name].sha256
+        if digest != expected:
+            raise BundleError(
+                f"{self.folder}: {name} has sha256 {digest[:16]}…, expected {expected[:16]}…; the file was changed "
+                "after the export"
+            )
+
+
+def _check_place(folder: Path, root: Path, name: str) -> int:
+    """Size of the file `name` of a bundle, which must be a regular file inside of `root`, the bundle's real folder.
+
+    Raises:
+        BundleError: it is not.
+    """
+    file = folder / name
+    try:
+        status = file.stat()
+        inside = file.resolve().is_relative_to(root) or is_in_cache(file, root)
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        advice = interrupted(folder) or "the copy of the bundle is incomplete"
+        raise BundleError(f"{folder}: {name} is missing; {advice}") from None
+    if not inside:
+        raise BundleError(f"{folder}: {name} is a link that leaves the bundle; copy the files, not the links")
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{folder}: {name} is not a regular file; copy the bundle again")
+    return status.st_size
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def inventory(folder: Path) -> dict[str, FileEntry]:
-    """Size and sha256 by path of every file in `folder` except the manifest; the value of `Manifest.files`."""
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_NAME
-    }
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest` as the ``align.json`` of `folder`."""
-    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-
-
-def check_destination(folder: Path) -> None:
-    """Raises ConfigurationError unless `folder` is missing, empty or a bundle, and can be replaced atomically."""
-    if folder.is_symlink():
-        raise ConfigurationError(f"{folder} is a link to {folder.readlink()}; name the folder itself")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} exists and is not a folder; choose another output")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
-        raise ConfigurationError(
-            f"{folder} exists and is not a bundle (it has no {MANIFEST_NAME}); nothing was changed, choose another"
-        )
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise ConfigurationError(
-            f"{folder} contains the current folder and cannot be replaced; name a folder inside it"
-        )
-    if folder.is_mount():
-        raise ConfigurationError(f"{folder} is a mount point and cannot be replaced; name a folder inside it")
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, which replaces it when the block ends without an error, otherwise is removed.
-
-    The replacement is atomic on Linux: a process that is killed leaves the previous content of `folder` complete. The
-    next call removes temporary folders that killed processes left behind.
-
-    Raises:
-        ConfigurationError: `folder` exists and is not a bundle.
-    """
-    check_destination(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    staging = folder.parent / f"{_leftover_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}"
-    staging.mkdir()
-    try:
-        yield staging
-        check_destination(folder)  # again: files may have been put there during a build of minutes
-        _replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _leftover_prefix(folder: Path) -> str:
-    """Contains the host's name: on a shared disk, processes of other hosts cannot be checked."""
-    return f".{folder.name}.building-{platform.node()}-"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    prefix = _leftover_prefix(folder)
-    for path in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        process = path.name.removeprefix(prefix).split("-")[0]
-        if not (process.isdigit() and _alive(int(process))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _replace(staging: Path, folder: Path) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        staging.rename(folder)  # POSIX: an empty folder is replaced in the same step
-        return
-    if _exchange(staging, folder):  # `staging` is now the previous bundle, which `staged` removes
-        return
-    # Without an exchange it takes two steps, between which the previous bundle has only its temporary name.
-    previous = folder.parent / f".{folder.name}.previous-{secrets.token_hex(4)}"
-    folder.rename(previous)
-    staging.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _exchange(left: Path, right: Path) -> bool:
-    """Swaps two folders atomically with Linux's ``renameat2(RENAME_EXCHANGE)``; False where that is not supported."""
-    if not sys.platform.startswith("linux"):
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    at_fdcwd, rename_exchange = -100, 2
-    if libc.renameat2(at_fdcwd, os.fsencode(left), at_fdcwd, os.fsencode(right), rename_exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):
-        return False
-    raise OSError(code, os.strerror(code), str(right))
+    """The sha256 of a regular file in hexadecimal. Raises BundleError where it cannot be read."""
+    with open_regular(path, BundleError) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()

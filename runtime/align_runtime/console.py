@@ -1,4 +1,4 @@
-"""The base of all commands: the parser, errors with exit codes, progress on stderr, tables on stdout."""
+"""The base of all commands: the parser, errors with exit codes, tables on stdout."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import argparse
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from align_runtime.devices import AUTO, DEVICES, Device, backend_of, resolve_device
+from align_runtime.devices import AUTO, DEVICES, backend_of, resolve_device
 from align_runtime.errors import AlignError, ConfigurationError
+from align_runtime.foreign_text import printable
+from align_runtime.standard_streams import complain, drop_unwritable, ensure_streams, show
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 DISTRIBUTION = "align-onnx"
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
-BAR_WIDTH = 24
-CLEAR_LINE = "\r\x1b[K"
-REPORT_SECONDS = 30.0  # without a terminal, a step that still runs prints a line this often
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -46,12 +43,19 @@ class CommandParser(argparse.ArgumentParser):
         """Raises ConfigurationError; argparse would print the whole usage first."""
         raise ConfigurationError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """On stdout, without `file`; argparse would swallow a full disk."""
+        if file is None:
+            show(self.format_help().rstrip("\n"))
+        else:
+            super().print_help(file)
+
 
 class _PrintVersion(argparse.Action):
     """``--version``; the version is looked up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"{parser.prog.split()[0]} {version(DISTRIBUTION)}")
+        show(f"{parser.prog.split()[0]} {version(DISTRIBUTION)}")
         parser.exit()
 
 
@@ -65,48 +69,91 @@ def run(parser: CommandParser, arguments: Sequence[str] | None, body: Callable[[
     Raises:
         SystemExit: after ``--help`` and ``--version``.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(format=f"{parser.prog}: %(message)s")  # warnings of the runtime, on stderr
+    ensure_streams()
+    _log_to_stderr(parser.prog)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name must not fail it
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
     code = None
     try:
-        options = parser.parse_args(given)
-        code = body(options)
+        try:
+            options = parser.parse_args(given)
+            with _sigterm_interrupts():
+                code = body(options)
+        except SystemExit as ended:  # --help and --version
+            code = int(ended.code or 0)
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
         return code
     except AlignError as error:
         _print_error(parser.prog, error, as_json)
         return error.exit_code
     except KeyboardInterrupt:
-        _complain(f"{parser.prog}: interrupted")
+        complain(f"{parser.prog}: interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout, e.g. `head`, is gone: the result stands where there is one
-        _drop_unwritable(sys.stdout)
+    except (
+        BrokenPipeError,
+        ConnectionResetError,
+    ):  # stdout's reader is gone: the result stands
         return EXIT_BROKEN_PIPE if code is None else code
     except OSError as error:  # a full disk, a folder without write permission
         _print_error(parser.prog, error, as_json)
-        _drop_unwritable(sys.stdout)
         return AlignError.exit_code
     finally:
-        _drop_unwritable(sys.stderr)
+        drop_unwritable(sys.stdout)
+        drop_unwritable(sys.stderr)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is an interrupt while this block runs in the main thread; other threads cannot have handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: not set by Python
 
 
 def _print_error(prog: str, error: AlignError | OSError, as_json: bool) -> None:
     """The error as a line on stderr and, if asked for, as JSON on stdout."""
-    _complain(f"{prog}: error: {error}")
+    complain(f"{prog}: error: {error}")
     if as_json:
         with suppress(OSError):  # stdout itself may be what failed
-            print(json.dumps({"error": error_json(error)}), flush=True)
+            say_json({"error": error_json(error)})
 
 
-def _complain(line: str) -> None:
-    """A line on stderr, where there is one."""
-    if sys.stderr is not None:  # without a file descriptor 2; print would take stdout
-        with suppress(OSError, ValueError):
-            print(line, file=sys.stderr)
+class _PrintableFormatter(logging.Formatter):
+    """Names in a message may be a stranger's; a traceback after it keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name of logging)
+        return printable(super().formatMessage(record))
+
+
+def _log_to_stderr(prog: str) -> None:
+    """Warnings of the runtime go to stderr, unless logging is configured already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter(f"{prog}: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+
+
+def say(lines: Iterable[str]) -> None:
+    """Prints `lines` on stdout, one by one, with the control characters that foreign text in them may hold escaped.
+
+    A command prints everything that is not JSON through here, so that no name in a bundle moves the cursor, clears the
+    screen, reorders what is shown, or begins a line of its own.
+    """
+    for line in lines:
+        show(printable(line))
+
+
+def say_json(value: Any) -> None:
+    """Prints `value` as one line of JSON in ASCII: texts stay what they are, and are escaped by JSON's own rules."""
+    show(json.dumps(value))
 
 
 def error_json(error: Exception) -> dict[str, Any]:
@@ -124,15 +171,6 @@ def error_json(error: Exception) -> dict[str, Any]:
     return described
 
 
-def _drop_unwritable(stream: TextIO | None) -> None:
-    """Gives up what `stream` cannot take; the interpreter would try again at its end, complain, and exit with 120."""
-    if stream is not None and not stream.closed:
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``--quiet`` and ``--json``, the same for every command."""
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
@@ -143,14 +181,30 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--threads``, the same for every command that runs graphs."""
-    devices = [*DEVICES, AUTO]
     parser.add_argument(
-        "--device", default="cpu", choices=devices, metavar="DEVICE", help=f"{', '.join(devices)} (default: cpu)"
+        "--device",
+        default="cpu",
+        type=device_name,
+        metavar="DEVICE",
+        help=f"{', '.join([*DEVICES, AUTO])}; a GPU by its index: cuda:1 (default: cpu)",
     )
     parser.add_argument("--threads", type=positive_int, help="threads of one call (default: all cores)")
 
 
-def chosen_device(options: argparse.Namespace) -> Device:
+def device_name(text: str) -> str:
+    """For ``type=`` of an argument: a device, or ``auto``."""
+    return text if text == AUTO else checked_argument(resolve_device, text)
+
+
+def checked_argument(check: Callable[[str], str], text: str) -> str:
+    """``check(text)``, whose ConfigurationError argparse then prints with the name of the option."""
+    try:
+        return check(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def chosen_device(options: argparse.Namespace) -> str:
     """The device of `options`, with ``auto`` resolved.
 
     Raises:
@@ -170,142 +224,16 @@ def positive_int(text: str) -> int:
     return value
 
 
-@dataclass(eq=False)
-class _Step:
-    """A phase or bar that runs. `count` of `total` are done; `shown` is the last text of `Progress.show` in it."""
-
-    title: str
-    start: float
-    count: int = 0
-    total: int | None = None
-    shown: str | None = None
-
-    def __str__(self) -> str:
-        text = self.shown or (self.title if self.total is None else f"{self.title} {self.count}/{self.total}")
-        return f"{text} ({time.monotonic() - self.start:.0f} s)"
-
-
-class Progress:
-    """Phases and bars on stderr: live on a terminal, a line per finished phase in a log, nothing when quiet.
-
-    In a log, a step that takes long also prints a line every `every` seconds while it runs. A stream that can no longer
-    be written to (closed, broken pipe) is not an error; nothing more is shown.
-
-    Attributes:
-        finished: titles and seconds of the finished phases and bars, in order.
-    """
-
-    def __init__(self, quiet: bool = False, stream: TextIO | None = None, every: float = REPORT_SECONDS) -> None:
-        self.finished: list[tuple[str, float]] = []
-        self._stream = stream or sys.stderr
-        self._quiet = quiet or self._stream is None  # without a file descriptor 2, Python has no sys.stderr
-        self._live = not self._quiet and self._is_terminal()
-        self._every = every
-        self._steps: list[_Step] = []  # the innermost is the last
-        self._reporter: tuple[threading.Thread, threading.Event] | None = None
-        self._lock = threading.RLock()
-
-    @contextmanager
-    def phase(self, title: str) -> Iterator[None]:
-        """A step of unknown length: its name while it runs, then the time that it took."""
-        with self._running(title) as step:
-            if self._live:
-                self._write(f"{CLEAR_LINE}  … {title}")
-            try:
-                yield
-            except BaseException:
-                self._finish("✗", step)
-                raise
-            self._finish("✓", step)
-
-    def bar(self, title: str, items: Iterable[T], total: int) -> Iterator[T]:
-        """Passes `items` on and shows how many of `total` are done."""
-        start = time.monotonic()
-        yield from self.track(title, items, total)
-        self._finish("✓", _Step(title, start))
-
-    def track(self, title: str, items: Iterable[T], total: int, done: int = 0) -> Iterator[T]:
-        """As `bar`, for a part of a phase: it leaves no line. `done` of the `total` were passed on before."""
-        with self._running(title, total) as step:
-            for step.count, item in enumerate(items, start=done):
-                if self._live:
-                    filled = BAR_WIDTH * step.count // max(total, 1)
-                    bar = f"{'█' * filled}{'·' * (BAR_WIDTH - filled)}"
-                    self._write(f"{CLEAR_LINE}  {title} [{bar}] {step.count}/{total}")
-                yield item
-
-    def show(self, text: str) -> None:
-        """A line for the moment, on a terminal; in a log, the next line about the running step says this text."""
-        if self._live:
-            self._write(f"{CLEAR_LINE}  … {text}")
-        with self._lock:
-            if self._steps:
-                self._steps[-1].shown = text
-
-    def warn(self, text: str) -> None:
-        """A line that stays."""
-        self._write(f"{CLEAR_LINE if self._live else ''}  ! {text}\n")
-
-    @contextmanager
-    def _running(self, title: str, total: int | None = None) -> Iterator[_Step]:
-        """Counts as the innermost step until it ends. In a log, a thread lives as long as the outermost step."""
-        step = _Step(title, time.monotonic(), total=total)
-        with self._lock:
-            self._steps.append(step)
-            if self._reporter is None and not (self._quiet or self._live):
-                stop = threading.Event()
-                thread = threading.Thread(target=self._report, args=[stop], name="progress", daemon=True)
-                self._reporter = thread, stop
-                thread.start()
-        try:
-            yield step
-        finally:
-            reporter = None
-            with self._lock:
-                self._steps.remove(step)
-                if not self._steps:
-                    reporter, self._reporter = self._reporter, None
-            if reporter is not None:
-                thread, stop = reporter
-                stop.set()
-                thread.join()
-
-    def _report(self, stop: threading.Event) -> None:
-        while not stop.wait(self._every):
-            with self._lock:
-                if self._steps:
-                    self._write(f"  … {self._steps[-1]}\n")
-
-    def _finish(self, mark: str, step: _Step) -> None:
-        seconds = time.monotonic() - step.start
-        self.finished.append((step.title, seconds))
-        self._write(f"{CLEAR_LINE if self._live else ''}  {mark} {step.title} ({seconds:.1f} s)\n")
-
-    def _write(self, text: str) -> None:
-        with self._lock:
-            if not self._quiet:
-                try:
-                    self._stream.write(text)
-                    self._stream.flush()
-                except (OSError, ValueError):  # ValueError: the stream was closed
-                    self._quiet, self._live = True, False
-
-    def _is_terminal(self) -> bool:
-        try:
-            return self._stream.isatty()
-        except ValueError:  # closed
-            return False
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """`rows` as aligned columns under `headings`; columns whose index is in `right` are right-aligned."""
-    widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """The lines of `rows` as aligned columns under `headings`; columns whose index is in `right` are right-aligned."""
+    cells_of_rows = [list(map(printable, row)) for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells_of_rows, strict=True)]
     lines = []
-    for row in [headings, *rows]:
+    for row in cells_of_rows:
         cells = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)
+    return lines

@@ -1,18 +1,25 @@
-"""Devices: one table of what runs graphs on each of them. A new backend is a row here and its module."""
+"""Devices: one table of what runs graphs on each of them. A new backend is a row here and its module.
+
+A device is the name of a backend, on a GPU with the index of one: ``"cuda"`` is ``"cuda:0"``, the first that CUDA sees.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from align_runtime.errors import ConfigurationError
-from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET
+from align_runtime.foreign_text import shortened
+from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGETS
+from align_runtime.onnxruntime_import import import_onnxruntime
 
 AUTO = "auto"
-Device = Literal["cpu", "cuda", "tensorrt", "auto"]
+Device = Literal["cpu", "cuda", "tensorrt", "auto"] | str  # the names, or "cuda:1"
+INDEX = re.compile(r"0|[1-9][0-9]{0,2}")
 
 logger = logging.getLogger(__name__)
 
@@ -22,21 +29,24 @@ class Backend:
     """What runs graphs on one device.
 
     Attributes:
-        module: the module to import when the device is asked for. On a CPU it has ``open_file(file, threads)``, which
-            loads any ONNX file, otherwise ``open_graph(bundle, graph, check_hashes)``. Both return a `Runner`.
+        module: the module to import when the device is asked for. On a CPU it has ``open_file(file, threads, memory)``,
+            which loads any ONNX file, otherwise ``open_graph(bundle, graph, gpu, check_hashes)``. Both return a
+            `Runner`.
         target: the graphs that were built for this target are preferred; those for any target run too.
         on_cpu: whether a CPU computes, so that `threads` and `streams` apply.
+        has_engines: whether it runs engines, which the manifest does not list, in place of graphs.
     """
 
     module: str
     target: str
     on_cpu: bool = False
+    has_engines: bool = False
 
 
 BACKENDS: Mapping[str, Backend] = {
     "cpu": Backend("align_runtime.backends.onnxruntime", CPU_TARGET, on_cpu=True),
     "cuda": Backend("align_runtime.backends.cuda", GPU_TARGET),
-    "tensorrt": Backend("align_runtime.backends.tensorrt.runner", GPU_TARGET),
+    "tensorrt": Backend("align_runtime.backends.tensorrt.runner", GPU_TARGET, has_engines=True),
 }
 DEVICES = tuple(BACKENDS)
 
@@ -47,17 +57,33 @@ def backend_of(device: str) -> Backend:
     Raises:
         ConfigurationError: there is no such device.
     """
-    if device not in BACKENDS:
-        raise ConfigurationError(f"device is {device!r}; known: {', '.join([*DEVICES, AUTO])}")
-    return BACKENDS[device]
+    return BACKENDS[split_device(device)[0]]
+
+
+def split_device(device: str) -> tuple[str, int]:
+    """Name of the backend and index of the GPU: ``"cuda:1"`` → ``("cuda", 1)``; 0 without one.
+
+    Raises:
+        ConfigurationError: there is no such device, or the index is not one.
+    """
+    name, colon, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if name not in BACKENDS:
+        raise ConfigurationError(f"device is {shortened(device)}; known: {', '.join([*DEVICES, AUTO])}")
+    if not colon:
+        return name, 0
+    if BACKENDS[name].on_cpu:
+        raise ConfigurationError(f"device is {shortened(device)}, but {name} is one device; leave the index out")
+    if not INDEX.fullmatch(index):
+        raise ConfigurationError(f"device is {shortened(device)}; expected the index of a GPU, as in '{name}:1'")
+    return name, int(index)
 
 
 def targets_on(device: str) -> tuple[str, str]:
     """Targets of the graphs that run on `device`, the preferred one first. A target stands for its own devices."""
-    return (BACKENDS[device].target if device in BACKENDS else device, ANY_TARGET)
+    return (device if device in TARGETS else backend_of(device).target, ANY_TARGET)
 
 
-def resolve_device(device: str) -> Device:
+def resolve_device(device: str) -> str:
     """`device`, checked; for ``"auto"`` ``"cuda"`` if its driver and ONNX Runtime's provider are there, else ``"cpu"``.
 
     The choice is logged as a warning: a service should name its device. ``"auto"`` never takes ``"tensorrt"``, which
@@ -67,17 +93,16 @@ def resolve_device(device: str) -> Device:
         ConfigurationError: there is no such device.
     """
     if device != AUTO:
-        backend_of(device)
-        return cast(Device, device)
-    chosen: Device = "cuda" if _has_cuda() else "cpu"
+        split_device(device)
+        return device
+    chosen = "cuda" if _has_cuda() else "cpu"
     logger.warning("device 'auto' is %s here; name a device to get that one or an error", chosen)
     return chosen
 
 
 def _has_cuda() -> bool:
     try:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         ctypes.CDLL("libcuda.so.1")
     except (ImportError, OSError):
         return False

@@ -1,33 +1,49 @@
-"""TensorRT engines of a bundle: the JSON description beside each plan, and the choice of one that fits the machine.
+"""TensorRT engines of a bundle: the JSON description beside each plan.
 
 The manifest does not list engines: an engine is derived from a graph that the manifest lists, fits one kind of GPU and
 one TensorRT, and can be added or removed later. ``engines/`` holds the plan and the description of each.
+`align_runtime.engine_choice` chooses the one that fits a machine.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from align_runtime.bundle import Bundle, sha256_of
-from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError
-from align_runtime.graph_entry import Graph
-from align_runtime.json_files import of_kind, read_object, relative_path, require
+from align_runtime.bundle import Bundle
+from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.foreign_text import shortened
+from align_runtime.graph_entry import MAX_DIMENSIONS, MAX_SIZE, Graph
+from align_runtime.json_files import number, of_kind, parse_object, relative_path, require, short_text, text
+from align_runtime.manifest import check_sha256
 from align_runtime.parity import Limits, Parity
+from align_runtime.precision import MAX_COUNT
+from align_runtime.regular_files import read_regular
 
 ENGINES = "engines"
-ENGINE_SCHEMA = 1
+ENGINE_SCHEMA = 2
 # GPUs that an engine runs on, TensorRT's HardwareCompatibilityLevel: the model that it was built on, every GPU of the
 # same compute capability, every GPU from Ampere on.
 THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "this", "same_compute_capability", "ampere_plus"
 HARDWARE = (THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS)
-AMPERE = (8, 0)
 MAX_LEVEL = 5
-MAX_REASONS = 2  # engines that an error describes
-SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_WORKSPACE = 1 << 50
+MAX_PROFILES = 4096
+MAX_SECONDS = 1e9
+MAX_ENGINES = 256  # descriptions in a bundle
+MAX_DESCRIPTION_BYTES = 1 << 20
+MAX_PLAN_BYTES = 1 << 32  # an FP32 plan of the published text tower has 700 MB
+# A version as in PEP 440: 11.4.0.106, 11.0.0b1, 11.4.0.106+cuda13, 10.9.0.post12.dev1.
+VERSION = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})*)(?:[._-]?(dev|alpha|a|beta|b|rc|c|post)[._-]?(\d{0,9}))?(?:[.+-][A-Za-z0-9].*)?"
+)
+STAGES = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "rc": 3, "c": 3, "": 4, "post": 5}  # of a release
+RELEASE = 6  # numbers of a release that are compared
 BUILD = "build one on this machine: align-export … --engine"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -52,14 +68,16 @@ class Machine:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Machine:
         machine = cls(
-            gpu=require(where, values, "gpu", str),
-            compute_capability=require(where, values, "compute_capability", str),
-            driver=require(where, values, "driver", str),
-            tensorrt=require(where, values, "tensorrt", str),
+            gpu=text(where, values, "gpu"),
+            compute_capability=text(where, values, "compute_capability"),
+            driver=text(where, values, "driver"),
+            tensorrt=text(where, values, "tensorrt"),
         )
-        for version in (machine.compute_capability, machine.driver, machine.tensorrt):
-            if not re.fullmatch(r"\d+(\.\d+)+", version):
-                raise ConfigurationError(f"{where}: {version!r} is not a version")
+        for value in (machine.compute_capability, machine.driver, machine.tensorrt):
+            try:
+                version(value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{where}: {error}") from None
         return machine
 
 
@@ -87,8 +105,10 @@ class EngineOptions:
         if hardware not in HARDWARE:
             raise ConfigurationError(f"{where}: hardware is {hardware!r}; known: {', '.join(HARDWARE)}")
         return cls(
-            level=require(where, values, "level", int),
-            workspace=require(where, values, "workspace", (int, type(None))),
+            level=number(where, values, "level", int, 0, MAX_LEVEL),
+            workspace=None
+            if values.get("workspace", 0) is None
+            else number(where, values, "workspace", int, 0, MAX_WORKSPACE),
             hardware=hardware,
             version_compatible=require(where, values, "version_compatible", bool),
             without_lean_runtime=require(where, values, "without_lean_runtime", bool),
@@ -130,19 +150,25 @@ class EngineEntry:
 
     @classmethod
     def read(cls, file: Path) -> EngineEntry:
-        """Reads the description in `file`.
+        """Reads the description in `file`, which is that of the plan of the same name.
 
         Raises:
-            BundleError: it cannot be read, is not valid, or has another schema version.
+            BundleError: it cannot be read, is not valid, names another file, or has another schema version.
         """
-        values, where = read_object(file, BundleError), str(file)
+        where = str(file)
+        values = parse_object(read_regular(file, MAX_DESCRIPTION_BYTES, BundleError), where, BundleError)
         if values.get("schema_version") != ENGINE_SCHEMA:
             raise BundleError(
                 f"{file}: schema version {values.get('schema_version')!r}; this runtime reads version {ENGINE_SCHEMA}. "
                 "Build the engine again with align-export --engine"
             )
         try:
-            return cls._from_json(values, where)
+            entry = cls._from_json(values, where)
+            if entry.file != f"{ENGINES}/{file.stem}.plan":
+                raise ConfigurationError(
+                    f"{where}: file is {shortened(entry.file)}; expected {ENGINES}/{file.stem}.plan"
+                )
+            return entry
         except ConfigurationError as error:
             raise BundleError(
                 f"{error} (the description was changed; build the engine again: align-export --engine)"
@@ -152,19 +178,24 @@ class EngineEntry:
     def _from_json(cls, values: Mapping[str, Any], where: str) -> EngineEntry:
         source = require(where, values, "source", dict)
         profiles = require(where, values, "profiles", list)
+        if not 1 <= len(profiles) <= MAX_PROFILES:
+            raise ConfigurationError(f"{where}: {len(profiles)} profiles; expected 1 to {MAX_PROFILES}")
         products = require(where, values, "products", dict)
         return cls(
-            tower=require(where, values, "tower", str),
-            variant=require(where, values, "variant", str),
-            source={relative_path(name): _sha256(where, digest) for name, digest in source.items()},
+            tower=text(where, values, "tower"),
+            variant=text(where, values, "variant"),
+            source={relative_path(name): check_sha256(digest, f"{where}: sha256") for name, digest in source.items()},
             file=relative_path(require(where, values, "file", str)),
-            bytes=require(where, values, "bytes", int),
-            sha256=_sha256(where, require(where, values, "sha256", str)),
+            bytes=number(where, values, "bytes", int, 1, MAX_PLAN_BYTES),
+            sha256=check_sha256(require(where, values, "sha256", str), f"{where}: sha256"),
             machine=Machine.from_json(require(where, values, "machine", dict), f"{where}: machine"),
             options=EngineOptions.from_json(require(where, values, "options", dict), f"{where}: options"),
             profiles=tuple(_shapes(f"{where}: profiles", of_kind(where, shapes, dict)) for shapes in profiles),
-            seconds=require(where, values, "seconds", float),
-            products={kind: of_kind(f"{where}: products", count, int) for kind, count in products.items()},
+            seconds=number(where, values, "seconds", float, 0, MAX_SECONDS),
+            products={
+                short_text(where, kind): number(f"{where}: products", products, kind, int, 0, MAX_COUNT)
+                for kind in products
+            },
             parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
             limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
         )
@@ -172,17 +203,14 @@ class EngineEntry:
 
 def _shapes(where: str, values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     shapes = {
-        name: tuple(of_kind(where, size, int) for size in of_kind(where, shape, list)) for name, shape in values.items()
+        short_text(where, name): tuple(of_kind(where, size, int) for size in of_kind(where, shape, list))
+        for name, shape in values.items()
     }
-    if not shapes or any(size < 1 for shape in shapes.values() for size in shape):
-        raise ConfigurationError(f"{where}: {shapes}; expected inputs whose sizes are 1 or more")
+    if not shapes or any(not 2 <= len(shape) <= MAX_DIMENSIONS for shape in shapes.values()):
+        raise ConfigurationError(f"{where}: {shortened(shapes)}; expected inputs of 2 to {MAX_DIMENSIONS} dimensions")
+    if any(not 1 <= size <= MAX_SIZE for shape in shapes.values() for size in shape):
+        raise ConfigurationError(f"{where}: {shortened(shapes)}; expected sizes from 1 to {MAX_SIZE}")
     return shapes
-
-
-def _sha256(where: str, value: Any) -> str:
-    if not SHA256.fullmatch(of_kind(f"{where}: sha256", value, str)):
-        raise ConfigurationError(f"{where}: sha256 is {value[:80]!r}; expected 64 hexadecimal digits")
-    return value
 
 
 def sidecar_of(plan: Path) -> Path:
@@ -190,13 +218,34 @@ def sidecar_of(plan: Path) -> Path:
     return plan.with_suffix(".json")
 
 
-def engines_of(bundle: Bundle) -> list[EngineEntry]:
-    """Descriptions of all engines of `bundle`, sorted by file name.
+@dataclass(frozen=True)
+class Engines:
+    """The engines of a bundle: `entries`, sorted by file name, and in `skipped` why the others cannot be used."""
 
-    Raises:
-        BundleError: a description cannot be read.
-    """
-    return [EngineEntry.read(file) for file in sorted((bundle.folder / ENGINES).glob("*.json"))]
+    entries: tuple[EngineEntry, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def read_engines(bundle: Bundle) -> Engines:
+    """The engines of `bundle`. A description that cannot be read hides neither the others nor the graphs."""
+    folder = bundle.folder / ENGINES
+    if folder.is_symlink():
+        return Engines((), (f"{folder} is a link; expected the folder itself",))
+    entries, skipped = [], []
+    files = sorted(islice(folder.glob("*.json"), MAX_ENGINES + 1))
+    for file in files[:MAX_ENGINES]:
+        try:
+            entries.append(EngineEntry.read(file))
+        except BundleError as error:
+            skipped.append(str(error))
+    if len(files) > MAX_ENGINES:
+        skipped.append(f"{folder} has more than {MAX_ENGINES} descriptions; the others are not read")
+    return Engines(tuple(entries), tuple(skipped))
+
+
+def engines_of(bundle: Bundle) -> list[EngineEntry]:
+    """Descriptions of the engines of `bundle` that can be read, sorted by file name."""
+    return list(read_engines(bundle).entries)
 
 
 def source_of(bundle: Bundle, graph: Graph) -> dict[str, str]:
@@ -204,63 +253,34 @@ def source_of(bundle: Bundle, graph: Graph) -> dict[str, str]:
     return {name: bundle.manifest.files[name].sha256 for name in graph.files}
 
 
-def choose_engine(bundle: Bundle, graph: Graph, machine: Machine) -> EngineEntry:
-    """The engine of `graph` that runs on `machine`; of several, one that was built on such a machine.
+def read_plan(bundle: Bundle, entry: EngineEntry) -> bytes:
+    """The plan of `entry`, after a check of its size and sha256: TensorRT trusts the bytes that it reads.
 
     Raises:
-        BackendUnavailableError: there is none; the message says what differs.
-        BundleError: a description cannot be read.
-    """
-    built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == (graph.tower, graph.variant)]
-    if not built:
-        raise BackendUnavailableError(
-            f"the bundle {bundle.folder} has no TensorRT engine of the {graph.tower} tower in {graph.variant}; {BUILD}"
-        )
-    reasons = {entry.file: list(_obstacles(entry, machine, source_of(bundle, graph))) for entry in built}
-    usable = [entry for entry in built if not reasons[entry.file]]
-    if not usable:
-        differences = "; ".join(f"{file}: {' and '.join(found)}" for file, found in list(reasons.items())[:MAX_REASONS])
-        raise BackendUnavailableError(
-            f"no TensorRT engine of the bundle {bundle.folder} runs here. {differences}; {BUILD}"
-        )
-    return min(usable, key=lambda entry: (entry.machine != machine, entry.file))
-
-
-def _obstacles(entry: EngineEntry, machine: Machine, source: dict[str, str]) -> Iterator[str]:
-    if entry.source != source:
-        yield "it was built from another graph than the one now in the bundle"
-    built, options = entry.machine, entry.options
-    if options.version_compatible:
-        if version(machine.tensorrt) < version(built.tensorrt):
-            yield f"it needs TensorRT {built.tensorrt} or newer, here is {machine.tensorrt}"
-    elif machine.tensorrt != built.tensorrt:
-        yield f"it needs TensorRT {built.tensorrt}, here is {machine.tensorrt}"
-    capability = version(machine.compute_capability)
-    if options.hardware == AMPERE_PLUS:
-        if capability < AMPERE:
-            yield f"it needs compute capability 8.0 or newer, {machine.gpu} has {machine.compute_capability}"
-    elif machine.compute_capability != built.compute_capability:
-        yield f"it needs compute capability {built.compute_capability}, {machine.gpu} has {machine.compute_capability}"
-    elif options.hardware != SAME_CAPABILITY and machine.gpu != built.gpu:
-        yield f"it was built for {built.gpu}, here is {machine.gpu}"
-    if version(machine.driver)[0] < version(built.driver)[0]:
-        yield f"it needs a driver for CUDA {version(built.driver)[0]}, the one here supports {machine.driver}"
-
-
-def check_plan(bundle: Bundle, entry: EngineEntry) -> Path:
-    """Path of the plan of `entry`, after a check of its size and sha256: TensorRT trusts the bytes that it reads.
-
-    Raises:
-        BundleError: it is missing, differs from the description, or is a link that leaves the bundle.
+        BundleError: it is missing, differs from the description, or is a link.
     """
     path = bundle.folder / entry.file
-    if not path.is_file() or not path.resolve().is_relative_to(bundle.folder.resolve()):
-        raise BundleError(f"{bundle.folder}: {entry.file} is missing or leaves the bundle; {BUILD}")
-    if path.stat().st_size != entry.bytes or sha256_of(path) != entry.sha256:
+    if path.is_symlink() or path.parent.is_symlink():
+        raise BundleError(f"{bundle.folder}: {entry.file} is a link; {BUILD}")
+    try:
+        plan = read_regular(path, entry.bytes, BundleError)
+    except BundleError as error:
+        raise BundleError(f"{error}; {BUILD}") from None
+    if len(plan) != entry.bytes or hashlib.sha256(plan).hexdigest() != entry.sha256:
         raise BundleError(f"{bundle.folder}: {entry.file} is not the engine that was built; {BUILD}")
-    return path
+    return plan
 
 
-def version(text: str) -> tuple[int, ...]:
-    """``"11.4.0"`` → ``(11, 4, 0)``, for comparisons."""
-    return tuple(int(part) for part in text.split("."))
+def version(value: str) -> tuple[int, ...]:
+    """`value` for comparisons: the numbers of the release, its stage, and the number of that.
+
+    ``"11.0.0b1"`` is before ``"11.0.0"``, and ``"11.4.0.106+cuda13"`` equals ``"11.4.0.106"``.
+
+    Raises:
+        ConfigurationError: it is not a version.
+    """
+    found = VERSION.fullmatch(value)
+    if found is None:
+        raise ConfigurationError(f"{shortened(value)} is not a version; expected one such as '11.4.0.106'")
+    numbers = [int(part) for part in found[1].split(".")][:RELEASE]
+    return (*numbers, *[0] * (RELEASE - len(numbers)), STAGES[found[2] or ""], int(found[3] or 0))

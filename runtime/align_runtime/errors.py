@@ -62,9 +62,9 @@ class InputError(AlignError, ValueError):
         self.message = message
         self.index = index
 
-    def shifted(self, by: int) -> InputError:
-        """The same error with an index that is larger by `by`: the inputs of the batches before this one."""
-        return self if self.index is None else InputError(self.message, self.index + by)
+    def at(self, index: int) -> InputError:
+        """The same error at `index`, without its traceback and cause, which would keep the input in memory."""
+        return InputError(self.message, index)
 
 
 class BundleError(AlignError):
@@ -101,7 +101,7 @@ class ParityError(AlignError):
         metric: the measure that failed: ``"max_abs"``, ``"min_cosine"`` or ``"min_centred_cosine"``.
         limit: the value allowed.
         observed: the value measured.
-        sample: name of the sample with the largest difference.
+        sample: name of the sample that is worst by `metric`.
     """
 
     exit_code = 1

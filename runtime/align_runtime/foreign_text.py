@@ -35,7 +35,10 @@ def shortened(value: Any, limit: int = 100) -> str:
     """The repr of `value` with at most `limit` characters; of a long text only what is shown is formatted."""
     if isinstance(value, str | bytes) and len(value) > limit:
         return f"{value[:limit]!r}"[:limit] + "…"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"({type(value).__name__}, too long to print)"
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from align_runtime.errors import ConfigurationError
-from align_runtime.json_files import of_kind, relative_path, require
+from align_runtime.foreign_text import shortened
+from align_runtime.json_files import number, of_kind, relative_path, require, short_text, text
 from align_runtime.parity import Limits, Parity
 from align_runtime.precision import GraphContent
 
@@ -16,7 +19,19 @@ ANY_TARGET = "any"
 CPU_TARGET, GPU_TARGET = "cpu", "gpu"
 TARGETS = (ANY_TARGET, CPU_TARGET, GPU_TARGET)
 SAMPLE_WORDS = {"vision": "images", "text": "captions"}
+# Inputs that a tower may take: their names, dtypes and numbers of dimensions, the first of which is the batch.
+INPUTS: Mapping[str, tuple[tuple[tuple[str, str, int], ...], ...]] = {
+    "vision": ((("pixels", "uint8", 4),), (("pixel_values", "float32", 4),)),
+    "text": ((("input_ids", "int64", 2), ("attention_mask", "int64", 2)),),
+}
 DTYPES = ("uint8", "int64", "float32")
+MAX_OPSET = 1000
+MAX_SIZE = 1 << 20  # of a dimension
+MAX_DIMENSIONS = 8
+MAX_ENTRIES = 4096  # of a list: operators of an island, parts that stay float
+MAX_SAMPLES = 1 << 40
+MAX_SPEEDUP = 1e6
+VARIANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,12 @@ class TensorSpec:
         if dtype not in DTYPES:
             raise ConfigurationError(f"{where}: dtype is {dtype!r}; known: {', '.join(DTYPES)}")
         shape = require(where, values, "shape", list)
+        if len(shape) > MAX_DIMENSIONS:
+            raise ConfigurationError(f"{where}: shape has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}")
         return cls(
-            name=require(where, values, "name", str),
+            name=text(where, values, "name"),
             dtype=dtype,
-            shape=tuple(of_kind(f"{where}: shape", size, (int, str)) for size in shape),
+            shape=tuple(_size(f"{where}: shape", size) for size in shape),
         )
 
 
@@ -54,10 +71,10 @@ class Island:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Island:
-        return cls(
-            nodes=_texts(f"{where}: nodes", require(where, values, "nodes", list)),
-            reasons=_texts(f"{where}: reasons", require(where, values, "reasons", list)),
-        )
+        island = cls(nodes=_texts(where, values, "nodes"), reasons=_texts(where, values, "reasons"))
+        if not island.nodes or not island.reasons:
+            raise ConfigurationError(f"{where}: an island has no nodes or no reasons; expected at least one of each")
+        return island
 
 
 @dataclass(frozen=True)
@@ -81,13 +98,11 @@ class Quantization:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Quantization:
         speedup = require(where, values, "speedup", (float, type(None)))
-        if speedup is not None and speedup <= 0:
-            raise ConfigurationError(f"{where}: expected a speedup above 0, got {speedup}")
         return cls(
-            scheme=require(where, values, "scheme", str),
-            samples=require(where, values, "samples", int),
-            speedup=speedup,
-            kept=_texts(f"{where}: kept", require(where, values, "kept", list)),
+            scheme=text(where, values, "scheme"),
+            samples=number(where, values, "samples", int, 0, MAX_SAMPLES),
+            speedup=None if speedup is None else number(where, values, "speedup", float, 1 / MAX_SPEEDUP, MAX_SPEEDUP),
+            kept=_texts(where, values, "kept"),
         )
 
 
@@ -145,23 +160,26 @@ class Graph:
         target = require(where, values, "target", str)
         if target not in TARGETS:
             raise ConfigurationError(f"{where}: target is {target!r}; known: {', '.join(TARGETS)}")
-        data = require(where, values, "data", (str, type(None)))
+        variant = require(where, values, "variant", str)
+        if not VARIANT.fullmatch(variant):
+            raise ConfigurationError(f"{where}: variant is {shortened(variant)}; expected a name such as 'fp16'")
         quantization = require(where, values, "quantization", (dict, type(None)))
+        file, data = _graph_files(where, values)
         return cls(
             tower=tower,
-            variant=require(where, values, "variant", str),
+            variant=variant,
             target=target,
-            file=relative_path(require(where, values, "file", str)),
-            data=None if data is None else relative_path(data),
-            opset=require(where, values, "opset", int),
-            inputs=_tensors(where, values, "inputs"),
-            outputs=_tensors(where, values, "outputs"),
+            file=file,
+            data=data,
+            opset=number(where, values, "opset", int, 1, MAX_OPSET),
+            inputs=_inputs(where, values, tower),
+            outputs=_outputs(where, values),
             content=GraphContent.from_json(require(where, values, "content", dict), f"{where}: content"),
             parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
             limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
             islands=tuple(
                 Island.from_json(of_kind(f"{where}: islands", island, dict), f"{where}: islands")
-                for island in require(where, values, "islands", list)
+                for island in _entries(where, values, "islands")
             ),
             quantization=None
             if quantization is None
@@ -169,12 +187,57 @@ class Graph:
         )
 
 
+def _graph_files(where: str, values: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The paths of a graph and of its external data. ONNX Runtime takes a file's format from the end of its name."""
+    file = relative_path(require(where, values, "file", str))
+    if not file.endswith(".onnx"):
+        raise ConfigurationError(f"{where}: file is {shortened(file)}; expected a name that ends with .onnx")
+    data = require(where, values, "data", (str, type(None)))
+    if data is not None and PurePosixPath(relative_path(data)).parent != PurePosixPath(file).parent:
+        raise ConfigurationError(f"{where}: data is {shortened(data)}; expected a file in the folder of {file}")
+    return file, data
+
+
+def _inputs(where: str, values: Mapping[str, Any], tower: str) -> tuple[TensorSpec, ...]:
+    inputs = _tensors(where, values, "inputs")
+    found = tuple((tensor.name, tensor.dtype, len(tensor.shape)) for tensor in inputs)
+    if found not in INPUTS[tower]:
+        wanted = " or ".join(", ".join(name for name, *_ in names) for names in INPUTS[tower])
+        raise ConfigurationError(f"{where}: inputs of the {tower} tower are {shortened(found)}; expected {wanted}")
+    return inputs
+
+
+def _outputs(where: str, values: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    outputs = _tensors(where, values, "outputs")
+    if [(tensor.dtype, len(tensor.shape)) for tensor in outputs] != [("float32", 2)]:
+        raise ConfigurationError(
+            f"{where}: outputs are {shortened(outputs)}; expected embeddings, float32 (batch, dim)"
+        )
+    return outputs
+
+
 def _tensors(where: str, values: Mapping[str, Any], key: str) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec.from_json(of_kind(f"{where}: {key}", tensor, dict), f"{where}: {key}")
-        for tensor in require(where, values, key, list)
+        for tensor in _entries(where, values, key)
     )
 
 
-def _texts(where: str, values: list[Any]) -> tuple[str, ...]:
-    return tuple(of_kind(where, value, str) for value in values)
+def _size(name: str, size: Any) -> int | str:
+    """A dimension: a size, or the name of a free one."""
+    if isinstance(of_kind(name, size, (int, str)), str):
+        return short_text(name, size)
+    if not 1 <= size <= MAX_SIZE:
+        raise ConfigurationError(f"{name} has a dimension of {shortened(size)}; expected 1 to {MAX_SIZE}")
+    return int(size)
+
+
+def _entries(where: str, values: Mapping[str, Any], key: str) -> list[Any]:
+    entries: list[Any] = require(where, values, key, list)
+    if len(entries) > MAX_ENTRIES:
+        raise ConfigurationError(f"{where}: {key} has {len(entries)} entries; expected at most {MAX_ENTRIES}")
+    return entries
+
+
+def _texts(where: str, values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(short_text(f"{where}: {key}", value) for value in _entries(where, values, key))

@@ -43,6 +43,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "device": (None,),
     "image_seq_length": (None,),
 }
+KNOWN_KEYS = frozenset({*DEFAULTS, *IGNORED, *NEUTRAL, "auto_map"})
 
 
 def canonical(config: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -2,88 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.errors import InputError
-from align_runtime.images import ImageInput, preprocess
+from align_runtime.embedded_rows import EmbeddedRows, OnError, delivered, usable
+from align_runtime.image_intake import ImageIntake, Prepared, Taken, is_listed
+from align_runtime.image_options import ImageOptions
+from align_runtime.images import ImageInput
 from align_runtime.preprocessing import ImagePreprocessing
-from align_runtime.scheduling import Workers, batches
+from align_runtime.scheduling import Source, batches
 from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 IMAGE_BATCH = 8
-Numbered = tuple[int, ImageInput]
+Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
+Parts = Generator[EmbeddedRows, None, None]
 
 
-def preprocess_numbered(numbered: Numbered, preprocessing: ImagePreprocessing) -> NDArray[np.uint8]:
-    """Pixels uint8 (1, height, width, 3) of the second of (index, image).
+def preprocessed(
+    images: Iterable[ImageInput], preprocessing: ImagePreprocessing, options: ImageOptions, workers: Workers
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Yields the pixels, uint8 (height, width, 3), of each of `images`, which are prepared by `workers`.
 
     Raises:
-        InputError: the image cannot be used; `index` is the first.
+        InputError: an image cannot be used; `index` is its position.
     """
-    index, image = numbered
-    try:
-        return preprocess([image], preprocessing)
-    except InputError as error:
-        raise error.shifted(index) from None
+    source, intake = Source(images), ImageIntake(preprocessing, options)
+    taken = intake.taken(source, is_listed(images))
+    with closing(workers.ordered(intake.prepare, taken, ahead=2 * workers.count)) as prepared:
+        for _, pixels in prepared:
+            if isinstance(pixels, Exception):
+                raise pixels
+            yield pixels
+    source.check()
 
 
 class ImageEmbedder:
     """The vision tower with its preprocessing, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, preprocessing: ImagePreprocessing, workers: Workers) -> None:
+    def __init__(
+        self,
+        tower: Tower,
+        preprocessing: ImagePreprocessing,
+        options: ImageOptions,
+        decoders: Workers,
+        workers: Workers,
+    ) -> None:
         self.tower = tower
         self.preprocessing = preprocessing
+        self.options = options
+        self._decoders = decoders
         self._workers = workers
 
-    def parts(self, images: Iterable[ImageInput], batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
-        """Yields embeddings float32 (n, dim), a few at a time, in the order of `images`, which is read lazily.
+    def parts(self, images: Iterable[ImageInput], batch_size: int | None = None, on_error: OnError = "raise") -> Parts:
+        """Yields embeddings, a few at a time, in the order of `images`, which is read lazily.
 
         With streams, each worker thread decodes an image and computes its embedding: batches do not make a
         single-threaded run of an EfficientNet faster. Without streams, or with too few images for all of them, the
-        workers decode and the graph runs batches with all threads. Only a few images are decoded ahead.
+        workers decode and the graph runs batches: on a CPU one after another with all threads, on a GPU as many at once
+        as it takes, each of the largest size that it was set up for. Only a few images are taken ahead.
 
         Args:
-            batch_size: maximum number of images in one run; None chooses it.
+            batch_size: maximum number of images in one run and in a part; None chooses it.
+            on_error: ``"skip"`` yields the error of an image that cannot be used with the rows around it.
 
         Raises:
-            InputError: an image cannot be used; `index` is its position in `images`.
+            InputError: an image cannot be used; `index` is its position in `images`. What came before is yielded first.
+            Exception: an error of `images` itself, likewise.
         """
-        streams, numbered = self.tower.streams, enumerate(images)
-        per_stream = batch_size or 1
-        first = list(islice(numbered, max(streams * per_stream, 2)))
+        source = Source(images)
+        intake = ImageIntake(self.preprocessing, self.options)
+        taken = intake.taken(source, is_listed(images))
+        return delivered(self._parts(intake, taken, batch_size, on_error), source, on_error)
+
+    def _parts(self, intake: ImageIntake, taken: Iterator[Taken], batch_size: int | None, on_error: OnError) -> Parts:
+        streams, per_stream = self.tower.streams, batch_size or 1
+        first = list(islice(taken, max(streams * per_stream, 2)))
+        taken = chain(first, taken)
+        embed = partial(self._embed, on_error=on_error)
         if len(first) == 1:
-            yield self._run(self._preprocess(first[0]))  # there is nothing to overlap with
+            yield embed(self.tower.run, [intake.prepare(first[0])])  # there is nothing to overlap with
         elif streams > 1 and streams * per_stream <= len(first):
-            groups = batches(chain(first, numbered), per_stream)
-            yield from self._workers.ordered(self._embed_group, groups, ahead=2 * streams)
+
+            def embed_group(group: Sequence[Taken]) -> EmbeddedRows:
+                return embed(self.tower.run_stream, [intake.prepare(one) for one in group])
+
+            yield from self._workers.ordered(embed_group, batches(taken, per_stream), ahead=2 * streams)
         else:
-            size = batch_size or IMAGE_BATCH
-            pixels = self._workers.ordered(self._preprocess, chain(first, numbered), ahead=2 * size)
-            for batch in batches(pixels, size):
-                yield self._run(np.concatenate(batch))
+            size = self.tower.batch_size(batch_size, IMAGE_BATCH)
+            with closing(self._decoders.ordered(intake.prepare, taken, ahead=2 * size)) as prepared:
+                yield from self._workers.overlapped(
+                    partial(embed, self.tower.run), batches(prepared, size), self.tower.in_flight
+                )
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings float32 (n, dim) of pixels uint8 (n, height, width, 3), divided among streams or as one batch."""
         streams = self.tower.streams
         if not 1 < streams <= len(pixels):
-            return self._run(pixels)
-        return np.concatenate(list(self._workers.ordered(self._run_stream, np.split(pixels, len(pixels)), 2 * streams)))
+            return self.tower.run(self._inputs(pixels))
 
-    def _preprocess(self, numbered: Numbered) -> NDArray[np.uint8]:
-        return preprocess_numbered(numbered, self.preprocessing)
+        def run(one: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return self.tower.run_stream(self._inputs(one))
 
-    def _embed_group(self, group: Sequence[Numbered]) -> NDArray[np.float32]:
-        return self._run_stream(np.concatenate([self._preprocess(numbered) for numbered in group]))
+        return np.concatenate(list(self._workers.ordered(run, np.split(pixels, len(pixels)), 2 * streams)))
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.tower.run(self._inputs(pixels))
-
-    def _run_stream(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.tower.run_stream(self._inputs(pixels))
+    def _embed(self, run: Run, group: Sequence[Prepared], on_error: OnError) -> EmbeddedRows:
+        indices, pixels, errors = usable(group, on_error)
+        embeds = run(self._inputs(np.stack(pixels))) if pixels else np.empty((0, self.tower.dim), np.float32)
+        return EmbeddedRows(np.array(indices, np.int64), embeds, errors)
 
     def _inputs(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
         (tensor,) = self.tower.graph.inputs

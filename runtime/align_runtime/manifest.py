@@ -8,14 +8,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align_runtime.errors import BundleError, ConfigurationError
+from align_runtime.foreign_text import printable, shortened
 from align_runtime.graph_entry import Graph
-from align_runtime.json_files import of_kind, relative_path, require
+from align_runtime.json_files import free_form, number, of_kind, relative_path, require, short_text, text
 from align_runtime.preprocessing import ImagePreprocessing
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 MANIFEST_NAME = "align.json"
+MAX_NOTE = 300  # characters of a remark that is printed
 # They describe one build and are not part of the bundle's content, so the manifest does not list them.
 REPORT_NAMES = ("report.html", "report.json")
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024  # those of the published sizes are under 100 kB
+MAX_FILES = 10_000
+MAX_GRAPHS = 256
+MAX_FILE_BYTES = 1 << 36
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,15 @@ class FileEntry:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> FileEntry:
-        sha256 = require(where, values, "sha256", str)
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise ConfigurationError(f"{where}: sha256 is {sha256[:80]!r}; expected 64 hexadecimal digits")
-        return cls(bytes=require(where, values, "bytes", int), sha256=sha256)
+        sha256 = check_sha256(require(where, values, "sha256", str), f"{where}: sha256")
+        return cls(bytes=number(where, values, "bytes", int, 0, MAX_FILE_BYTES), sha256=sha256)
+
+
+def check_sha256(value: Any, name: str = "manifest_sha256") -> str:
+    """`value`, if it is a sha256 in lower-case hexadecimal, as sha256sum prints it; otherwise ConfigurationError."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ConfigurationError(f"{name} is {shortened(value, 80)}; expected 64 hexadecimal digits in lower case")
+    return value
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Provenance:
         files: sha256 of every file of the checkpoint that was read.
         options: options of the export.
         tools: versions of the packages that were used; under ``"source"`` a hash of align-onnx's own modules.
+        random_weights: seed of the random weights that stand in for those of a checkpoint; None for real ones.
+        notes: a line for everything of the checkpoint that was ignored or renamed.
     """
 
     name: str
@@ -50,16 +63,44 @@ class Provenance:
     files: Mapping[str, str]
     options: Mapping[str, Any]
     tools: Mapping[str, str]
+    random_weights: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def random_words(self) -> str | None:
+        """What to print where the weights are random; None for those of a checkpoint."""
+        if self.random_weights is None:
+            return None
+        return f"RANDOM WEIGHTS (seed {self.random_weights}): for latency and memory only, embeddings mean nothing"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What everyone who looks at the bundle is told, a line each, safe to print."""
+        random = () if self.random_words is None else (self.random_words,)
+        return (*random, *(printable(note, MAX_NOTE) for note in self.notes))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Provenance:
         return cls(
-            name=require(where, values, "name", str),
-            revision=require(where, values, "revision", (str, type(None))),
+            name=text(where, values, "name"),
+            revision=None if values.get("revision", "") is None else text(where, values, "revision"),
             files=_strings(where, require(where, values, "files", dict)),
-            options=require(where, values, "options", dict),
+            options=free_form(f"{where}: options", require(where, values, "options", dict)),
             tools=_strings(where, require(where, values, "tools", dict)),
+            random_weights=require(where, values, "random_weights", (int, type(None))),
+            notes=tuple(of_kind(f"{where}: notes", note, str) for note in require(where, values, "notes", list)),
         )
+
+
+# The published model: 640, 0.01, 64, 0 and 30,522. A temperature divides cosines: beyond this range logits overflow in
+# float32, or all labels are alike.
+MODEL_RANGES = {
+    "embedding_dim": (1, 1 << 16),
+    "temperature": (1e-6, 1e6),
+    "max_length": (2, 1 << 16),
+    "pad_token_id": (0, 1 << 24),
+    "vocab_size": (1, 1 << 24),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +113,9 @@ class ModelFacts:
         max_length: maximum number of tokens of a text, [CLS] and [SEP] included.
         pad_token_id: id that pads shorter texts of a batch.
         vocab_size: rows of the token embedding table.
+
+    Raises:
+        ConfigurationError: a value is out of range: see `MODEL_RANGES`.
     """
 
     embedding_dim: int
@@ -79,6 +123,16 @@ class ModelFacts:
     max_length: int
     pad_token_id: int
     vocab_size: int
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in MODEL_RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:  # NaN never is
+                raise ConfigurationError(f"{name} is {shortened(value)}; expected {least} to {most}")
+        if self.pad_token_id >= self.vocab_size:
+            raise ConfigurationError(
+                f"pad_token_id is {self.pad_token_id}; expected an id below vocab_size, {self.vocab_size}"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,6 +187,11 @@ class Manifest:
     def _read(cls, values: Mapping[str, Any], where: str) -> Manifest:
         model, files = require(where, values, "model", dict), require(where, values, "files", dict)
         graphs = require(where, values, "graphs", list)
+        if not 1 <= len(graphs) <= MAX_GRAPHS or len(files) > MAX_FILES:
+            raise ConfigurationError(
+                f"{where}: {len(graphs)} graphs and {len(files)} files; expected 1 to {MAX_GRAPHS} graphs, and at most "
+                f"{MAX_FILES} files"
+            )
         if MANIFEST_NAME in files:
             raise ConfigurationError(f"{where}: {MANIFEST_NAME} lists itself; it is not a plain path inside the bundle")
         return cls(
@@ -153,20 +212,13 @@ class Manifest:
 
 
 def _model_facts(values: Mapping[str, Any], where: str) -> ModelFacts:
-    facts = ModelFacts(
-        embedding_dim=require(where, values, "embedding_dim", int),
-        temperature=require(where, values, "temperature", float),
-        max_length=require(where, values, "max_length", int),
-        pad_token_id=require(where, values, "pad_token_id", int),
-        vocab_size=require(where, values, "vocab_size", int),
-    )
-    if facts.embedding_dim < 1 or facts.max_length < 2 or facts.temperature == 0:
-        raise ConfigurationError(
-            f"{where}: embedding_dim is {facts.embedding_dim}, max_length {facts.max_length}, temperature "
-            f"{facts.temperature}; expected at least 1, at least 2, and not 0"
-        )
-    return facts
+    kinds = dict.fromkeys(MODEL_RANGES, int) | {"temperature": float}
+    facts = {name: require(where, values, name, kind) for name, kind in kinds.items()}
+    try:
+        return ModelFacts(**facts)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
 
 
 def _strings(where: str, values: Mapping[str, Any]) -> dict[str, str]:
-    return {key: of_kind(f"{where}: {key}", value, str) for key, value in values.items()}
+    return {short_text(where, key): short_text(f"{where}: {key}", value) for key, value in values.items()}

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from align_runtime.devices import Device
+from align_runtime.embedded_rows import EmbeddedRows, OnError, check_inputs, check_on_error
 from align_runtime.errors import InputError
-from align_runtime.image_embedding import preprocess_numbered
+from align_runtime.foreign_text import printable
+from align_runtime.hub_bundle import find_bundle
+from align_runtime.image_embedding import preprocessed
+from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, DROP, ImageOptions
 from align_runtime.images import ImageInput, is_image
 from align_runtime.load_options import LoadOptions
 from align_runtime.loading import Parts, open_parts
 from align_runtime.model_info import ModelInfo
 from align_runtime.scheduling import check_batch_size
-from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, softmax
+from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, logits, softmax
 
 TowerName = Literal["vision", "text"]
+MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
 
 
 def load(
@@ -33,27 +40,53 @@ def load(
     threads: int | None = None,
     streams: int | None = None,
     check_hashes: bool = False,
+    decode_threads: int | None = None,
+    mmap: bool = True,
+    arena: bool = True,
+    manifest_sha256: str | None = None,
+    alpha: str = DROP,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    revision: str | None = None,
 ) -> Model:
     """Opens a bundle.
 
     Args:
-        bundle: the folder that ``align-export`` wrote.
+        bundle: the folder that ``align-export`` wrote, or the hub id (``"owner/name"``) of one that was uploaded to the
+            Hugging Face hub; a path that exists takes precedence. See `revision`.
         precision: the variant to run; `align-inspect` lists those of a bundle.
         device: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of the bundle that
             was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
-            logged. A device that is not available is an error: nothing falls back to another one.
+            logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not available is
+            an error: nothing falls back to another one.
         towers: the towers to load. One tower alone takes about half of the memory.
-        threads: of one run on a CPU; None for all cores.
+        threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
             for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
             not twice, and a lower throughput.
-        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared.
+        check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared, and
+            hashes of a bundle from the hub.
+        manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. Hashes
+            that a bundle gives of itself protect from damage, this one also from someone who changed the bundle; they
+            are checked then. Engines of TensorRT are not in the manifest, so they cannot be pinned.
+        revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
+            cache of huggingface_hub.
+        alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
+            file; a colour (``"white"``, ``"#ffffff"``) is laid behind the image.
+        formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
+            their time and memory are not bounded.
+        max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
+        decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
+        mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
+            model is open. With False they are copied into memory. A GPU has a copy anyway.
+        arena: on a CPU, whether memory of finished runs is kept for the next ones, which is faster.
 
     Raises:
-        BundleError: the bundle is missing, incomplete, or was changed after the export.
+        BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
+            cannot be downloaded.
         ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
-        BackendUnavailableError: the package or library of the device is missing.
-        DeviceError: the GPU does not have enough memory.
+        BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
+        DeviceError: there is not enough memory, or threads cannot be started.
     """
     options = LoadOptions(
         precision=precision,
@@ -62,8 +95,16 @@ def load(
         threads=threads,
         streams=streams,
         check_hashes=check_hashes,
+        decode_threads=decode_threads,
+        mmap=mmap,
+        manifest_sha256=manifest_sha256,
+        images=ImageOptions(alpha, formats, max_pixels),
+        arena=arena,
     )
-    return Model(open_parts(bundle, options))
+    found = find_bundle(bundle, revision)
+    if found.downloaded:
+        options = replace(options, check_hashes=True)
+    return Model(open_parts(found.folder, options))
 
 
 class Model:
@@ -80,77 +121,124 @@ class Model:
     Threads: any number of threads may call one model; nothing needs a lock. Calls share its threads, so a service with
     many clients should limit the calls that run at once (two is a good start on a CPU).
 
-    Fork: load in the child process, not before the fork. Threads of ONNX Runtime and contexts of CUDA do not survive a
-    fork, and a model that was loaded before it may block forever. Servers that fork (gunicorn, multiprocessing with
-    ``"fork"``) load after the fork or use ``"spawn"``.
+    Fork: load in the child process, not before the fork: threads and contexts of CUDA do not survive it. In a child, a
+    model that was loaded before is a ConfigurationError at once; closing it does nothing.
+
+    Pickle and copy: they carry the absolute path of the bundle and the options, and load the bundle anew.
 
     asyncio: calls block. Run them in a thread: ``await asyncio.to_thread(model.embed_texts, texts)``. They release the
     GIL while they compute.
     """
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self._loaded = parts
         self._info = ModelInfo.of(parts)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self._loaded.bundle.folder, self._loaded.options)
+
+    @property
+    def _parts(self) -> Parts:
+        """What calls use; ConfigurationError if the model is closed, or in a forked child."""
+        self._loaded.check_open()
+        return self._loaded
+
     def __repr__(self) -> str:
-        info = self.info
-        return f"<align_runtime.Model {info.name} {info.precision} on {info.device}, {info.embedding_dim} dimensions>"
+        info, name = self.info, printable(self.info.name, MAX_NAME)
+        return f"<align_runtime.Model {name} {info.precision} on {info.device}, {info.embedding_dim} dimensions>"
 
     @property
     def info(self) -> ModelInfo:
         """Facts about the model: sizes of its inputs and outputs, temperature, precision, device, towers."""
         return self._info
 
-    def embed_texts(self, texts: Iterable[str], *, batch_size: int | None = None) -> NDArray[np.float32]:
+    @overload
+    def embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: Literal["raise"] = "raise"
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: Literal["skip"]
+    ) -> EmbeddedRows: ...
+
+    def embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> NDArray[np.float32] | EmbeddedRows:
         """Embeddings of `texts`, float32 (n, dim) with unit rows in the order of the input; (0, dim) for none.
 
         A text with more than `info.max_length` tokens is truncated, as by the reference tokenizer.
 
         Args:
             batch_size: maximum number of texts in one run of the graph; None chooses it.
+            on_error: ``"skip"`` returns `EmbeddedRows`: the rows of the valid texts, and the errors of the others.
 
         Raises:
             InputError: an item is not a valid text; `index` is its position.
-            ConfigurationError: the text tower is not loaded, the model is closed, or `batch_size` is out of range.
+            ConfigurationError: the text tower is not loaded, the model is closed, or an option is out of range.
         """
-        return self._concatenated(self.iter_embed_texts(texts, batch_size=batch_size))
+        return self._all(self.iter_embed_texts(texts, batch_size=batch_size, on_error=on_error), on_error)
 
-    def iter_embed_texts(self, texts: Iterable[str], *, batch_size: int | None = None) -> Iterator[NDArray[np.float32]]:
-        """Yields the rows of `embed_texts` in parts, float32 (some, dim), with constant memory for any number of texts.
+    def iter_embed_texts(
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> Generator[EmbeddedRows, None, None]:
+        """Yields the rows of `embed_texts` in parts, with constant memory for any number of texts.
 
-        A few thousand texts are read at a time. Errors are those of `embed_texts`, raised when their part is reached.
+        A part stands for at most 4,096 texts, which are read when it is due. An error, of a text or of `texts` itself,
+        is raised after everything that came before it was yielded; with ``on_error="skip"`` a part has the errors of
+        its texts, and the iteration goes on.
         """
-        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-            raise InputError(f"expected a list of texts, got {_kind(texts)}; put one text into a list")
+        check_inputs(texts, "text", isinstance(texts, str | bytes))
         check_batch_size(batch_size)
-        return self._parts.texts.parts(texts, batch_size)
+        check_on_error(on_error)
+        return self._parts.texts.parts(texts, batch_size, on_error)
 
-    def embed_images(self, images: Iterable[ImageInput], *, batch_size: int | None = None) -> NDArray[np.float32]:
+    @overload
+    def embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: Literal["raise"] = "raise"
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: Literal["skip"]
+    ) -> EmbeddedRows: ...
+
+    def embed_images(
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> NDArray[np.float32] | EmbeddedRows:
         """Embeddings of `images`, float32 (n, dim) with unit rows in the order of the input; (0, dim) for none.
 
         An image is a path, an encoded image (bytes, bytearray, memoryview or a binary file object), a PIL image, or a
         uint8 array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). An array (n, H, W, channels) is a list of images.
-        `images` is read only a few images ahead, so a long iterator needs the memory of a few.
+
+        `images` is read only a few images ahead, so a long iterator needs the memory of a few. An image is taken before
+        the next one is asked for: a generator may yield one buffer, PIL image, file object or file name again and
+        again. What lies in a list, tuple or array is not copied: it must not be changed while it is embedded.
 
         Args:
             batch_size: maximum number of images in one run of the graph; None chooses it.
+            on_error: ``"skip"`` returns `EmbeddedRows`: the rows of the images that can be used, and the errors of the
+                others.
 
         Raises:
             InputError: an image cannot be used; `index` is its position.
-            ConfigurationError: the vision tower is not loaded, the model is closed, or `batch_size` is out of range.
+            ConfigurationError: the vision tower is not loaded, the model is closed, or an option is out of range.
         """
-        return self._concatenated(self.iter_embed_images(images, batch_size=batch_size))
+        return self._all(self.iter_embed_images(images, batch_size=batch_size, on_error=on_error), on_error)
 
     def iter_embed_images(
-        self, images: Iterable[ImageInput], *, batch_size: int | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """Yields the rows of `embed_images` in parts, float32 (some, dim), with constant memory.
+        self, images: Iterable[ImageInput], *, batch_size: int | None = None, on_error: OnError = "raise"
+    ) -> Generator[EmbeddedRows, None, None]:
+        """Yields the rows of `embed_images` in parts, with constant memory.
 
-        Errors are those of `embed_images`, raised when their part is reached.
+        A part stands for at most `batch_size` images; without it, for at most 8 on a CPU, and on a GPU for the largest
+        batch that it is set up for. Errors are raised or skipped as in `iter_embed_texts`. To stop early, leave the
+        loop, or call `close()` of what this returns: images that are being computed end, no other one starts.
         """
-        _check_images(images)
+        check_inputs(images, "image", is_image(images))
         check_batch_size(batch_size)
-        return self._parts.images.parts(images, batch_size)
+        check_on_error(on_error)
+        return self._parts.images.parts(images, batch_size, on_error)
 
     def preprocess(self, images: Iterable[ImageInput]) -> NDArray[np.uint8]:
         """Pixels of `images`, uint8 (n, height, width, 3) RGB with the size `info.image_size`.
@@ -161,13 +249,12 @@ class Model:
             InputError: an image cannot be used; `index` is its position.
             ConfigurationError: the model is closed.
         """
-        _check_images(images)
-        listed = list(images)
-        pixels = np.empty((len(listed), *self.info.image_size, 3), dtype=np.uint8)
-        work = partial(preprocess_numbered, preprocessing=self._parts.bundle.manifest.preprocessing)
-        workers = self._parts.workers
-        for index, one in enumerate(workers.ordered(work, enumerate(listed), ahead=2 * workers.count)):
-            pixels[index] = one[0]
+        check_inputs(images, "image", is_image(images))
+        parts = self._parts
+        rows = deque(preprocessed(images, parts.bundle.manifest.preprocessing, parts.options.images, parts.decoders))
+        pixels = np.empty((len(rows), *self.info.image_size, 3), dtype=np.uint8)
+        for index in range(len(pixels)):
+            pixels[index] = rows.popleft()  # freed one by one: the memory of one copy, not two
         return pixels
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -178,7 +265,10 @@ class Model:
             ConfigurationError: the vision tower is not loaded, or the model is closed.
         """
         height, width = self.info.image_size
-        pixels = np.asarray(pixels)
+        try:
+            pixels = np.asarray(pixels)
+        except ValueError as reason:  # lists of different lengths
+            raise InputError(f"pixels are a {type(pixels).__name__} that is no array: {reason}") from None
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
             raise InputError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {height}, {width}, 3)")
         return self._parts.images.embed_pixels(pixels)
@@ -187,7 +277,7 @@ class Model:
         """Cosines float32 (n, m) of image embeddings (n, dim) with text embeddings (m, dim).
 
         Raises:
-            InputError: arrays of another shape, or with NaN or infinite values.
+            InputError: arrays of another shape, or a row that is not finite or not of unit length; `index` is its row.
         """
         return cosine(images, texts, self.info.embedding_dim)
 
@@ -196,8 +286,9 @@ class Model:
 
         Raises:
             InputError: as in `cosine`.
+            BundleError: the temperature of the bundle is so small that a logit is beyond float32.
         """
-        return self.cosine(images, texts) / np.float32(self.info.temperature)
+        return logits(images, texts, self.info.embedding_dim, self.info.temperature)
 
     def classify(
         self, images: Iterable[ImageInput], labels: Iterable[str], template: str = DEFAULT_TEMPLATE
@@ -230,8 +321,11 @@ class Model:
                 self.embed_texts([""] * self._parts.text.streamed_from)
 
     def close(self) -> None:
-        """Waits for running work and frees the towers. Later calls are errors; closing twice is not."""
-        self._parts.close()
+        """Waits for running work and frees the towers. Any thread may close, and more than once.
+
+        Later calls are errors; a call of another thread that runs meanwhile ends with its result or with that error.
+        """
+        self._loaded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -241,14 +335,11 @@ class Model:
     ) -> None:
         self.close()
 
-    def _concatenated(self, parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.concatenate([np.empty((0, self.info.embedding_dim), dtype=np.float32), *parts])
+    def _all(self, parts: Generator[EmbeddedRows, None, None], on_error: OnError) -> NDArray[np.float32] | EmbeddedRows:
+        rows = EmbeddedRows.joined(parts, self.info.embedding_dim)
+        return rows if on_error == "skip" else rows.embeddings
 
 
-def _check_images(images: Iterable[ImageInput]) -> None:
-    if is_image(images) or not isinstance(images, Iterable):
-        raise InputError(f"expected a list of images, got {_kind(images)}; put one image into a list")
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
+def _load_again(bundle: Path, options: LoadOptions) -> Model:
+    """What a pickled model is when it is read."""
+    return Model(open_parts(bundle, options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from align_runtime.image_options import ImageOptions
 from align_runtime.loading import Parts
 
 
@@ -23,6 +24,7 @@ class ModelInfo:
         towers: the towers that are loaded, ``"vision"`` and ``"text"``.
         threads: of one run on a CPU; None on a GPU.
         streams: number of single-threaded runs that share a CPU where there are several inputs; 1 if there are none.
+        image_options: which images are decoded, and what becomes of their transparency.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ModelInfo:
     towers: tuple[str, ...]
     threads: int | None
     streams: int
+    image_options: ImageOptions
 
     @classmethod
     def of(cls, parts: Parts) -> ModelInfo:
@@ -53,4 +56,5 @@ class ModelInfo:
             towers=tuple(tower.graph.tower for tower in parts.towers),
             threads=parts.threads,
             streams=first.streams,
+            image_options=parts.options.images,
         )

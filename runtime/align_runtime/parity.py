@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.errors import ParityError
-from align_runtime.json_files import require
+from align_runtime.json_files import number, require, text
+
+MAX_ROWS = 1 << 32
+MAX_COSINE = 1 + 1e-6  # rounding
+
+MIN_CENTRED_ROWS = 3  # with fewer, every row lies opposite to the others of the centre: centring is meaningless
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,28 @@ class Limits:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Limits:
-        return cls(**{field.name: require(where, values, field.name, float) for field in fields(cls)})
+        """Reads the fields; rows of unit length differ by at most 2, so a limit beyond that is none."""
+        return cls(
+            max_abs=number(where, values, "max_abs", float, 0, MAX_DIFFERENCE),
+            min_cosine=number(where, values, "min_cosine", float, -1, 1),
+            min_centred_cosine=number(where, values, "min_centred_cosine", float, -1, 1),
+        )
+
+    def wider_than(self, other: Limits) -> tuple[str, ...]:
+        """Names of the limits that allow more than those of `other`."""
+        larger = ("max_abs",) if self.max_abs > other.max_abs else ()
+        lower = ("min_cosine", "min_centred_cosine")
+        return larger + tuple(name for name in lower if getattr(self, name) < getattr(other, name))
+
+
+MAX_DIFFERENCE = 2.0
+# A manifest says what its export allowed, and a stranger's says what a stranger likes: by precision, the widest limits
+# that align-verify believes. They are the exporter's own (align_exporter/variants.py), of all towers and devices.
+WIDEST: Mapping[str, Limits] = {
+    "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),
+    "fp16": Limits(max_abs=2e-2, min_cosine=0.9995, min_centred_cosine=0.9995),
+    "int8": Limits(max_abs=0.1, min_cosine=0.95, min_centred_cosine=0.94),
+}
 
 
 @dataclass(frozen=True)
@@ -42,43 +69,49 @@ class Parity:
         min_cosine: smallest cosine between a row and its reference.
         min_centred_cosine: the same after the mean row of the reference is subtracted from both. The embeddings of a
             model share a large common part that makes every cosine look good; without it, the parts that distinguish
-            the inputs are compared. NaN with fewer than three rows, where centring is meaningless.
-        worst: label of the row with the largest absolute difference.
+            the inputs are compared. NaN with fewer than `MIN_CENTRED_ROWS` rows, where centring is meaningless.
+        worst: label of the worst row by the name of each measure above that was taken.
     """
 
     rows: int
     max_abs: float
     min_cosine: float
     min_centred_cosine: float
-    worst: str
+    worst: Mapping[str, str]
 
     def check(self, subject: str, limits: Limits) -> None:
-        """Raises ParityError unless everything is within `limits`. NaN never is, except as `min_centred_cosine`."""
-        if not self.max_abs <= limits.max_abs:
-            raise ParityError(subject, "max_abs", limits.max_abs, self.max_abs, self.worst)
-        if not self.min_cosine >= limits.min_cosine:
-            raise ParityError(subject, "min_cosine", limits.min_cosine, self.min_cosine, self.worst)
-        if self.min_centred_cosine < limits.min_centred_cosine:  # NaN only means too few rows
-            raise ParityError(
-                subject, "min_centred_cosine", limits.min_centred_cosine, self.min_centred_cosine, self.worst
-            )
+        """Raises ParityError unless everything is within `limits`. NaN is only where centring is meaningless."""
+        few = self.rows < MIN_CENTRED_ROWS
+        within = {
+            "max_abs": self.max_abs <= limits.max_abs,
+            "min_cosine": self.min_cosine >= limits.min_cosine,
+            "min_centred_cosine": few or self.min_centred_cosine >= limits.min_centred_cosine,
+        }
+        for metric, passed in within.items():
+            if not passed:
+                raise ParityError(
+                    subject, metric, getattr(limits, metric), getattr(self, metric), self.worst.get(metric, "unknown")
+                )
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, with None in place of NaN, which JSON does not have."""
-        values = asdict(self)
-        if np.isnan(self.min_centred_cosine):
-            values["min_centred_cosine"] = None
-        return values
+        """The fields, with None in place of NaN and infinity, which JSON does not have."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Parity:
         centred = require(where, values, "min_centred_cosine", (float, type(None)))
+        worst = require(where, values, "worst", dict)
         return cls(
-            rows=require(where, values, "rows", int),
-            max_abs=require(where, values, "max_abs", float),
-            min_cosine=require(where, values, "min_cosine", float),
-            min_centred_cosine=float("nan") if centred is None else centred,
-            worst=require(where, values, "worst", str),
+            rows=number(where, values, "rows", int, 0, MAX_ROWS),
+            max_abs=number(where, values, "max_abs", float, 0, sys.float_info.max),
+            min_cosine=number(where, values, "min_cosine", float, -MAX_COSINE, MAX_COSINE),
+            min_centred_cosine=float("nan")
+            if centred is None
+            else number(where, values, "min_centred_cosine", float, -MAX_COSINE, MAX_COSINE),
+            worst={metric: text(f"{where}: worst", worst, metric) for metric in worst},
         )
 
 
@@ -91,16 +124,19 @@ def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels
     if actual.shape != expected.shape or actual.ndim != 2 or len(labels) != len(actual) or len(actual) == 0:
         raise ValueError(f"cannot compare {actual.shape} with {expected.shape} under {len(labels)} labels")
     left, right = actual.astype(np.float64), expected.astype(np.float64)
-    difference = np.abs(left - right).max(axis=1)
-    worst = int(np.nanargmax(difference)) if not np.isnan(difference).any() else int(np.argmax(np.isnan(difference)))
     centre = right.mean(axis=0)
-    centred = cosines(left - centre, right - centre).min() if len(left) > 2 else np.nan
+    # By row, and turned so that larger is worse.
+    distances = {"max_abs": np.abs(left - right).max(axis=1), "min_cosine": -cosines(left, right)}
+    if len(left) >= MIN_CENTRED_ROWS:
+        distances["min_centred_cosine"] = -cosines(left - centre, right - centre)
+    worst = {metric: int(np.nan_to_num(values, nan=np.inf).argmax()) for metric, values in distances.items()}
+    centred = "min_centred_cosine"
     return Parity(
         rows=len(left),
-        max_abs=float(difference[worst]),
-        min_cosine=float(cosines(left, right).min()),
-        min_centred_cosine=float(centred),
-        worst=labels[worst],
+        max_abs=float(distances["max_abs"][worst["max_abs"]]),
+        min_cosine=-float(distances["min_cosine"][worst["min_cosine"]]),
+        min_centred_cosine=-float(distances[centred][worst[centred]]) if centred in worst else float("nan"),
+        worst={metric: labels[row] for metric, row in worst.items()},
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align_runtime.errors import ConfigurationError, PrecisionError
-from align_runtime.json_files import require
+from align_runtime.json_files import number, require
 
 FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
 INT8_TYPES = ("int8", "uint8")
@@ -45,8 +45,7 @@ def _counts(values: Mapping[str, Any], where: str) -> dict[str, int]:
     for dtype in values:
         if dtype not in STORED_TYPES:
             raise ConfigurationError(f"{where}: unknown type {dtype!r}; known: {', '.join(STORED_TYPES)}")
-        if not 0 <= require(where, values, dtype, int) < MAX_COUNT:
-            raise ConfigurationError(f"{where}: expected a count for {dtype}, got {values[dtype]}")
+        number(where, values, dtype, int, 0, MAX_COUNT - 1)
     return dict(values)
 
 

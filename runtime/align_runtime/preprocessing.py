@@ -142,7 +142,6 @@ class ImagePreprocessing:
         """The object of a ``preprocessor_config.json`` with every key explicit; `from_hub` reads it back."""
         return {
             "image_processor_type": "EfficientNetImageProcessor",
-            "do_convert_rgb": True,
             "do_resize": self.size is not None,
             "do_center_crop": self.crop_size is not None,
             "do_rescale": self.rescale_factor is not None,

@@ -7,26 +7,39 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.errors import BundleError, ConfigurationError, InputError
 
 DEFAULT_TEMPLATE = "a photo of a {}"
+LENGTH_TOLERANCE = 1e-2  # embeddings that were stored in FP16 or in 8 bits are a little longer or shorter
 
 
 def checked_embeddings(name: str, values: ArrayLike, dim: int) -> NDArray[np.float32]:
     """`values` as float32 (n, dim). Messages of errors call them `name`.
 
     Raises:
-        InputError: another shape, values that are not numbers, or NaN or infinite values.
+        InputError: another shape, values that are not numbers, or a row that is not finite or not of unit length;
+            `index` is that of the first such row.
     """
     try:
-        embeds = np.asarray(values, dtype=np.float32)
+        given = np.asarray(values)
     except (TypeError, ValueError):
+        given = np.empty(0, object)
+    if given.dtype.kind not in "fiub":  # complex numbers would lose a part, texts and objects are none
         kind = type(values).__name__
-        raise InputError(f"{name} is a {kind} that cannot be converted to float32; pass embeddings") from None
+        raise InputError(f"{name} is a {kind} that cannot be converted to float32; pass embeddings")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        embeds = given.astype(np.float32, copy=False)
     if embeds.ndim != 2 or embeds.shape[1] != dim:
         raise InputError(f"{name} has shape {embeds.shape}; expected (n, {dim})")
-    if not np.isfinite(embeds).all():
-        raise InputError(f"{name} contains NaN or infinite values; pass finite embeddings")
+    # In float64, where no square of a float32 overflows.
+    lengths = np.sqrt(np.einsum("ij,ij->i", embeds, embeds, dtype=np.float64))
+    wrong = ~(np.abs(lengths - 1) <= LENGTH_TOLERANCE)  # also NaN
+    if wrong.any():
+        row = int(wrong.argmax())
+        if not np.isfinite(lengths[row]):
+            raise InputError(f"{name} contains NaN or infinite values in this row; pass finite embeddings", row)
+        advice = "it has no direction" if lengths[row] == 0 else "divide each row by its length"
+        raise InputError(f"{name} has a row of length {lengths[row]:.4g}; expected unit length, {advice}", row)
     return embeds
 
 
@@ -38,6 +51,22 @@ def cosine(images: ArrayLike, texts: ArrayLike, dim: int) -> NDArray[np.float32]
     """
     rows, columns = checked_embeddings("images", images, dim), checked_embeddings("texts", texts, dim)
     return np.asarray(rows @ columns.T, dtype=np.float32)
+
+
+def logits(images: ArrayLike, texts: ArrayLike, dim: int, temperature: float) -> NDArray[np.float32]:
+    """Logits float32 (n, m): cosines divided by `temperature`.
+
+    Raises:
+        InputError: as `checked_embeddings`.
+        BundleError: the temperature is so small that a logit is beyond float32.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        scaled = (cosine(images, texts, dim) / np.float64(temperature)).astype(np.float32)
+    if not np.isfinite(scaled).all():
+        raise BundleError(
+            f"the temperature {temperature:.4g} of this bundle gives logits beyond float32; export the checkpoint again"
+        )
+    return scaled
 
 
 def captions(labels: Iterable[str], template: str) -> list[str]:

@@ -9,17 +9,23 @@ No environment variable is set here, since that would affect the rest of the pro
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers.models import WordPiece
 
+from align_runtime.bundle import Bundle
 from align_runtime.errors import BundleError, ConfigurationError, InputError
-from align_runtime.json_files import MAX_JSON_BYTES
+from align_runtime.json_files import read_object
+from align_runtime.tokenizer_file import TokenizerDescription
 
+FILE = "tokenizer.json"
+MAX_BYTES = 32 << 20  # 30,000 tokens take 0.7 MB
+MAX_LENGTH = 1 << 20
+PANIC = "PanicException"  # of Rust, a BaseException that cannot be imported
 MAX_TEXT_CHARACTERS = 1_000_000  # takes seconds before it is truncated; a caption has about 60
 
 
@@ -32,25 +38,24 @@ class Tokenizer:
         vocab_size: highest id + 1, added tokens included; the number of rows that an embedding table needs.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, max_length: int, pad_token_id: int) -> None:
-        """Replaces the truncation and padding of `backend`. See `from_file`."""
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    def __init__(self, backend: tokenizers.Tokenizer, vocab_size: int, max_length: int, pad_token_id: int) -> None:
+        """See `from_file`. `backend` is as `TokenizerDescription.build` returns it."""
+        self.vocab_size = vocab_size
         self.max_length = max_length
         self.pad_token_id = pad_token_id
         special = backend.num_special_tokens_to_add(False)
-        if max_length <= special:
-            raise ConfigurationError(f"max_length is {max_length}; expected at least {special + 1}")
+        if not special < max_length <= MAX_LENGTH:
+            raise ConfigurationError(f"max_length is {max_length}; expected {special + 1} to {MAX_LENGTH}")
         if not 0 <= pad_token_id < self.vocab_size:
             raise ConfigurationError(
                 f"pad_token_id is {pad_token_id}; expected an id of the vocabulary, 0 to {self.vocab_size - 1}"
             )
-        backend.no_padding()
         backend.enable_truncation(max_length)  # from the right; special tokens are kept
         self._backend = backend
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], max_length: int, pad_token_id: int) -> Tokenizer:
-        """Reads a ``tokenizer.json`` with a WordPiece model. Its own truncation and padding are ignored.
+        """Reads a ``tokenizer.json`` as `align-export` writes it, see `align_runtime.tokenizer_file`.
 
         Args:
             path: the file.
@@ -58,28 +63,34 @@ class Tokenizer:
             pad_token_id: the id to pad with.
 
         Raises:
-            BundleError: the file is missing, unreadable, or not a WordPiece tokenizer.
+            BundleError: the file is missing, unreadable, or another tokenizer.
             ConfigurationError: `max_length` or `pad_token_id` is out of range.
         """
+        values = read_object(Path(path), BundleError, MAX_BYTES)
         try:
-            size = Path(path).stat().st_size
-            if size > MAX_JSON_BYTES:
-                raise BundleError(f"{path} has {size} bytes; expected a tokenizer of at most {MAX_JSON_BYTES}")
-            backend = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(f"{path} does not exist; export the bundle again") from None
-        except OSError as reason:
-            raise BundleError(f"{path} cannot be read: {reason.strerror}") from None
-        except BundleError:
-            raise
-        except Exception as reason:  # UnicodeDecodeError, and tokenizers raises Exception itself
-            raise BundleError(f"{path} is not a tokenizer.json: {reason}") from None
-        model = backend.model
-        if not isinstance(model, WordPiece):
-            raise BundleError(f"{path} has a {type(model).__name__} model; expected WordPiece, as for BERT")
-        if model.token_to_id(model.unk_token) is None:
-            raise BundleError(f"{path}: the vocabulary does not contain its unknown token {model.unk_token!r}")
-        return cls(backend, max_length, pad_token_id)
+            description = TokenizerDescription.from_json(values)
+            with panics_as_errors(str(path)):
+                backend = description.build()
+        except ConfigurationError as reason:
+            raise BundleError(f"{path}: {reason}; it is not as align-export writes it, export again") from None
+        return cls(backend, description.size, max_length, pad_token_id)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Tokenizer:
+        """The tokenizer of `bundle`, whose ids all have a row in the embedding table. Its sha256 is compared.
+
+        Raises:
+            BundleError: as `from_file`, another hash, or ids beyond the table.
+            ConfigurationError: as `from_file`.
+        """
+        facts = bundle.manifest.model
+        tokenizer = cls.from_file(bundle.check_hash(FILE), facts.max_length, facts.pad_token_id)
+        if tokenizer.vocab_size > facts.vocab_size:
+            raise BundleError(
+                f"{bundle.folder}: {FILE} has ids up to {tokenizer.vocab_size - 1}, but the model has "
+                f"{facts.vocab_size} token embeddings; they are from different checkpoints, export again"
+            )
+        return tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[numpy.int64]]:
         """The ids of each text, from [CLS] to [SEP], truncated to `max_length` and not padded.
@@ -96,8 +107,9 @@ class Tokenizer:
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise InputError(f"expected a list of texts, got {type(texts).__name__}; put one text in a list")
         for index, text in enumerate(texts):
-            _check_text(text, index)
-        encodings = self._backend.encode_batch_fast(list(texts))
+            check_text(text, index)
+        with panics_as_errors("the tokenizer of this bundle"):
+            encodings = self._backend.encode_batch_fast(list(texts))
         return [numpy.array(encoding.ids, numpy.int64) for encoding in encodings]
 
     def pad(
@@ -126,7 +138,19 @@ class Tokenizer:
         return input_ids, (numpy.arange(width) < lengths[:, None]).astype(numpy.int64)
 
 
-def _check_text(text: str, index: int) -> None:
+@contextmanager
+def panics_as_errors(subject: str) -> Iterator[None]:
+    """Raises BundleError in place of a panic of the `tokenizers` package, which no ``except Exception`` would catch."""
+    try:
+        yield
+    except BaseException as reason:
+        if type(reason).__name__ != PANIC:
+            raise
+        raise BundleError(f"{subject}: the tokenizers package failed ({reason}); export the checkpoint again") from None
+
+
+def check_text(text: str, index: int) -> None:
+    """Raises InputError with `index` unless `text` can be tokenized; see `Tokenizer.encode`."""
     if not isinstance(text, str):
         raise InputError(f"expected a str, got {type(text).__name__}", index)
     if len(text) > MAX_TEXT_CHARACTERS:

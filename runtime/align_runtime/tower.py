@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_runtime.backends import Runner, StagedRunner, open_graph
+from align_runtime.backends import BucketedRunner, Runner, StagedRunner, open_graph
 from align_runtime.bundle import Bundle
-from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
+from align_runtime.lifetime import Lifetime
 from align_runtime.load_options import LoadOptions
+from align_runtime.memory import MemoryUse, reported
+from align_runtime.outputs import check_answer
 from align_runtime.scheduling import stream_count
 
 
@@ -28,14 +30,21 @@ class Tower:
     Attributes:
         graph: its entry in the manifest.
         streams: number of calls of `run_stream` that run in parallel; 1 if there are no streams.
+        in_flight: number of calls of `run` that keep the device busy: 1 on a CPU.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, whole: Runner, stream: Runner | None, streams: int) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: Graph, device: str, whole: Runner, stream: Runner | None, streams: int
+    ) -> None:
         self.graph = graph
         self.streams = streams
+        self.in_flight = whole.in_flight if isinstance(whole, BucketedRunner) else 1
+        self._batches = whole.batches if isinstance(whole, BucketedRunner) else ()
         self._bundle = bundle
-        self._whole: Runner | None = whole
+        self._device = device
+        self._whole = whole
         self._stream = stream
+        self._lifetime = Lifetime()
 
     @classmethod
     def open(cls, bundle: Bundle, graph: Graph, options: LoadOptions) -> Tower:
@@ -46,51 +55,76 @@ class Tower:
             ConfigurationError, BackendUnavailableError: as in `open_graph` and `stream_count`.
         """
         with ExitStack() as on_error:
-            whole = open_graph(bundle, graph, options.device, options.threads, options.check_hashes)  # checks `threads`
+            device, threads = options.device, options.threads
+            memory = MemoryUse({} if options.mmap else bundle.read_data(graph), options.arena)
+            whole = open_graph(bundle, graph, device, threads, options.check_hashes, memory)  # checks `threads`
             on_error.callback(whole.close)
-            count = stream_count(options.device, options.threads, options.streams)
-            stream = open_graph(bundle, graph, options.device, 1) if count > 1 else None
+            count = stream_count(device, threads, options.streams)
+            stream = open_graph(bundle, graph, device, 1, memory=memory) if count > 1 else None
             on_error.pop_all()
-        return cls(bundle, graph, whole, stream, count)
+        return cls(bundle, graph, options.device, whole, stream, count)
+
+    @property
+    def dim(self) -> int:
+        """The width of an embedding."""
+        return self._bundle.manifest.model.embedding_dim
+
+    def batch_size(self, asked: int | None, default: int) -> int:
+        """The number of inputs of one run: `asked`, or else what the device is set up for, or else `default`.
+
+        On a GPU never more than its largest batch: a larger one would be split there, and wait to be complete first.
+        """
+        largest = max(self._batches, default=asked or default)
+        return min(asked or largest, largest)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Embeddings float32 (batch, dim) of `inputs`, the inputs of the graph by name, computed with all threads.
 
         Raises:
-            ConfigurationError: the model is closed.
-            BundleError: the output has another shape than the embeddings of this bundle.
+            ConfigurationError: the model is closed, or was loaded before a fork.
+            BundleError: the output has another type or shape than the embeddings of this bundle or, on a CPU, a row
+                that is not finite or not of unit length.
+            DeviceError: the device failed, gave such a row, or ran out of memory.
         """
-        return self._checked(self._whole, inputs)
+        return self._run(self._whole, inputs)
 
     def run_stream(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """As `run`, computed in the calling thread alone."""
-        return self._checked(self._stream, inputs)
+        return self._run(self._stream or self._whole, inputs)
 
     def staged_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float] | None:
         """Seconds of one run by stage, see `StagedRunner`; None for a backend without copies to a device."""
-        return self._whole.run_staged(inputs)[1] if isinstance(self._whole, StagedRunner) else None
+        if not isinstance(self._whole, StagedRunner):
+            return None
+        with self._lifetime.use():
+            embeds, seconds = self._whole.run_staged(inputs)
+        self._checked(inputs, embeds)
+        return seconds
 
-    def _checked(self, runner: Runner | None, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        if runner is None:
-            raise ConfigurationError("the model is closed; load the bundle again")
-        embeds = runner.run(inputs)
-        dim = self._bundle.manifest.model.embedding_dim
-        if embeds.shape[1:] != (dim,):
-            raise BundleError(
-                f"{self._bundle.folder}: the {self.graph.tower} graph returns shape {embeds.shape}, expected "
-                f"(batch, {dim}); it is not a graph of this bundle, export the checkpoint again"
-            )
-        return embeds
+    def _run(self, runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        with self._lifetime.use(), reported(f"embed {len(next(iter(inputs.values())))} inputs"):
+            embeds = runner.run(inputs)
+        return self._checked(inputs, embeds)
+
+    def _checked(self, inputs: Mapping[str, NDArray[Any]], embeds: NDArray[Any]) -> NDArray[np.float32]:
+        return check_answer(self._bundle, self.graph, self._device, inputs, embeds)
 
     def prepare(self) -> None:
         """Sets up everything that the first runs would set up otherwise."""
-        for runner in (self._whole, self._stream):
-            if runner is not None:
+        with self._lifetime.use():
+            for runner in self._runners:
                 runner.prepare()
 
     def close(self) -> None:
-        """Frees the graph. Closing twice is allowed."""
-        runners, self._whole, self._stream = (self._whole, self._stream), None, None
-        for runner in runners:
-            if runner is not None:
-                runner.close()
+        """Waits for calls of other threads and frees the graph. Closing twice is allowed; in a forked child it does
+        nothing."""
+        self._lifetime.close(self._free)
+
+    @property
+    def _runners(self) -> tuple[Runner, ...]:
+        return (self._whole,) if self._stream is None else (self._whole, self._stream)
+
+    def _free(self) -> None:
+        with ExitStack() as closing:  # the second one also after an error of the first
+            for runner in self._runners:
+                closing.callback(runner.close)

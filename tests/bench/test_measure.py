@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from align_bench import scaling
 from align_bench.measure import measure_start, time_case
@@ -16,18 +19,21 @@ from align_bench.subject import TextMaker, make_images, opened
 from align_bench.timing import Effort
 from align_runtime import Bundle, BundleError, ConfigurationError
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.console import Progress
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.images import decode
+from align_runtime.progress import Progress
 
 
 def test_a_device_that_copies_has_copy_stages(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"host to device": 0.5, "compute": 2.0, "device to host": 0.25}
-    monkeypatch.setattr(
-        OnnxRuntimeRunner, "run_staged", lambda runner, inputs: (runner.run(inputs), times), raising=False
-    )
+
+    class Staged(OnnxRuntimeRunner):
+        def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], Mapping[str, float]]:
+            return self.run(inputs), times
+
     case = Case("text", "fp32", "cpu", 1, "8", None, 1)
     with opened(Bundle.open(tiny_bundle), "fp32", "cpu", streams=1) as subject:
+        monkeypatch.setattr(subject.tower("text")._whole, "__class__", Staged)
         timing = time_case(subject, case, Effort(7, 0.01))
     assert list(timing.stages) == ["tokenize", *times, "end to end"]
     assert timing.stages["host to device"] == (0.5,) * 7

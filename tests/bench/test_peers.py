@@ -67,19 +67,20 @@ def test_openvino_computes_the_same_with_and_without_streams(
 
 
 def test_unknown_peers_missing_packages_and_missing_checkpoints_are_found_beforehand(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
     with pytest.raises(ConfigurationError, match="'tflite'; known: fp32, openvino, openvino-bf16"):
         check_peers(bundle, ["openvino", "tflite"], None, 8)
-    (tmp_path / "file").write_text("")
-    for checkpoint in (Path("nowhere"), tmp_path / "file"):
-        with pytest.raises(ConfigurationError, match=f"{checkpoint} .*align-tiny"):
-            check_peers(bundle, [], checkpoint, 8)
-    monkeypatch.setattr(peers, "BUILT_IN", {"own": needs_checkpoint(lambda request: ones)})
+    with pytest.raises(ConfigurationError, match="--checkpoint owner/name has no effect"):
+        check_peers(bundle, ["fp32"], "owner/name", 8)
+    sought = []
+    found = needs_checkpoint(lambda checkpoint, bundle: sought.append((checkpoint, bundle)))
+    monkeypatch.setattr(peers, "BUILT_IN", {"own": found(lambda request: ones)})
     with pytest.raises(ConfigurationError, match="own.*--checkpoint"):
         check_peers(bundle, ["own"], None, 8)
-    check_peers(bundle, ["own"], tmp_path, 8)
+    check_peers(bundle, ["own"], "owner/name", 8)
+    assert sought == [("owner/name", bundle)]  # a name that is not found, or cannot be downloaded, is an error here
 
 
 @pytest.mark.parametrize("peer", ["openvino", "openvino-bf16"])

@@ -60,6 +60,7 @@ def test_figures_are_those_of_the_results(folder: Path) -> None:
     assert cells(text, "both together, as `--fp16` does") == ["0.99999", "0.50000"]  # rounded down
     assert cells(text, "500") == ["histograms", "4000", "2.00 GiB", "10.0 MB"]
     assert "50 M weights" in text
+    assert cells(text, "`towers=('text',), streams=1`") == ["1200 MiB", "1400 MiB", "70 MiB", "1500 MiB"]
 
 
 def test_a_changed_result_changes_the_page(folder: Path) -> None:

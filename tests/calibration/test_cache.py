@@ -21,7 +21,7 @@ from align_calibration.observers import OBSERVERS
 from align_calibration.quant_params import UINT8
 from align_calibration.run_instrumented import Batch
 from align_calibration.statistics_cache import MAX_ENTRIES, Statistics, StatisticsCache
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from support.graphs import CHAIN, typed
 
 TENSORS = ["x", "a", "b", "c", "y"]

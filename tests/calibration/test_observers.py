@@ -214,3 +214,17 @@ def test_before_a_swish_very_negative_values_are_clipped(spec: QuantSpec) -> Non
     assert error_after_swish(after) < 0.6 * error_after_swish(plain)
     assert ends(after)[0] > ends(plain)[0]
     assert ends(after)[1] > 0.9 * values.max()
+
+
+@BOTH
+@pytest.mark.parametrize("name", OBSERVERS)
+@pytest.mark.parametrize("value", [0.0, 3.0, -0.5, 1e-8, -1e-37, 1e-42])
+def test_a_tensor_that_is_constant_has_a_scale(spec: QuantSpec, name: str, value: float) -> None:
+    """Its values are within half a scale; a scale is a normal number with a finite reciprocal."""
+    values = np.full(4000, value, dtype=np.float32)
+    counts = np.bincount([0], weights=[values.size], minlength=BINS).astype(np.int64)  # as `histograms._count` counts
+    lows = values[:20].astype(np.float64)
+    params = OBSERVERS[name](Histogram(float(lows[0]), float(lows[0]), counts, lows, lows), spec)
+    assert params.scale >= 1e-30
+    assert np.isfinite(np.float32(1) / np.float32(params.scale))
+    assert error(params, values.astype(np.float64)) <= (0.5001 * params.scale) ** 2

@@ -79,3 +79,10 @@ def test_the_key_covers_weights_in_another_file(tmp_path: Path) -> None:
 
     assert stored("one", lambda _: None) == stored("two", lambda _: None)
     assert stored("three", changed_weight) != stored("four", lambda _: None)
+
+
+def test_another_version_of_this_package_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A histogram that is counted in another way is not read from the cache."""
+    before = key()
+    monkeypatch.setattr(statistics_cache, "_own_hash", lambda: "0" * 12)
+    assert key() != before

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from align_exporter.command import main
-from align_exporter.engine.request import keep_engines
 from align_runtime.bundle import Bundle
+from align_runtime.engine_files import keep_engines
 from align_runtime.engines import EngineEntry, engines_of
 from align_runtime.errors import BundleError
 from support.gpu_doubles import installed

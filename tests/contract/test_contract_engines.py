@@ -15,9 +15,9 @@ from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
 from align_exporter.graph.content import product_types
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.engines import EngineOptions, engines_of
 from align_runtime.errors import BuildError, ParityError, PrecisionError
+from align_runtime.progress import Progress
 from support.gpu_doubles import GpuDoubles, installed
 
 QUIET = Progress(quiet=True)

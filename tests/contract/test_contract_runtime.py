@@ -8,50 +8,24 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import align_runtime
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
-from align_runtime import Model, golden
 from align_runtime.backends.tensorrt.runner import LANES
-from align_runtime.bundle import Bundle, sha256_of
+from align_runtime.bundle import sha256_of
 from align_runtime.commands import inspect, verify
-from align_runtime.console import Progress
 from align_runtime.engines import EngineOptions
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
-from support.gpu_doubles import GpuDoubles, installed
+from align_runtime.progress import Progress
+from support.gpu_doubles import CLOSE, GpuDoubles, installed, open_model
 
 QUIET = Progress(quiet=True)
-CLOSE = 1e-5  # the double computes with ONNX Runtime, as the CPU does; batches differ
-
-
-@pytest.fixture
-def doubles() -> Iterator[GpuDoubles]:
-    with installed("tensorrt-11") as made:
-        yield made
-
-
-def open_model(folder: Path) -> Model:
-    return align_runtime.load(folder, precision="fp16", device="tensorrt")
-
-
-@pytest.fixture(scope="module")
-def answers(tiny_fp16_bundle: Path) -> Golden:
-    return golden.read(Bundle.open(tiny_fp16_bundle))
-
-
-@pytest.fixture(scope="module")
-def expected(tiny_fp16_bundle: Path, answers: Golden) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of the same graphs on the CPU."""
-    with align_runtime.load(tiny_fp16_bundle, precision="fp16") as model:
-        return model.embed_texts(answers.texts), model.embed_pixels(answers.pixels)
 
 
 def test_contract_embeddings_are_those_of_the_graph(
@@ -77,7 +51,7 @@ def test_contract_warmup_captures_all_shapes_and_running_allocates_nothing(
         model.embed_texts(answers.texts)
         model.embed_pixels(answers.pixels)
         made = calls - before
-        assert set(made) == {"cudaGraphLaunch", "cudaStreamSynchronize"}
+        assert set(made) == {"cudaGetDevice", "cudaGraphLaunch", "cudaStreamSynchronize"}
 
 
 def test_contract_large_inputs_use_several_lanes_at_once(
@@ -150,6 +124,18 @@ def test_contract_a_model_works_again_after_an_error(
         with pytest.raises(DeviceError, match=r"cudaErrorIllegalAddress \(error 700\)"):
             model.embed_pixels(answers.pixels[:1])
         np.testing.assert_allclose(model.embed_pixels(answers.pixels), expected[1], rtol=0, atol=CLOSE)
+
+
+def test_contract_no_lane_returns_busy(engine_bundle: Path, doubles: GpuDoubles, answers: Golden) -> None:
+    """The run on the first lane fails while the second one computes."""
+    with open_model(engine_bundle) as model:
+        model.warmup()
+        done = doubles.cuda.calls["cudaStreamSynchronize"]
+        doubles.cuda.failures = {"cudaStreamSynchronize": (done + 1, "cudaErrorIllegalAddress")}
+        with pytest.raises(DeviceError, match="cudaErrorIllegalAddress"):
+            model.embed_pixels(answers.pixels)
+        assert doubles.cuda.calls["cudaGraphLaunch"] > 1
+        assert not any(stream.pending for stream in doubles.cuda.streams.values())
 
 
 def test_contract_a_gpu_that_fails_until_close_leaks_nothing(

@@ -59,7 +59,8 @@ def test_contract_each_stage_is_synchronized(subject: Subject, doubles: GpuDoubl
         staged(subject).run_staged({"pixels": pixels})
     before = doubles.cuda.calls.copy()
     staged(subject).run_staged({"pixels": pixels})
-    assert doubles.cuda.calls - before == {"cudaMemcpyAsync": 2, "cudaGraphLaunch": 1, "cudaStreamSynchronize": 4}
+    made = doubles.cuda.calls - before
+    assert made == {"cudaGetDevice": 1, "cudaMemcpyAsync": 2, "cudaGraphLaunch": 1, "cudaStreamSynchronize": 4}
 
 
 @pytest.mark.parametrize("function", ["cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"])

@@ -24,10 +24,10 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance, staleness
 from align_reference.source import resolve
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.graph_entry import Graph
 from align_runtime.images import preprocess
 from align_runtime.manifest import REPORT_NAMES
+from align_runtime.progress import Progress
 from support.fp16_emulation import run_emulated
 from support.overflowing import overflowing
 from support.sample_folders import image, images, write_files, write_zip

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -21,9 +22,11 @@ import torch
 
 import align_exporter
 from align_exporter.command import main
+from align_runtime.bundle import Bundle
 from align_runtime.errors import BuildError
 from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
+from support.redirected import BROKEN, Ended, redirected
 
 ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]
 
@@ -231,7 +234,7 @@ def test_untrained_weights_are_refused(
             weights[name] = torch.full_like(tensor, 1e-6)
     save_file(weights, checkpoint / "model.safetensors")
     assert export(checkpoint, "-o", tmp_path / "bundle") == 1
-    assert "Are these trained weights?" in capsys.readouterr().err
+    assert "the weights are unusable" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 
@@ -291,3 +294,37 @@ def test_a_rebuild_says_why_and_which_variants_will_be_gone(
     assert changed is not None, printed
     assert "precisions" in changed[1]
     assert "the new bundle will not have fp16" in printed
+
+
+# ── standard streams ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&-", BROKEN[1]])
+def test_an_export_without_standard_streams(small_checkpoint: Path, tmp_path: Path, redirection: str) -> None:
+    """Nothing that a library prints gets into a file of the bundle, and the exit code says that it is there."""
+    arguments = [small_checkpoint, "-o", tmp_path / "bundle"]
+    assert redirected("align_exporter.command", arguments, redirection) == Ended(0, "", "")
+    bundle = Bundle.open(tmp_path / "bundle")
+    for name in bundle.manifest.files:
+        bundle.check_hash(name)
+
+
+def test_a_home_folder_in_the_output(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell expands ``-o ~/bundle``, and leaves ``--output=~/bundle`` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "cat.jpg").touch()
+    assert export(small_checkpoint, "--output=~/bundle") == 2
+    assert f"{tmp_path}/bundle exists and is not a bundle" in capsys.readouterr().err
+
+
+def test_a_disk_without_space_is_told_before_the_work(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("align_exporter.pipeline._traced", stop)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert export(small_checkpoint, "-o", tmp_path / "bundle") == 2
+    assert "has 0 MB free; the bundle takes at least " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

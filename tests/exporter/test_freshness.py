@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +14,12 @@ from typing import Any
 
 import pytest
 
-import align_exporter
 from align_exporter import freshness
 from align_exporter.command import main
 from align_exporter.export_options import ExportOptions
-from align_exporter.freshness import SOURCES, provenance, source_hash, staleness, tool_version
+from align_exporter.freshness import SOURCES, TOOLS, provenance, source_hash, staleness, tool_version
 from align_reference.source import resolve
+from support.imports import imported_modules
 
 
 @pytest.fixture
@@ -30,6 +33,12 @@ def why(checkpoint: Path, bundle: Path, **options: Any) -> str | None:
 
 def test_unchanged_is_up_to_date(checkpoint: Path, tiny_bundle: Path) -> None:
     assert why(checkpoint, tiny_bundle) is None
+
+
+def test_a_folder_whose_name_is_not_utf8(checkpoint: Path) -> None:
+    """The manifest is UTF-8: its name stands as it is printed."""
+    folder = checkpoint.rename(os.fsdecode(os.fsencode(checkpoint.parent) + b"/caf\xff"))
+    assert provenance(resolve(str(folder)), ExportOptions()).name == r"caf\udcff"
 
 
 def test_no_bundle(checkpoint: Path, tmp_path: Path) -> None:
@@ -56,17 +65,58 @@ def test_where_a_calibration_is_kept_decides_nothing(checkpoint: Path, tiny_bund
     assert why(checkpoint, tiny_bundle, calibration_cache=tmp_path) is None
 
 
-def test_a_changed_module(checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "align_bench/interleaved.py",  # it measures the speed that is recorded
+        "align_calibration/dataset/calibration_dataset.py",
+        "align_exporter/graph/passes/order.py",
+        "align_exporter/report/templates/page.html.j2",
+        "align_exporter/sample_data/captions.txt",
+        "align_reference/vision.py",
+        "align_runtime/preprocessing.py",
+    ],
+)
+def test_a_changed_file_of_ours(
+    checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """The version stays the same while somebody works on a pass."""
-    package = ModuleType("align_exporter")
-    package.__path__ = [shutil.copytree(Path(freshness.__file__).parent, tmp_path / "align_exporter")]
-    monkeypatch.setattr(freshness, "SOURCES", tuple(package if part is align_exporter else part for part in SOURCES))
-    for text, expected in (("", None), ("# changed\n", "changed tools: source")):
-        with (tmp_path / "align_exporter/graph/passes/order.py").open("a") as file:
-            file.write(text)
+    changed, file = name.split("/", 1)
+    package = ModuleType(changed)
+    (original,) = [part.__path__[0] for part in SOURCES if part.__name__ == changed]
+    package.__path__ = [shutil.copytree(original, tmp_path / changed)]
+    monkeypatch.setattr(freshness, "SOURCES", tuple(package if part.__name__ == changed else part for part in SOURCES))
+    for text, expected in (("", None), ("\n", "changed tools: source")):
+        with (tmp_path / changed / file).open("a") as opened:
+            opened.write(text)
+        (tmp_path / changed / f".{text == ''}.swp").touch()  # an editor's
         source_hash.cache_clear()
         assert why(checkpoint, tiny_bundle) == expected
     source_hash.cache_clear()
+
+
+def test_all_packages_that_an_export_imports_are_hashed() -> None:
+    """And all third-party packages that these import are among the tools."""
+    own = {package.__name__ for package in SOURCES}
+    modules = {package.__name__: Path(package.__path__[0]).rglob("*.py") for package in SOURCES}
+    imported = {
+        module.partition(".")[0]
+        for name, files in modules.items()
+        if name not in ("align_bench", "align_runtime")  # optional backends and peers
+        for file in files
+        for module in imported_modules(file.read_text(encoding="utf-8"))
+    }
+    assert {name for name in imported if name.startswith("align_")} <= own
+    others = {name for name in imported if name not in sys.stdlib_module_names and name not in own}
+    distributions = importlib.metadata.packages_distributions()
+    known = {canonical(tool) for tool in TOOLS}
+    harmless = {"huggingface-hub", "markupsafe", "tensorrt"}  # a download, a part of jinja2, engines have their own
+    for name in others:
+        assert {canonical(found) for found in distributions.get(name, [name])} & (known | harmless), name
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def test_another_tool(checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

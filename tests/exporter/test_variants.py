@@ -10,6 +10,7 @@ import pytest
 from align_exporter.export_options import OPSETS, ExportOptions
 from align_exporter.variants import PRECISIONS, VARIANTS, Variant, imported, variant_of
 from align_runtime.graph_entry import TARGETS
+from align_runtime.parity import WIDEST
 from align_runtime.precision import RULES
 
 ROWS = pytest.mark.parametrize("row", VARIANTS, ids=lambda row: f"{row.name}-{row.target}")
@@ -67,3 +68,14 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_limits_of_the_table_are_those_that_verify_believes() -> None:
+    for row in VARIANTS:
+        for tower, limits in row.limits.items():
+            assert limits.wider_than(WIDEST[row.name]) == (), (row.exact_name, tower)
+    for name, widest in WIDEST.items():  # and not wider than needed
+        rows = [limits for row in VARIANTS if row.name == name for limits in row.limits.values()]
+        assert widest.max_abs == max(limits.max_abs for limits in rows)
+        assert widest.min_cosine == min(limits.min_cosine for limits in rows)
+        assert widest.min_centred_cosine == min(limits.min_centred_cosine for limits in rows)

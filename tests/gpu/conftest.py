@@ -11,7 +11,7 @@ import pytest
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 
 
 def has_driver() -> bool:

@@ -15,8 +15,8 @@ from align_exporter.engine.request import EngineRequest
 from align_runtime import golden
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
 from align_runtime.golden import Golden
+from align_runtime.progress import Progress
 from align_runtime.selftest import check_graph
 
 pytestmark = pytest.mark.gpu

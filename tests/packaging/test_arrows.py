@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import pkgutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import align_runtime
+from support.imports import imported_modules
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,18 +32,9 @@ WATCHED = {
 GPU_LIBRARIES = {"runtime/align_runtime/backends/tensorrt/libraries.py": {"tensorrt", "cuda"}}
 # The reference takes only these leaves of the runtime.
 REFERENCE_LEAVES = {
-    "align_runtime.errors", "align_runtime.foreign_text", "align_runtime.json_files", "align_runtime.regular_files",
+    "align_runtime.errors", "align_runtime.foreign_text", "align_runtime.hub", "align_runtime.json_files",
+    "align_runtime.regular_files", "align_runtime.user_path",
 }  # fmt: skip
-
-
-def imported_modules(source: str) -> set[str]:
-    modules = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            modules |= {node.module}
-    return modules
 
 
 @pytest.mark.parametrize("room", ALLOWED)

@@ -8,8 +8,11 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from align_calibration.package_hash import package_hash
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -44,6 +47,16 @@ def test_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert names == expected
     assert {f"{package}/py.typed" for package in ROOMS} <= names
     assert "align_exporter/sample_data/captions.txt" in names
+
+
+def test_is_known_by_the_hash_of_its_sources(wheel: Path, tmp_path: Path) -> None:
+    """A bundle that was built from the repository is up to date for the wheel of the same files."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    packages = {place: [ModuleType(name) for name in ROOMS] for place in ("installed", "sources")}
+    for installed, source in zip(*packages.values(), strict=True):
+        installed.__path__, source.__path__ = [str(tmp_path / installed.__name__)], [str(ROOMS[source.__name__])]
+    assert package_hash(packages["installed"]) == package_hash(packages["sources"])
 
 
 def test_carries_the_licence_and_the_commands(wheel: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import align_runtime
 from align_exporter.fp16.convert import emulate_fp16
-from align_runtime.bundle import inventory, write_manifest
+from align_runtime.bundle_writing import inventory, write_manifest
 from support.decisions import HeldOut, cosine_statistics
 from training.folder import read_folder
 

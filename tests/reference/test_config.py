@@ -11,7 +11,7 @@ import pytest
 import transformers
 from transformers.models.align.modeling_align import round_filters
 
-from align_reference.config import AlignConfig, TextConfig, VisionConfig
+from align_reference.config import AlignConfig, TextConfig, VisionConfig, known_part
 from align_runtime.errors import ConfigurationError
 from support.checkpoints import small_config
 
@@ -109,11 +109,15 @@ def changed(section: str | None, key: str, value: Any) -> dict[str, Any]:
 REFUSED: list[tuple[str | None, str, Any, str]] = [
     (None, "model_type", "clip", "model_type is 'clip'; expected 'align'"),
     (None, "model_type", None, "model_type is None"),
-    (None, "quantization_config", {}, "unknown key 'quantization_config'"),
+    (None, "quantization_config", {}, "quantization_config is {}; only None is supported"),
+    (None, "embedding_size", 16, "unknown key 'embedding_size'; an unknown key could change the embeddings"),
     (None, "projection_dim", 7, "the vision tower has 24 output channels and projection_dim is 7"),
     (None, "projection_dim", True, "projection_dim is True (bool); expected int"),
     (None, "temperature_init_value", "1", "temperature_init_value is '1' (str); expected float"),
     (None, "temperature_init_value", 10**400, "temperature_init_value is an integer of 1329 bits"),
+    (None, "temperature_init_value", -0.07, "temperature_init_value is -0.07; expected a positive number, 1e-06 to"),
+    (None, "temperature_init_value", 1e-310, "temperature_init_value is 1e-310; expected a positive number, 1e-06 to"),
+    (None, "projection_dim", 10**4000, "projection_dim is 1000"),
     (None, "text_config", [], "text_config is [] (list); expected dict"),
     ("text_config", "model_type", "roberta", "text_config: model_type is 'roberta'"),
     ("text_config", "hidden_act", "gelu_10", "text_config: hidden_act is 'gelu_10'; known: gelu, gelu_new"),
@@ -128,6 +132,11 @@ REFUSED: list[tuple[str | None, str, Any, str]] = [
     ("text_config", "num_hidden_layers", 10**6, "num_hidden_layers is 1000000; 1 to 1024 is supported"),
     ("text_config", "vocab_size", 10**12, "vocab_size is 1000000000000"),
     ("text_config", "layer_norm_eps", -1.0, "layer_norm_eps is -1.0; expected a positive number"),
+    ("text_config", "layer_norm_eps", 1e-310, "layer_norm_eps is 1e-310; expected a positive number, 1e-30 to 1"),
+    ("text_config", "hidden_act", "x" * 5_000_000, "hidden_act is 'xxx"),
+    ("text_config", "vocab_size", 10**4000, "vocab_size is 1000"),
+    ("vision_config", "depthwise_padding", [10**4000], "depthwise_padding holds 1000"),
+    ("vision_config", "image_size", 60_000, "image_size is 60000; expected one size, or a height and a width, of 1 to"),
     ("text_config", "pad_token_id", 10**4, "pad_token_id 10000 is outside the vocabulary"),
     ("vision_config", "num_channels", 1, "num_channels is 1; expected 3"),
     ("vision_config", "pooling_type", "sum", "pooling_type is 'sum'; expected mean or max"),
@@ -143,13 +152,13 @@ REFUSED: list[tuple[str | None, str, Any, str]] = [
         "vision_config",
         "width_coefficient",
         1e308,
-        "width_coefficient is 1e+308; expected a positive number of at most 64",
+        "width_coefficient is 1e+308; expected a positive number, 0.001 to 64",
     ),
     (
         "vision_config",
         "depth_coefficient",
         1e308,
-        "depth_coefficient is 1e+308; expected a positive number of at most 64",
+        "depth_coefficient is 1e+308; expected a positive number, 0.001 to 64",
     ),
     ("vision_config", "squeeze_expansion_ratio", 0, "squeeze_expansion_ratio is 0.0; expected a positive number"),
     ("vision_config", "image_size", 0, "image_size is 0; expected one size"),
@@ -174,6 +183,38 @@ def test_many_unknown_keys_do_not_flood() -> None:
     with pytest.raises(ConfigurationError, match="'key_000', .* and 4.. more") as caught:
         AlignConfig.from_dict(values)
     assert len(str(caught.value)) < 500
+
+
+def test_unknown_keys_are_ignored_on_request_and_listed() -> None:
+    values = changed("text_config", "rope_theta", {"a": [1] * 1000}) | {"loss": "siglip"}
+    values["vision_config"]["stem"] = None
+    ignored: list[str] = []
+    assert AlignConfig.from_dict(known_part(values, ignored)) == AlignConfig.from_dict(small_config())
+    assert ignored[0] == "config.json: ignored the unknown key 'loss': 'siglip'"
+    assert ignored[1].startswith("config.json: text_config: ignored the unknown key 'rope_theta': {'a': [1, 1, ")
+    assert ignored[2] == "config.json: vision_config: ignored the unknown key 'stem': None"
+    assert max(map(len, ignored)) < 250
+
+
+def test_what_is_known_to_matter_is_never_ignored() -> None:
+    for section, key, value in ((None, "quantization_config", {}), ("text_config", "is_decoder", True)):
+        with pytest.raises(ConfigurationError, match=f"{key} is"):
+            AlignConfig.from_dict(known_part(changed(section, key, value), []))
+
+
+def test_a_file_of_another_kind_is_not_ignored_key_by_key() -> None:
+    values = small_config() | {f"key_{number:03d}": 0 for number in range(101)}
+    with pytest.raises(ConfigurationError, match="101 unknown keys; at most 100 are ignored.*'key_000'"):
+        known_part(values, [])
+
+
+def test_keys_of_googles_bert_are_ignored_by_name() -> None:
+    values = small_config()
+    sizes = ("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head")
+    values["text_config"] |= dict.fromkeys(sizes, 768) | {
+        "directionality": "bidi", "pooler_type": "first_token_transform", "classifier_dropout": None,
+    }  # fmt: skip
+    assert AlignConfig.from_dict(values) == AlignConfig.from_dict(small_config())
 
 
 def test_training_and_bookkeeping_keys_are_ignored() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,5 +132,42 @@ def test_fingerprint_covers_what_is_read(tmp_path: Path) -> None:
 
 def test_fingerprint_without_a_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read: No such file"):
+    with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
         fingerprint(tmp_path)
+
+
+def test_fingerprint_without_weights(tmp_path: Path) -> None:
+    for name in ("config.json", "vocab.txt"):
+        (tmp_path / name).write_text(name)
+    assert list(fingerprint(tmp_path, weights=False)) == ["config.json", "vocab.txt"]
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 690000000\n"
+READ = ("config.json", "model.safetensors.index.json", "model-1.safetensors", "tokenizer.json", "vocab.txt")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_pointer_of_git_lfs_is_called_one(name: str, tmp_path: Path) -> None:
+    index(tmp_path, {"a": "model-1.safetensors"})
+    for file in READ:
+        if file != "model.safetensors.index.json":
+            (tmp_path / file).write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(LFS)  # is not read, so it may stay one
+    fingerprint(tmp_path)
+    (tmp_path / name).write_bytes(LFS)
+    message = rf"{re.escape(name)} is a pointer of git-lfs instead of the content; fetch it with `git lfs pull`"
+    with pytest.raises(CheckpointError, match=message):
+        fingerprint(tmp_path)
+
+
+def test_all_pointers_are_named_at_once(tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes(LFS)
+    with pytest.raises(CheckpointError, match=r"config\.json, tokenizer\.json are pointers of git-lfs"):
+        fingerprint(tmp_path, weights=False)
+
+
+def test_a_pointer_of_git_annex(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"/annex/objects/SHA256E-s690000000--0.safetensors\n")
+    with pytest.raises(CheckpointError, match="is a pointer of git-annex .* `git annex get`"):
+        find_weights(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import socket
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import close_session, constants
 
 from align_reference.checkpoint import load_model
 from align_reference.files import PROCESSOR_FILES
-from align_reference.source import CheckpointSource, resolve, wanted_files
+from align_reference.source import CheckpointSource, resolve, resolve_configuration, wanted_files
 from align_runtime.errors import CheckpointError, ConfigurationError
 from support.fake_hub import COMMIT, OTHER_COMMIT, FakeHub, Repository, serve
+from support.hub_client import HubSettings, hub_settings
 
 ROOT = Path(__file__).parents[2]
 NAME = "owner/align-tiny"
@@ -42,6 +41,14 @@ def test_local_folder(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(small_checkpoint.parent.parent)
     relative = f"{small_checkpoint.parent.name}/small"  # looks like a hub id, but a folder takes precedence
     assert resolve(relative) == CheckpointSource(Path(relative), "small", None)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/align-\xff\x1b[2J"))
+    folder.mkdir()
+    (folder / "config.json").touch()
+    for source in (resolve(str(folder)), resolve_configuration(str(folder))):
+        assert source == CheckpointSource(folder, r"align-\udcff\x1b[2J", None)
 
 
 def test_home_folder(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,20 +86,10 @@ def test_file_instead_of_a_folder(small_checkpoint: Path) -> None:
 
 
 class Client:
-    """The hub client of this process, with the settings of its own that the environment variables give."""
+    """`resolve` with settings of its own."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path, url: str) -> None:
-        self.home, self._patch = home, monkeypatch
-        for name in [name for name in os.environ if name.startswith("HF_")]:
-            monkeypatch.delenv(name)
-        self.set(HF_HOME=str(home), HF_ENDPOINT=url, NO_PROXY="127.0.0.1")
-
-    def set(self, **variables: str) -> None:
-        """huggingface_hub reads its variables once, when its constants are imported."""
-        for name, value in variables.items():
-            self._patch.setenv(name, value)
-        close_session()
-        importlib.reload(constants)
+    def __init__(self, settings: HubSettings) -> None:
+        self.home, self.set = settings.home, settings.set
 
     def resolve(self, name: str = NAME, revision: str | None = None, *, allow_pickle: bool = False) -> CheckpointSource:
         source = resolve(name, revision, allow_pickle=allow_pickle, quiet=True)
@@ -117,10 +114,8 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture
 def client(hub: FakeHub, tmp_path: Path) -> Iterator[Client]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield Client(patch, tmp_path / "home", hub.url)
-    close_session()
-    importlib.reload(constants)
+    with hub_settings(tmp_path / "home", hub.url) as settings:
+        yield Client(settings)
 
 
 def run_client(code: str, *arguments: str, **variables: str) -> dict[str, str]:
@@ -170,8 +165,9 @@ def test_only_what_is_needed_is_downloaded(hub: FakeHub, client: Client) -> None
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_of_the_download_is_shown_unless_quiet(
-    client: Client, quiet: bool, capsys: pytest.CaptureFixture[str]
+    client: Client, quiet: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     resolve(NAME, quiet=quiet)
     assert ("Fetching" in capsys.readouterr().err) != quiet
     resolve(NAME, quiet=quiet)

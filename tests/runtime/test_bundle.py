@@ -12,9 +12,10 @@ import pytest
 
 import align_runtime
 from align_runtime import Bundle, BundleError, ConfigurationError
-from align_runtime.bundle import inventory, sha256_of
+from align_runtime.bundle import sha256_of
+from align_runtime.bundle_writing import inventory
 from align_runtime.graph_entry import TOWERS
-from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, Manifest
+from align_runtime.manifest import MANIFEST_NAME, REPORT_NAMES, SCHEMA_VERSION, Manifest
 
 
 def edit(bundle: Path, change: Any) -> None:
@@ -59,7 +60,7 @@ def test_manifest_that_is_no_json(bundle_copy: Path) -> None:
 
 def test_another_schema_version(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values.update(schema_version=1))
-    with pytest.raises(BundleError, match="schema version 1.* version 5"):
+    with pytest.raises(BundleError, match=f"schema version 1.* version {SCHEMA_VERSION}"):
         Bundle.open(bundle_copy)
 
 
@@ -117,7 +118,7 @@ def test_a_changed_tokenizer_is_always_noticed(bundle_copy: Path) -> None:
     [
         (lambda values: values.pop("model"), "the key 'model' is missing"),
         (lambda values: values["model"].update(embedding_dim="64"), "embedding_dim is '64' (str); expected int"),
-        (lambda values: values["model"].update(max_length=1), "max_length 1"),
+        (lambda values: values["model"].update(max_length=1), "max_length is 1; expected 2 to 65536"),
         (lambda values: values["graphs"][0].update(tower="audio"), "tower is 'audio'"),
         (lambda values: values["graphs"][0]["inputs"][0].update(dtype="object"), "dtype is 'object'"),
         (lambda values: values["files"]["config.json"].update(sha256="0"), "sha256 is '0'"),
@@ -130,7 +131,7 @@ def test_a_changed_tokenizer_is_always_noticed(bundle_copy: Path) -> None:
         (lambda values: values["graphs"][0]["content"]["macs"].update(float99=1), "float99"),
         (
             lambda values: values["graphs"][1]["content"]["weights"].update(float32=-1),
-            "expected a count for float32",
+            "float32 is -1; expected 0 to 9223372036854775807",
         ),
         (lambda values: values["preprocessing"].update(colour="cmyk"), "colour"),
     ],
@@ -146,7 +147,7 @@ def test_a_graph_of_another_width(bundle_copy: Path) -> None:
     edit(bundle_copy, lambda values: values["model"].update(embedding_dim=5))
     with align_runtime.load(bundle_copy) as model:
         assert model.embed_texts([]).shape == (0, 5)
-        with pytest.raises(BundleError, match=r"the text graph .*\(1, 96\), expected \(batch, 5\)"):
+        with pytest.raises(BundleError, match=r"text_model_cpu.onnx .*\(1, 96\), expected float32 \(1, 5\)"):
             model.embed_texts(["a cat"])
 
 
@@ -161,7 +162,7 @@ def test_external_data_outside_of_the_bundle(bundle_copy: Path, place: str) -> N
                 entry.value = place
     file.write_bytes(model.SerializeToString())
     edit(bundle_copy, lambda values: values["files"].update({"onnx/text_model_cpu.onnx": entry_of(file)}))
-    with pytest.raises(BundleError, match=r"text_model_cpu\.onnx: .*External data path"):
+    with pytest.raises(BundleError, match=rf"text_model_cpu\.onnx has weights in b'{place}'"):
         align_runtime.load(bundle_copy)
 
 

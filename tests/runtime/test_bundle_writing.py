@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from align_runtime import ConfigurationError
-from align_runtime.bundle import check_destination, staged
+from align_runtime.bundle_writing import check_destination, staged
 from align_runtime.manifest import MANIFEST_NAME
 
 
@@ -49,11 +49,6 @@ def test_an_error_leaves_the_previous_bundle(tmp_path: Path) -> None:
         fail()
     assert (target / MANIFEST_NAME).read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_two_steps_where_folders_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("align_runtime.bundle._exchange", lambda left, right: False)
-    test_a_bundle_takes_the_place_of_the_previous_one(tmp_path)
 
 
 def test_an_empty_folder_may_be_taken_and_new_parents_are_made(tmp_path: Path) -> None:
@@ -95,13 +90,6 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
     check_destination(Path("new"))
 
 
-def test_a_mount_point_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_mount", lambda self: self == tmp_path)
-    with pytest.raises(ConfigurationError, match="mount point"):
-        check_destination(tmp_path)
-    check_destination(tmp_path / "bundle")
-
-
 def test_files_that_appear_during_the_build_stay(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
 
@@ -121,7 +109,7 @@ def test_the_next_build_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     target = tmp_path / "bu[n]dle"
     make_bundle(target, "old")
     program = (
-        "import sys, os, signal\nfrom pathlib import Path\nfrom align_runtime.bundle import staged\n"
+        "import sys, os, signal\nfrom pathlib import Path\nfrom align_runtime.bundle_writing import staged\n"
         "with staged(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'align.json').write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -138,7 +126,7 @@ def test_the_next_build_removes_what_a_killed_one_left(tmp_path: Path) -> None:
 REPLACE = """
 import itertools, sys
 from pathlib import Path
-from align_runtime.bundle import staged
+from align_runtime.bundle_writing import staged
 for generation in itertools.count():
     with staged(Path(sys.argv[1])) as folder:
         for number in range(20):
@@ -152,18 +140,18 @@ def test_a_bundle_is_complete_when_the_replacement_is_killed(tmp_path: Path) -> 
     """It is the previous or the new one: never missing, never a mixture."""
     target, generations = tmp_path / "bundle", set()
     draw = random.Random(0)
-    for _ in range(12):
+    for _ in range(6):
         process = subprocess.Popen([sys.executable, "-c", REPLACE, str(target)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()  # the first one is complete
-        time.sleep(draw.uniform(0, 0.03))
+        time.sleep(draw.uniform(0, 0.15))
         process.kill()
         process.communicate()
         contents = {path.name: path.read_text() for path in target.iterdir()}
         assert len(contents) == 21
         assert len(set(contents.values())) == 1
         generations |= set(contents.values())
-    assert len(generations) > 3  # the kills happened while bundles were being replaced
+    assert len(generations) > 2  # the kills happened while bundles were being replaced
 
 
 def test_a_parallel_build_is_left_alone(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 import align_runtime
-from align_runtime.console import CommandParser, Progress, add_output_options, positive_int, run, table
+from align_runtime.console import CommandParser, add_output_options, positive_int, run, table
 from align_runtime.errors import BundleError, InputError, ParityError
+from align_runtime.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -319,7 +320,8 @@ def test_a_stream_that_is_closed_is_no_error() -> None:
 def test_a_process_without_stderr() -> None:
     """The result and the exit code stay, and stdout gets nothing that is not its own."""
     script = (
-        "import sys; from align_runtime.console import *; from align_runtime.errors import BundleError\n"
+        "import sys; from align_runtime.console import *; from align_runtime.progress import Progress\n"
+        "from align_runtime.errors import BundleError\n"
         "def body(options):\n"
         "    with Progress().phase('trace'): pass\n"
         "    raise BundleError('gone')\n"
@@ -333,7 +335,7 @@ def test_a_process_without_stderr() -> None:
 
 
 def test_table_aligns() -> None:
-    assert table(["a", "size"], [["xyz", "1"], ["b", "1000"]], right=(1,)).splitlines() == [
+    assert table(["a", "size"], [["xyz", "1"], ["b", "1000"]], right=(1,)) == [
         "a    size",
         "───  ────",
         "xyz     1",

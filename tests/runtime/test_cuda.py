@@ -5,6 +5,7 @@ The code that binds memory and pads to buckets runs here on ONNX Runtime's CPU p
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -16,11 +17,16 @@ import pytest
 import align_runtime
 from align_runtime.backends import StagedRunner
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider
+from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider, _without_prints
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.backends.runner import STAGES
+from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
+from align_runtime.image_embedding import ImageEmbedder
+from align_runtime.image_options import DEFAULT_IMAGES
+from align_runtime.tower import Tower
+from align_runtime.workers import Workers
 
 ON_CPU = Provider("CPUExecutionProvider", "cpu", {})
 BATCHES = (1, 4)
@@ -50,6 +56,32 @@ def test_the_stages_of_a_run_are_timed(tiny_bundle: Path, answers: Golden) -> No
     assert tuple(seconds) == STAGES
     assert min(seconds.values()) > 0
     assert seconds["compute"] == max(seconds.values())
+    runner.close()
+
+
+def test_images_go_out_in_the_largest_bucket(
+    tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(tiny_bundle)
+    graph, rows = opened.graph("vision", "fp32", "cpu"), list[int]()
+    runner, workers = CudaRunner(tiny_bundle / graph.file, Buckets(BATCHES), ON_CPU), Workers(3)
+    original = CudaRunner.run
+
+    def run(runner: CudaRunner, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        rows.append(len(inputs["pixels"]))
+        return original(runner, inputs)
+
+    monkeypatch.setattr(CudaRunner, "run", run)
+    tower = Tower(opened, graph, "cpu", runner, None, 1)
+    images = ImageEmbedder(tower, opened.manifest.preprocessing, DEFAULT_IMAGES, workers, workers)
+    expected = np.concatenate([part.embeddings for part in images.parts(answers.pixels)])
+    for count, batch_size, sizes in ((10, None, [4, 4, 2]), (5, 3, [3, 2]), (5, 8, [4, 1])):
+        rows.clear()
+        order = np.arange(count) % len(answers.pixels)
+        embeds = np.concatenate([part.embeddings for part in images.parts(answers.pixels[order], batch_size)])
+        np.testing.assert_allclose(embeds, expected[order], rtol=0, atol=2e-5)
+        assert sorted(rows, reverse=True) == sizes
+    workers.close()
     runner.close()
 
 
@@ -152,6 +184,24 @@ def test_the_missing_library_is_named(tiny_bundle: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(BackendUnavailableError, match=r"libonnxruntime_providers_.*\.so"):
         align_runtime.load(tiny_bundle, device="cuda")
+
+
+def test_what_onnxruntime_prints_is_logged(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Standard output belongs to the process: another thread may print meanwhile."""
+
+    def preload(times: int = 2, *, word: str = "missing") -> int:
+        print(f"libcudnn is {word}", times)  # noqa: T201
+        return times
+
+    before = sys.stdout
+    with caplog.at_level(logging.DEBUG):
+        assert _without_prints(preload)() == 2
+    assert sys.stdout is before
+    assert capsys.readouterr().out == ""
+    assert caplog.messages == ["libcudnn is missing 2"]
+    assert _without_prints(len)("abc") == 3
 
 
 def test_a_provider_that_does_not_start_is_an_error(tiny_bundle: Path) -> None:

@@ -13,8 +13,9 @@ import align_runtime
 from align_runtime import Bundle, ConfigurationError, golden
 from align_runtime.backends import open_graph
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.devices import BACKENDS, DEVICES, Backend, backend_of, resolve_device, targets_on
+from align_runtime.devices import BACKENDS, DEVICES, Backend, backend_of, resolve_device, split_device, targets_on
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGETS, Graph
+from align_runtime.memory import MemoryUse
 
 
 def add_backend(monkeypatch: pytest.MonkeyPatch, target: str, on_cpu: bool) -> ModuleType:
@@ -28,9 +29,9 @@ def add_backend(monkeypatch: pytest.MonkeyPatch, target: str, on_cpu: bool) -> M
 def test_a_cpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[str, int | None]] = []
 
-    def open_file(file: Path, threads: int | None) -> OnnxRuntimeRunner:
+    def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
         opened.append((file.name, threads))
-        return OnnxRuntimeRunner(file, threads)
+        return OnnxRuntimeRunner(file, threads, memory)
 
     add_backend(monkeypatch, CPU_TARGET, on_cpu=True).open_file = open_file  # type: ignore[attr-defined]
     answers = golden.read(Bundle.open(tiny_bundle))
@@ -41,18 +42,18 @@ def test_a_cpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pyt
 
 
 def test_a_gpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[str, bool]] = []
+    opened: list[tuple[str, int, bool]] = []
 
-    def open_on_gpu(bundle: Bundle, graph: Graph, check_hashes: bool) -> OnnxRuntimeRunner:
-        opened.append((graph.file, check_hashes))
+    def open_on_gpu(bundle: Bundle, graph: Graph, gpu: int, check_hashes: bool) -> OnnxRuntimeRunner:
+        opened.append((graph.file, gpu, check_hashes))
         return OnnxRuntimeRunner(bundle.graph_file(graph, check_hashes), 1)
 
     add_backend(monkeypatch, GPU_TARGET, on_cpu=False).open_graph = open_on_gpu  # type: ignore[attr-defined]
     answers = golden.read(Bundle.open(tiny_bundle))
-    with align_runtime.load(tiny_bundle, device="toy", check_hashes=True) as model:  # type: ignore[arg-type]
-        assert (model.info.threads, model.info.streams) == (None, 1)
+    with align_runtime.load(tiny_bundle, device="toy:3", check_hashes=True) as model:
+        assert (model.info.device, model.info.threads, model.info.streams) == ("toy:3", None, 1)
         np.testing.assert_allclose(model.embed_pixels(answers.pixels), answers.image_embeds, rtol=0, atol=2e-5)
-    assert opened == [("onnx/vision_model.onnx", True), ("onnx/text_model.onnx", True)]
+    assert opened == [("onnx/vision_model.onnx", 3, True), ("onnx/text_model.onnx", 3, True)]
     for options in ({"threads": 2}, {"streams": 2}):
         with pytest.raises(ConfigurationError, match=f"{next(iter(options))} is 2.*toy"):
             align_runtime.load(tiny_bundle, device="toy", **options)  # type: ignore[arg-type]
@@ -68,6 +69,32 @@ def test_unknown_devices(tiny_bundle: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match="device is 'tpu'.*cpu, cuda, tensorrt, auto"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cuda:", "index of a GPU, as in 'cuda:1'"),
+        ("cuda:-1", "index of a GPU"),
+        ("cuda:01", "index of a GPU"),
+        ("cuda:1.5", "index of a GPU"),
+        ("cuda:1:2", "index of a GPU"),
+        ("tensorrt:٣", "index of a GPU, as in 'tensorrt:1'"),
+        ("cuda:9999", "index of a GPU"),
+        ("cpu:0", "cpu is one device"),
+        ("auto:1", "known: cpu, cuda, tensorrt, auto"),
+        (1, "known: cpu"),
+    ],
+)
+def test_an_index_that_is_none(device: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        resolve_device(device)
+
+
+def test_a_gpu_by_its_index() -> None:
+    assert split_device("cuda:12") == ("cuda", 12)
+    assert split_device("tensorrt") == ("tensorrt", 0)
+    assert (resolve_device("cuda:1"), targets_on("cuda:1")) == ("cuda:1", (GPU_TARGET, ANY_TARGET))
 
 
 def test_targets() -> None:

@@ -6,7 +6,6 @@ Other tests look at type and attributes, so that a message can be improved here 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,11 @@ from align_exporter.graph.content import content_of
 from align_reference.files import find_weights
 from align_runtime import errors, golden
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
-from align_runtime.commands import classify
 from align_runtime.errors import MAX_MESSAGE, AlignError, BundleError, DeviceError, InputError, ParityError
+from align_runtime.images import preprocess
 from align_runtime.parity import Limits, compare
 from align_runtime.precision import GraphContent, check_precision
+from align_runtime.preprocessing import ImagePreprocessing
 from support import onnx_models
 
 
@@ -33,9 +33,7 @@ def checkpoint(folder: Path) -> None:
 
 
 def wrong_input(folder: Path) -> None:
-    image = str(folder / "cat.jpg")
-    options = Namespace(images=[image], labels=["cat"], template="a {}", device="cpu", threads=None)
-    classify._classify(options)
+    preprocess([folder / "cat.jpg"], ImagePreprocessing.from_hub({}, "preprocessor_config.json"))
 
 
 def bundle(folder: Path) -> None:
@@ -67,16 +65,20 @@ def parity(folder: Path) -> None:
 
 
 WORDING = {
-    "ConfigurationError": (configuration, "align.json: content: macs: expected a count for float32, got -1"),
+    "ConfigurationError": (
+        configuration,
+        "align.json: content: macs: float32 is -1; expected 0 to 9223372036854775807",
+    ),
     "CheckpointError": (
         checkpoint,
         "FOLDER has no weights; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, "
-        "pytorch_model.bin.index.json",
+        "pytorch_model.bin.index.json (to measure "
+        "latency without a checkpoint: align-export --random-weights SEED)",
     ),
-    "InputError": (wrong_input, "input 0: FOLDER/cat.jpg is not a file"),
+    "InputError": (wrong_input, "input 0: FOLDER/cat.jpg does not exist"),
     "BundleError": (
         bundle,
-        "FOLDER/pixels.npy: expected a C-contiguous uint8 array of 4 dimensions, got uint8 of shape (2, 3) in 6 bytes",
+        "FOLDER/pixels.npy: expected a C-contiguous |u1 array of 4 dimensions, got |u1 of shape (2, 3) in 6 bytes",
     ),
     "BackendUnavailableError": (
         unavailable,
@@ -134,8 +136,8 @@ def test_attributes_stay_whole() -> None:
     text = "x" * 1000
     wrong = InputError(text, 3)
     assert (wrong.message, wrong.index, len(str(wrong))) == (text, 3, MAX_MESSAGE)
-    assert wrong.shifted(4).index == 7
-    assert str(wrong.shifted(4)).startswith("input 7: xxx")
+    assert wrong.at(7).index == 7
+    assert str(wrong.at(7)).startswith("input 7: xxx")
     far = ParityError("graph.onnx", "max_abs", 0.1, 0.2, text, "advice")
     assert (far.sample, len(str(far))) == (text, MAX_MESSAGE)
     assert str(far.advised("leave it out")).endswith("; leave it out")

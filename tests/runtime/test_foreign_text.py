@@ -41,3 +41,7 @@ def test_a_value_is_shortened() -> None:
 def test_an_error_is_one_printable_line_of_bounded_length() -> None:
     assert str(AlignError("first\nsecond \x1b[31m")) == "first second \\x1b[31m"
     assert len(str(AlignError("\x00" * 5_000_000))) == 500
+
+
+def test_an_integer_that_python_does_not_print() -> None:
+    assert shortened(10**5000) == "(int, too long to print)"

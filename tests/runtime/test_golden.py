@@ -21,7 +21,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(BundleError, match="object"):
+    with pytest.raises(BundleError, match=r"\|O"):
         golden.read_array(tmp_path / "a.npy", FLOAT32, 1)
 
 
@@ -31,7 +31,7 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_another_type_or_shape(tmp_path: Path, values: np.ndarray, ndim: int) -> None:
     np.save(tmp_path / "a.npy", values)
-    with pytest.raises(BundleError, match=f"expected .* float32 array of {ndim} dimensions, got "):
+    with pytest.raises(BundleError, match=f"expected .* <f4 array of {ndim} dimensions, got "):
         golden.read_array(tmp_path / "a.npy", FLOAT32, ndim)
 
 
@@ -55,5 +55,6 @@ def test_the_golden_vectors_of_a_bundle(tiny_bundle: Path) -> None:
     height, width = bundle.manifest.preprocessing.output_size
     assert answers.pixels.shape == (len(answers.images), height, width, 3)
     assert "" in answers.texts
+    assert not answers.pixels.flags.writeable  # read from the file's bytes
     for embeds in (answers.image_embeds, answers.text_embeds):
         np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-6)

@@ -12,6 +12,11 @@ from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.json_files import of_kind, read_object, relative_path, require
 
 
+def test_both_halves_of_a_pair_are_one_character(tmp_path: Path) -> None:
+    path = written(tmp_path, rb'{"a": "\ud83d\ude00", "b": "\\ud800"}')
+    assert read_object(path) == {"a": "\U0001f600", "b": r"\ud800"}
+
+
 def written(folder: Path, data: bytes) -> Path:
     path = folder / "file.json"
     path.write_bytes(data)
@@ -35,6 +40,9 @@ def test_an_object_is_read(tmp_path: Path, mark: bytes) -> None:
         (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
+        (rb'{"a": "b\ud800c"}', "half of a surrogate pair"),
+        (rb'{"\uDFFF": [1]}', "half of a surrogate pair"),
+        (rb'{"a": ["\udc00\ud800"]}', "half of a surrogate pair"),
         (b"[1]", "JSON list"),
         (b"3", "JSON int"),
         (b'{"a": "\xff"}', r"not UTF-8 text \(byte 7\)"),
@@ -114,3 +122,28 @@ def test_paths_that_are_not_plain(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not a plain path") as caught:
         relative_path(name)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": ' * 65 + "1" + "}" * 65, "nests objects and arrays more than 64 deep"),
+        ('{"a": ' + "[" * 300 + "]" * 300 + "}", "nests objects and arrays more than 64 deep"),
+        ('{"a": ["\\ud800"]}', r"holds '\ud800', half of a surrogate pair"),
+        ('{"a": {"b\\udfff": 1}}', r"holds 'b\udfff', half of a surrogate pair"),
+    ],
+)
+def test_legal_json_that_nothing_can_use(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_object(tmp_path / "file.json")
+    assert message in str(caught.value)
+
+
+def test_what_is_nested_and_what_is_not_latin_is_read(tmp_path: Path) -> None:
+    content = '{"a": ' * 63 + '"\\ud83d\\ude00 中文"' + "}" * 63
+    (tmp_path / "file.json").write_text(content, encoding="utf-8")
+    value: Any = read_object(tmp_path / "file.json")
+    for _ in range(63):
+        value = value["a"]
+    assert value == "😀 中文"

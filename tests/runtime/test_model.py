@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import align_runtime
-from align_runtime import ConfigurationError, InputError, Model, golden
+from align_runtime import BundleError, ConfigurationError, InputError, Model, golden, similarity
 from align_runtime.commands import verify
 from align_runtime.tower import Tower
 
@@ -223,7 +223,7 @@ def test_batch_sizes(tiny_bundle: Path, answers: golden.Golden, monkeypatch: pyt
             embeds = model.embed_images(images, batch_size=size)
             assert (max(rows), sum(rows)) == (min(size, len(images)), len(images))
             np.testing.assert_allclose(embeds, expected[1], rtol=0, atol=BATCHING_TOLERANCE)
-        for size in (0, -1, 1.5, "8", True):
+        for size in (0, -1, 1.5, "8", True, 2**62, -(10**5000)):
             for call, inputs in ((model.embed_texts, texts), (model.embed_images, images)):
                 with pytest.raises(ConfigurationError, match="batch_size"):
                     call(inputs, batch_size=size)  # type: ignore[arg-type, operator]
@@ -252,13 +252,40 @@ def test_truncated_image(model: Model, answers: golden.Golden) -> None:
 def test_scores_take_only_embeddings(model: Model, answers: golden.Golden, value: float) -> None:
     broken = answers.image_embeds.copy()
     broken[1, 2] = value
-    with pytest.raises(InputError, match="images .*NaN"):
+    with pytest.raises(InputError, match="images .*NaN") as caught:
         model.logits(broken, answers.text_embeds)
+    assert caught.value.index == 1
     with pytest.raises(InputError, match=r"texts has shape \(3,\)"):
         model.logits(answers.image_embeds, np.zeros(3, np.float32))
     for embeds, kind in (("abc", "str"), ([["a"]], "list"), ([[0.0], [0.0, 1.0]], "list"), ({}, "dict")):
         with pytest.raises(InputError, match=f"images is a {kind}"):
             model.logits(embeds, answers.text_embeds)
+
+
+@pytest.mark.parametrize("factor", [0, 0.5, 1e-30, 2, 1e30, -3])
+def test_scores_need_rows_of_unit_length(model: Model, answers: golden.Golden, factor: float) -> None:
+    """The product with a row of another length is no cosine: for zeros there is none."""
+    broken = answers.text_embeds.copy()
+    broken[3] *= np.float32(factor)
+    for scores in (model.cosine, model.logits):
+        with pytest.raises(InputError, match="texts has a row of length") as caught:
+            scores(answers.image_embeds, broken)
+        assert caught.value.index == 3
+
+
+def test_scores_take_embeddings_that_were_stored_in_half_precision(model: Model, answers: golden.Golden) -> None:
+    stored = answers.text_embeds.astype(np.float16)
+    np.testing.assert_allclose(
+        model.cosine(answers.image_embeds, stored), answers.image_embeds @ answers.text_embeds.T, rtol=0, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("temperature", [1e-310, 5e-324, -1e-40, 0.0])
+def test_logits_are_never_beyond_float32(temperature: float) -> None:
+    rows = np.eye(3, dtype=np.float32)
+    with pytest.raises(BundleError, match="temperature"):
+        similarity.logits(rows, rows, 3, temperature)
+    np.testing.assert_array_equal(similarity.logits(rows, rows, 3, 0.01), 100 * rows)
 
 
 def test_scores_take_what_numpy_takes(model: Model, answers: golden.Golden) -> None:

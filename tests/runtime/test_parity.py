@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_names_the_worst_row_and_fails() -> None:
     actual = rows()
     actual[2, 5] += 0.25
     parity = compare(actual, rows(), LABELS)
-    assert parity.worst == "c"
+    assert parity.worst == {"max_abs": "c", "min_cosine": "c", "min_centred_cosine": "c"}
     assert parity.max_abs == pytest.approx(0.25, abs=1e-6)
     with pytest.raises(ParityError) as caught:
         parity.check("graph", LIMITS)
@@ -53,10 +55,38 @@ def test_not_a_number_is_never_within_the_limits() -> None:
     actual = rows()
     actual[3, 0] = np.nan
     parity = compare(actual, rows(), LABELS)
-    assert parity.worst == "d"
+    assert set(parity.worst.values()) == {"d"}
     with pytest.raises(ParityError) as caught:
         parity.check("graph", Limits(max_abs=np.inf, min_cosine=-2, min_centred_cosine=-2))
     assert np.isnan(caught.value.observed)
+
+
+@pytest.mark.parametrize("metric", ["max_abs", "min_cosine", "min_centred_cosine"])
+def test_the_sample_is_the_worst_of_the_metric_that_failed(metric: str) -> None:
+    """Four rows that share a large part: a is furthest in one component, b has the lowest cosine, c the lowest one
+    without the shared part."""
+    common, parts = 10 * np.eye(6)[0], np.array([[0, 0, 4, 0, 0, 0], [0, 0, -4, 0, 0, 0], [0, 0.1, 0, 0, 0, 0]])
+    expected = np.concatenate([common + parts, [common - parts.sum(axis=0)]])
+    actual = expected.copy()
+    actual[0] *= 2  # far, and in the same direction
+    actual[1] += (0, 0, 0, 4, 0, 0)  # no difference as large as that of the first row
+    actual[2, 1] = -0.1
+    limits = {"max_abs": 99.0, "min_cosine": -1.0, "min_centred_cosine": -1.0}
+    limits[metric] = 0.0 if metric == "max_abs" else 0.99
+    with pytest.raises(ParityError) as caught:
+        compare(actual, expected, LABELS).check("graph", Limits(**limits))
+    worst = {"max_abs": "a", "min_cosine": "b", "min_centred_cosine": "c"}
+    assert (caught.value.metric, caught.value.sample) == (metric, worst[metric])
+
+
+def test_rows_without_any_difference_between_them_do_not_pass() -> None:
+    """Where all rows of the reference are equal, nothing is left of them after centring: the cosine is not a number."""
+    same = np.repeat(rows(1), 4, axis=0)
+    parity = compare(same, same, LABELS)
+    assert np.isnan(parity.min_centred_cosine)
+    with pytest.raises(ParityError) as caught:
+        parity.check("graph", Limits(max_abs=np.inf, min_cosine=-2, min_centred_cosine=-2))
+    assert caught.value.metric == "min_centred_cosine"
 
 
 def test_centring_shows_what_a_common_part_hides() -> None:
@@ -83,6 +113,7 @@ def test_a_centred_cosine_has_a_limit_of_its_own() -> None:
 
 def test_round_trip_through_json() -> None:
     for parity in (compare(rows(), rows(), LABELS), compare(rows(1), rows(1), ["only"])):
+        json.dumps(parity.to_json(), allow_nan=False)
         again = Parity.from_json(parity.to_json(), "here")
         assert again.to_json() == parity.to_json()
 

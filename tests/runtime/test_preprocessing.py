@@ -42,7 +42,7 @@ def read(**config: Any) -> ImagePreprocessing:
 def oracle(image: Any, config: dict[str, Any]) -> numpy.ndarray:
     """pixel_values (1, 3, height, width) of transformers; uint8 if nothing is rescaled or normalized."""
     processor = EfficientNetImageProcessorPil(**config)
-    return processor([image], do_convert_rgb=True, return_tensors="np")["pixel_values"]
+    return processor([image], return_tensors="np")["pixel_values"]
 
 
 def test_the_published_configuration() -> None:

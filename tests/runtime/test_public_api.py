@@ -8,16 +8,17 @@ import inspect
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from tests.runtime import typed_usage
 
 import align_runtime
-from align_runtime import Bundle, Device, InputError, Model, devices, errors, golden
+from align_runtime import Bundle, ConfigurationError, Device, InputError, Model, devices, errors, golden
 from align_runtime.backends import open_runner
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,8 @@ def test_arguments_after_the_first_are_keywords() -> None:
 
 
 def test_the_type_of_devices_names_every_backend() -> None:
-    assert get_args(Device) == (*devices.BACKENDS, devices.AUTO)
+    names, any_text = get_args(Device)
+    assert (get_args(names), any_text) == ((*devices.BACKENDS, devices.AUTO), str)
 
 
 def test_the_example_of_the_model_runs(tiny_bundle: Path) -> None:
@@ -102,6 +104,9 @@ def test_the_api_as_a_user_calls_it(tiny_bundle: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(embeds, np.tile(embeds[:1], (9, 1)), rtol=0, atol=1e-5)
         np.testing.assert_allclose(typed_usage.embed_in_two_steps(model, images[:1]), embeds[:1], rtol=0, atol=1e-5)
         assert typed_usage.count_rows(model, labels, images) == 5
+        found = typed_usage.rows_and_errors(model, [images[0], b"no image", images[1]], labels)
+        assert [type(found[index]) for index in range(3)] == [np.ndarray, str, np.ndarray]
+        assert typed_usage.first_part(model, images).indices.tolist() == [0, 1]
         assert typed_usage.best_labels(model, images, labels) == ["white star", "green heart"]
         with pytest.raises(InputError):
             typed_usage.best_labels(model, [tmp_path / "missing.jpg"], labels)
@@ -119,3 +124,52 @@ def test_plain_onnx_files_run_on_cpus_only(tiny_bundle: Path) -> None:
     for device in ("cuda", "tensorrt", "tpu"):
         with pytest.raises(align_runtime.ConfigurationError, match=f"device is '{device}'"):
             open_runner(file, device, None)
+
+
+class _NoPath:
+    def __fspath__(self) -> str:
+        raise RuntimeError("gone")
+
+
+class _Number:
+    def __fspath__(self) -> int:
+        return 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": ["fp32"]}, {"device": 5}, {"check_hashes": 1}, {"mmap": None}, {"arena": "no"},
+        {"alpha": np.zeros(2)}, {"alpha": "rgb(300,1,1)"}, {"threads": np.zeros(2)}, {"formats": 7}, {"towers": 1},
+    ],
+)  # fmt: skip
+def test_options_of_another_kind_are_errors_of_ours(tiny_bundle: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        align_runtime.load(tiny_bundle, **options)
+
+
+@pytest.mark.parametrize("bundle", [None, 5, ["a"], b"/path"])
+def test_a_bundle_that_is_no_path(bundle: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a path is"):
+        align_runtime.load(bundle)
+
+
+def test_arguments_of_another_kind_are_errors_of_ours(tiny_bundle: Path) -> None:
+    with align_runtime.load(tiny_bundle) as model:
+        rows = model.embed_texts(["a", "b"])
+        wrong_calls: list[Callable[[], object]] = [
+            lambda: model.embed_images(np.array(3, np.uint8)),
+            lambda: model.embed_texts(np.array("abc")),  # type: ignore[call-overload]
+            lambda: model.embed_pixels([[1], [1, 2]]),  # type: ignore[arg-type]
+            lambda: model.embed_images([""]),
+            lambda: model.cosine(rows.astype(complex), rows),
+            lambda: model.cosine([["1"]], rows),
+        ]
+        for call in wrong_calls:
+            with pytest.raises(InputError):
+                call()
+        with pytest.raises(ConfigurationError):
+            model.embed_texts(["a"], on_error=np.array(["skip", "raise"]))  # type: ignore[call-overload]
+        for images in ([_NoPath(), _Number()], iter([_NoPath(), _Number()])):
+            skipped = model.embed_images(images, on_error="skip")  # type: ignore[arg-type, list-item]
+            assert [error.index for error in skipped.errors] == [0, 1]

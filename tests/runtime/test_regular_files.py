@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from align_runtime import regular_files
 from align_runtime.errors import BundleError
 from align_runtime.regular_files import open_regular, read_regular
 
@@ -60,3 +61,14 @@ def test_errors_of_the_block_are_its_own(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1234")
     with pytest.raises(ValueError, match="mine"), open_regular(tmp_path / "file", BundleError):
         raise ValueError("mine")
+
+
+def test_a_file_that_has_nothing_yet_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as /proc/kmsg, which claims to be a regular file and would block."""
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    monkeypatch.setattr(regular_files, "_descriptor", lambda *_: reading)
+    assert read_regular(path, 100, BundleError) == b""
+    os.close(writing)

@@ -15,7 +15,8 @@ import align_runtime
 from align_runtime import ConfigurationError, InputError, Model, golden, text_embedding
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.load_options import LoadOptions
-from align_runtime.scheduling import available_cores, stream_count
+from align_runtime.processors import available_cores
+from align_runtime.scheduling import stream_count
 from align_runtime.tower import Tower
 
 TOLERANCE = 1e-5  # texts share their batches with others
@@ -105,7 +106,7 @@ def test_an_endless_stream_of_images_is_read_a_little_ahead(streamed: Model, ans
 
     parts = streamed.iter_embed_images(images())
     for _ in range(10):
-        assert next(parts).shape == (1, streamed.info.embedding_dim)
+        assert next(parts).embeddings.shape == (1, streamed.info.embedding_dim)
     assert taken <= 10 + 2 * 3 + 1
 
 
@@ -116,10 +117,10 @@ def test_texts_are_read_window_by_window(
     texts = iter(answers.texts)
     parts = streamed.iter_embed_texts(texts)
     first = next(parts)
-    assert len(first) == 7
+    assert first.indices.tolist() == list(range(7))
     assert next(texts) == answers.texts[7]
     expected = streamed.embed_texts(answers.texts[:7])
-    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(first.embeddings, expected)
     with pytest.raises(InputError) as caught:
         streamed.embed_texts(["a"] * 9 + [3])  # type: ignore[list-item]
     assert caught.value.index == 9
@@ -148,7 +149,7 @@ def test_numbers_of_streams() -> None:
 
 def test_a_wrong_number_of_streams_leaves_nothing_open(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", lambda runner, file, threads: opened.append(file))
+    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", lambda runner, file, *_: opened.append(file))
     monkeypatch.setattr(OnnxRuntimeRunner, "close", lambda runner: opened.pop())
     with pytest.raises(ConfigurationError, match="streams is 0"):
         align_runtime.load(tiny_bundle, streams=0)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from align_runtime.errors import ConfigurationError
-from align_runtime.scheduling import Workers
+from align_runtime.scheduling import Source
+from align_runtime.workers import Workers
 
 
 @pytest.fixture
@@ -45,6 +46,33 @@ def test_items_are_read_as_far_ahead_as_asked(workers: Workers) -> None:
     assert taken == [0, 1, 2, 3, 4]
     results.close()
     assert len(taken) == 5
+
+
+@pytest.mark.parametrize(("at_once", "ahead"), [(1, 1), (2, 3), (3, 4)])
+def test_work_overlaps_as_often_as_asked(workers: Workers, at_once: int, ahead: int) -> None:
+    """With one at a time in the calling thread, as the work has all threads of its own."""
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    results = workers.overlapped(lambda item: (item, threading.current_thread()), items(), at_once)
+    item, thread = next(results)
+    assert (item, taken) == (0, list(range(ahead)))
+    assert (thread is threading.current_thread()) == (at_once == 1)
+    results.close()
+
+
+def test_an_error_of_the_source_is_kept_for_later() -> None:
+    source = Source(map(int, ["3", "4", "x", "5"]))
+    assert list(source) == [(0, 3), (1, 4)]
+    with pytest.raises(ValueError, match="'x'"):
+        source.check()
+    whole = Source([1])
+    assert list(whole) == [(0, 1)]
+    whole.check()
 
 
 def test_the_error_is_that_of_the_first_item_and_not_of_the_earliest_failure(workers: Workers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any, assert_type
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import align_runtime
-from align_runtime import AlignError, Device, ImageInput, InputError, Model, ModelInfo
+from align_runtime import AlignError, Device, EmbeddedRows, ImageInput, InputError, Model, ModelInfo
 
 Embeddings = NDArray[np.float32]
 
@@ -45,8 +46,29 @@ def embed_in_two_steps(model: Model, images: Iterable[Path]) -> Embeddings:
 
 def count_rows(model: Model, texts: Iterable[str], images: Iterable[ImageInput]) -> int:
     """Rows of two streams that are embedded with constant memory."""
-    rows = sum(len(part) for part in model.iter_embed_texts(texts, batch_size=16))
-    return rows + sum(len(part) for part in model.iter_embed_images(images))
+    rows = sum(len(part.indices) for part in model.iter_embed_texts(texts, batch_size=16))
+    return rows + sum(len(part.embeddings) for part in model.iter_embed_images(images))
+
+
+def rows_and_errors(model: Model, images: Iterable[ImageInput], texts: Iterable[str]) -> dict[int, Any]:
+    """The row of each image that can be used, and the message for each that cannot."""
+    rows = model.embed_images(images, on_error="skip")
+    assert_type(rows, EmbeddedRows)
+    assert_type(model.embed_images([], on_error="raise"), Embeddings)
+    assert_type(model.embed_texts(texts, on_error="skip"), EmbeddedRows)
+    assert_type(model.embed_texts([]), Embeddings)
+    found: dict[int, Any] = dict(zip(rows.indices.tolist(), rows.embeddings, strict=True))
+    for error in rows.errors:
+        assert_type(error, InputError)
+        if error.index is not None:
+            found[error.index] = error.message
+    return found
+
+
+def first_part(model: Model, images: Iterable[ImageInput]) -> EmbeddedRows:
+    """The first part of a stream that is left early."""
+    with closing(model.iter_embed_images(images, batch_size=2, on_error="skip")) as parts:
+        return next(parts)
 
 
 def best_labels(model: Model, images: list[Path], labels: list[str]) -> list[str]:

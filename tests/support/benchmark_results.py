@@ -15,6 +15,7 @@ MACHINE = {
     "date": "2026-11-25T12:00:00",
     "versions": {"onnxruntime": "1.32", "openvino": "2026.4", "torch": "2.13"},
 }
+MIB = 2**20
 LOAD = {"before": [0.1, 0, 0], "after": [0.2, 0, 0]}
 
 
@@ -159,6 +160,21 @@ def made_up() -> dict[str, dict[str, Any]]:
             "points": [
                 {"tower": "text", "axis": "length", "at": at, "milliseconds": milliseconds}
                 for at, milliseconds in (("4", 5.0), ("8", 10.0))
+            ],
+        },
+        "resident": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "rows": [
+                {
+                    "options": options,
+                    "imported": 40 * MIB,
+                    "loaded": 1200 * MIB,
+                    "called": 1400 * MIB,
+                    "closed": 70 * MIB,
+                    "peak": 1500 * MIB,
+                }
+                for options in ({}, {"towers": ["text"], "streams": 1})
             ],
         },
         "memory": {

@@ -18,6 +18,7 @@ from support.strict_double import Violation, make_module
 from support.surfaces import read_surface
 
 GARBAGE = 0xA5
+GPU = (b"NVIDIA Double 80GB", 9, 0)
 
 
 @dataclass
@@ -64,6 +65,9 @@ class FakeCuda:
         self.failures: dict[str, tuple[int, str]] = {}
         self.blocks: dict[int, Block] = {}
         self.streams: dict[int, FakeStream] = {}
+        self.gpus: tuple[tuple[bytes, int, int], ...] = (GPU,)  # name and compute capability of each
+        self.owners: dict[int, int] = {}  # GPU by the address of a block or the number of a stream
+        self.current = threading.local()
         self.graphs: dict[int, list[Work]] = {}
         self.executables: dict[int, list[Work]] = {}
         self.users: list[Callable[[int], bool]] = []  # each returns whether it uses the block at an address
@@ -83,6 +87,8 @@ class FakeCuda:
         found = self.blocks.get(address)
         if found is None or found.pinned != pinned:
             raise Violation(f"{address:#x} is no live block of the {'host' if pinned else 'GPU'}")
+        if not pinned:
+            self._check_owner(address)
         if size > found.size:
             raise Violation(f"{size} bytes at {address:#x}, where {found.size} are")
         return found
@@ -90,7 +96,16 @@ class FakeCuda:
     def stream(self, handle: Any) -> FakeStream:
         if int(handle) not in self.streams:
             raise Violation(f"{int(handle)} is no live stream; the default stream must not be used")
+        self._check_owner(int(handle))
         return self.streams[int(handle)]
+
+    def _check_owner(self, thing: int) -> None:
+        """Whether `thing` is on the current GPU of this thread."""
+        if self.owners[thing] != self._gpu():
+            raise Violation(f"a thread whose GPU is {self._gpu()} uses what is on GPU {self.owners[thing]}")
+
+    def _gpu(self) -> int:
+        return int(getattr(self.current, "gpu", 0))
 
     def enqueue(self, handle: Any, work: Work) -> None:
         """Appends `work` to a stream, or to the graph that the stream captures."""
@@ -104,14 +119,24 @@ class FakeCuda:
     # CUDA's functions. Each returns a tuple of status and results.
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
-        return self._done(1)
+        return self._done(len(self.gpus))
+
+    def cudaGetDevice(self) -> tuple[Any, ...]:
+        return self._done(self._gpu())
+
+    def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
+        if not 0 <= device < len(self.gpus):
+            raise Violation(f"there is no GPU {device}")
+        self.current.gpu = device
+        return self._done()
 
     def cudaDriverGetVersion(self) -> tuple[Any, ...]:
         return self._done(13000)
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[Any, ...]:
         properties = ModuleType("cudaDeviceProp")
-        properties.__dict__.update(name=b"NVIDIA Double 80GB", major=9, minor=0)
+        name, major, minor = self.gpus[device]
+        properties.__dict__.update(name=name, major=major, minor=minor)
         return self._done(properties)
 
     def cudaGetErrorString(self, error: Any) -> tuple[Any, ...]:
@@ -133,6 +158,7 @@ class FakeCuda:
         if flags != self.module.cudaStreamNonBlocking:
             raise Violation("a stream that synchronizes with the default stream")
         self.streams[self.number()] = FakeStream()
+        self.owners[self._next] = self._gpu()
         return self._done(Handle(self._next))
 
     def cudaStreamDestroy(self, stream: Any) -> tuple[Any, ...]:
@@ -212,6 +238,7 @@ class FakeCuda:
         memory = (ctypes.c_uint8 * size)()
         ctypes.memset(memory, GARBAGE, size)
         self.blocks[ctypes.addressof(memory)] = Block(memory, size, pinned)
+        self.owners[ctypes.addressof(memory)] = self._gpu()
         return self._done(ctypes.addressof(memory))
 
     def _free(self, address: int, pinned: bool) -> tuple[Any, ...]:

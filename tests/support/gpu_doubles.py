@@ -6,14 +6,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import align_runtime
+from align_runtime import Model
 from align_runtime.backends.tensorrt.log import tensorrt_log
 from support.fake_cuda import FakeCuda
 from support.fake_tensorrt import FakeTensorRt
 from support.strict_double import Violation
+
+CLOSE = 1e-5  # the double computes with ONNX Runtime, as the CPU does; batches differ
+
+
+def open_model(folder: Path) -> Model:
+    """The FP16 engines of the bundle `folder`."""
+    return align_runtime.load(folder, precision="fp16", device="tensorrt")
 
 
 @dataclass(frozen=True)

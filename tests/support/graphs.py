@@ -9,6 +9,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
+from onnx_ir.passes.common import DeduplicateInitializersPass
+
+from align_exporter.graph.ir_helpers import own_constant
 
 # Four products with weights and two cheap operators between them.
 CHAIN = """
@@ -46,3 +49,20 @@ def run_graph(model: ir.Model, feed: Mapping[str, NDArray[Any]]) -> list[NDArray
 def constants(model: ir.Model) -> dict[str, NDArray[Any]]:
     """The values of all initializers of `model` by name."""
     return {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
+
+
+def merged(model: ir.Model) -> ir.Model:
+    """A copy of `model` in which all constants of equal value are one, as exporters write it."""
+    copy = model.clone()
+    DeduplicateInitializersPass()(copy)
+    return copy
+
+
+def unshared(model: ir.Model) -> ir.Model:
+    """A copy of `model` in which every constant has one reader."""
+    copy = model.clone()
+    for node in copy.graph:
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.is_initializer():
+                own_constant(node, index)
+    return copy

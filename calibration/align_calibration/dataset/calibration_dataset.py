@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from align_calibration.dataset.image_archives import TarArchive, ZipArchive
 from align_calibration.dataset.image_files import ImageFolder, ImageList
 from align_calibration.dataset.sample_source import SampleSource, decode
 from align_calibration.dataset.selection import Selection, select_samples
-from align_runtime.console import Progress
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import printable, shortened
+from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 from align_runtime.images import preprocess
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.progress import Progress
 from align_runtime.tokenizer import Tokenizer
 
 DATASET_NAME = "calibration_dataset.json"
@@ -35,12 +37,14 @@ class CalibrationDataset:
         images, captions: None where the user gave none; at least one is given.
         limit: maximum number of samples of each kind.
         seed: of the draw.
+        image_options: which images are decoded, and what becomes of their transparency.
     """
 
     images: Selection | None
     captions: Selection | None
     limit: int
     seed: int
+    image_options: ImageOptions = DEFAULT_IMAGES
 
     @property
     def selections(self) -> dict[str, Selection]:
@@ -51,12 +55,13 @@ class CalibrationDataset:
     def to_json(self) -> dict[str, Any]:
         """What a bundle records in `DATASET_NAME`."""
         selections = {kind: selection.to_json() for kind, selection in self.selections.items()}
-        return {"limit": self.limit, "seed": self.seed} | selections
+        decoded = {} if self.images is None else {"image_options": asdict(self.image_options)}
+        return {"limit": self.limit, "seed": self.seed} | decoded | selections
 
     @property
     def summary(self) -> dict[str, str | int]:
         """What a manifest records as options of the export: source names, limit, seed, and a hash of the draw."""
-        names = {f"calibration_{kind}": selection.source.name for kind, selection in self.selections.items()}
+        names = {f"calibration_{kind}": printable(selection.source.name) for kind, selection in self.selections.items()}
         digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
         return {
             **names,
@@ -75,7 +80,7 @@ class CalibrationDataset:
             BuildError: a sample changed since it was selected.
         """
         decoders = {
-            "images": lambda content: preprocess([content], preprocessing),
+            "images": lambda content: preprocess([content], preprocessing, self.image_options),
             "captions": lambda content: tokenizer.encode([decode(content)]),
         }
         checked: dict[str, Selection] = {}
@@ -83,7 +88,8 @@ class CalibrationDataset:
             bar = progress.bar(f"calibration {kind}", selection.contents(), len(selection.samples))
             checked[kind] = found = selection.decodable(bar, decoders[kind])
             for entry in found.skipped:
-                progress.warn(f"{found.source.name}: skipped {entry.name!r}: {entry.reason}")
+                reason = printable(entry.reason, 200)
+                progress.warn(f"{printable(found.source.name, 100)}: skipped {shortened(entry.name)}: {reason}")
             if len(found.samples) < ENOUGH:
                 progress.warn(
                     f"only {len(found.samples)} calibration {kind}; use {ENOUGH} or more for reliable activation ranges"
@@ -94,7 +100,7 @@ class CalibrationDataset:
         """Images in batches of one, decoded one by one: uint8 (1, height, width, 3)."""
         if self.images is not None:
             for _, content in self.images.contents():
-                yield preprocess([content], preprocessing)
+                yield preprocess([content], preprocessing, self.image_options)
 
     def caption_batches(self, tokenizer: Tokenizer) -> Iterator[dict[str, NDArray[np.int64]]]:
         """`input_ids` and `attention_mask` of captions in batches of one, without padding: int64 (1, sequence) each."""
@@ -104,7 +110,13 @@ class CalibrationDataset:
                 yield {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-def select_dataset(images: Path | None, captions: Path | None, limit: int, seed: int) -> CalibrationDataset:
+def select_dataset(
+    images: Path | None,
+    captions: Path | None,
+    limit: int,
+    seed: int,
+    image_options: ImageOptions = DEFAULT_IMAGES,
+) -> CalibrationDataset:
     """Selects at most `limit` samples of each source and reads them once; nothing is decoded.
 
     Raises:
@@ -116,6 +128,7 @@ def select_dataset(images: Path | None, captions: Path | None, limit: int, seed:
         captions=None if captions is None else select_samples(open_captions(captions), limit, seed),
         limit=limit,
         seed=seed,
+        image_options=image_options,
     )
 
 

@@ -1,34 +1,54 @@
-"""Images in archives, read in place: nothing is extracted to disk, so the name of a member cannot do harm."""
+"""Images in archives, read in place: nothing is extracted to disk, so the name of a member cannot do harm.
+
+What an archive claims is bounded: its headers, names, members, and the bytes that they decompress to.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
 import lzma
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from align_calibration.dataset.image_files import MAX_BYTES, is_image, too_large
+from align_calibration.dataset.image_files import is_image, too_large
 from align_calibration.dataset.sample_source import Candidate, Skipped, encode
+from align_calibration.dataset.tar_reader import Stream, TarReader
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import printable, shortened
+from align_runtime.regular_files import open_regular
 
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-)
-
+READ_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_DIRECTORY_BYTES = 32 << 20  # of a zip file: 700,000 of the shortest entries, which take 0.5 GB in memory
+MAX_NAME = 4096  # characters, the longest path of Linux
+MAX_EXPANSION = 100  # times the size of the archive, once more than 1 GiB was decompressed
+FREE_EXPANSION = 1 << 30
+# Of a member at once: zipfile decompresses what it reads of bzip2 and LZMA without a limit, 4 KiB to some 90 MB.
+ZIP_CHUNK = 4096
+
+
+class _Budget:
+    """Counts decompressed bytes, and refuses more than the archive `path` may give."""
+
+    def __init__(self, path: Path) -> None:
+        self._left = self._limit = max(FREE_EXPANSION, MAX_EXPANSION * path.stat().st_size)
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(f"it decompresses to more than {self._limit} bytes, {MAX_EXPANSION} times its size")
+
+
+def _checked_name(name: str) -> str:
+    if len(name) > MAX_NAME:
+        raise ValueError(f"the name {shortened(name)} has {len(name)} characters; expected at most {MAX_NAME}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -44,31 +64,50 @@ class ZipArchive:
     def candidates(self) -> Iterator[Candidate]:
         with self._open() as archive:
             for name in archive.namelist():
-                if is_image(name) and not name.endswith("/"):
+                if is_image(_checked_name(name)) and not name.endswith("/"):
                     yield Candidate(name, encode(name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
         with self._open() as archive:
+            budget = _Budget(self.path)
             for name in sorted(set(names) & set(archive.namelist())):
-                yield name, _read_member(archive, name)
+                yield name, _read_member(archive, name, budget)
 
     @contextmanager
     def _open(self) -> Iterator[zipfile.ZipFile]:
-        with _errors_named(self.path):
-            archive = zipfile.ZipFile(self.path)
-        with archive:
+        with (
+            _errors_named(self.path),
+            open_regular(self.path, ConfigurationError) as file,
+            zipfile.ZipFile(_BoundedReads(file)) as archive,
+        ):
             yield archive
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> bytes | Skipped:
-    member = archive.getinfo(name)
-    reason = too_large(member.file_size)  # zipfile never reads more than that
+class _BoundedReads(io.BufferedReader):
+    """Refuses to read a directory of more than `MAX_DIRECTORY_BYTES`, which zipfile reads and keeps whole."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(io.FileIO(file.fileno(), closefd=False))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY_BYTES:
+            raise ValueError(f"its directory has {size} bytes; expected at most {MAX_DIRECTORY_BYTES}")
+        return super().read(size)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, budget: _Budget) -> bytes | Skipped:
+    reason = too_large(archive.getinfo(name).file_size)  # zipfile never gives more than that
     if reason is not None:
         return Skipped(name, reason)
+    parts = []
     try:
-        return archive.read(name)
+        with archive.open(name) as member:
+            while part := member.read(ZIP_CHUNK):
+                parts.append(part)
     except READ_ERRORS as error:  # RuntimeError: a password is needed
-        return Skipped(name, f"cannot be read from the archive: {error}")
+        return Skipped(name, f"it cannot be read from the archive: {printable(str(error), 200)}")
+    budget.take(sum(map(len, parts)))
+    return b"".join(parts)
 
 
 @dataclass(frozen=True)
@@ -85,55 +124,42 @@ class TarArchive:
         return self.path.name
 
     def candidates(self) -> Iterator[Candidate]:
-        with _errors_named(self.path), _open_tar(self.path) as archive:
-            for member in _image_members(archive):
-                yield Candidate(member.name, encode(member.name))
+        with _open_tar(self.path) as archive:
+            for member in archive.members():
+                if is_image(_checked_name(member.name)):
+                    yield Candidate(member.name, encode(member.name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
         """In the order of the archive: a step back would decompress it again."""
         wanted = set(names)
-        with _errors_named(self.path), _open_tar(self.path) as archive:
-            for member in _image_members(archive):
+        with _open_tar(self.path) as archive:
+            for member in archive.members():
                 if member.name not in wanted:
                     continue
                 wanted.remove(member.name)
-                reason = too_large(member.size)
-                file = archive.extractfile(member) if reason is None else None
-                yield member.name, file.read() if file is not None else Skipped(member.name, reason or "is not a file")
-
-
-def _image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (member := archive.next()) is not None:
-        archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-        if member.isreg() and is_image(member.name):
-            yield member
-    assert isinstance(archive.fileobj, _BoundedReader)
-    if any(archive.fileobj.last):  # tarfile takes a damaged header for the end, which is zeros or nothing
-        raise tarfile.ReadError(f"no header at byte {archive.offset}")
+                reason = "it is stored sparse; create the archive without --sparse" if member.sparse else None
+                reason = reason or too_large(member.size)
+                yield member.name, archive.content(member) if reason is None else Skipped(member.name, reason)
 
 
 @contextmanager
-def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    with path.open("rb") as file:
+def _open_tar(path: Path) -> Iterator[TarReader]:
+    with _errors_named(path), open_regular(path, ConfigurationError) as file:
         compressed = file.peek(2).startswith(GZIP_MAGIC)
-        raw = gzip.GzipFile(fileobj=file) if compressed else file
-        with _BoundedReader(raw) as bounded, tarfile.open(fileobj=bounded, mode="r:") as archive:
-            yield archive
+        yield TarReader(_Counted(gzip.GzipFile(fileobj=file) if compressed else file, _Budget(path)))
 
 
-class _BoundedReader(io.BufferedReader):
-    """Refuses to read more than `MAX_BYTES` at once: tarfile reads headers of any size that they claim.
+class _Counted:
+    """Counts the bytes that are read of `stream`."""
 
-    `last` holds the bytes of the last read.
-    """
+    def __init__(self, stream: Stream, budget: _Budget) -> None:
+        self._stream = stream
+        self._budget = budget
 
-    last = b""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= MAX_BYTES:
-            raise tarfile.ReadError(f"a header claims {size} bytes, the limit is {MAX_BYTES}")
-        self.last = super().read(size)
-        return self.last
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        self._budget.take(len(data))
+        return data
 
 
 @contextmanager

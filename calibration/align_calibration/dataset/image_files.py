@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from align_calibration.dataset.sample_source import Candidate, Skipped, encode, read_lines
-from align_runtime.errors import ConfigurationError
+from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.regular_files import read_regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 MAX_BYTES = 1 << 28  # of one image, which is held in memory
@@ -75,7 +75,7 @@ def is_image(name: str) -> bool:
 
 def too_large(size: int) -> str | None:
     """The reason to skip an image of `size` bytes; None where it is small enough."""
-    return f"has {size} bytes; the limit is {MAX_BYTES}" if size > MAX_BYTES else None
+    return f"it has {size} bytes; expected at most {MAX_BYTES}" if size > MAX_BYTES else None
 
 
 def _read_files(folder: Path, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
@@ -85,15 +85,9 @@ def _read_files(folder: Path, names: Collection[str]) -> Iterator[tuple[str, byt
 
 def _read_file(path: Path, name: str) -> bytes | Skipped:
     try:
-        status = path.stat()  # before it is opened: opening a pipe would wait for its writer
-        if not stat.S_ISREG(status.st_mode):
-            return Skipped(name, "is not a regular file")
-        reason = too_large(status.st_size)
-        return path.read_bytes() if reason is None else Skipped(name, reason)
-    except OSError as error:
-        return Skipped(name, f"cannot be read: {error.strerror}")
-    except ValueError:  # a NUL character
-        return Skipped(name, "is not a valid file name")
+        return read_regular(path, MAX_BYTES, InputError, name="it")  # the bundle records the reason, and not the path
+    except InputError as error:
+        return Skipped(name, error.message)
 
 
 def _raise_unsearchable(error: OSError) -> None:

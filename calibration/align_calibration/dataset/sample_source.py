@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from align_runtime.errors import ConfigurationError
+from align_runtime.regular_files import open_regular
 
 MAX_LINE_BYTES = 8 << 20  # twice the size of the longest text that the tokenizer accepts
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -74,18 +75,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         ConfigurationError: the file cannot be read, is not UTF-8, or has a line of more than `MAX_LINE_BYTES`.
     """
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise ConfigurationError(
-                        f"{path}, line {number} has more than {MAX_LINE_BYTES} bytes; pass a text file"
-                    )
-                yield number, _decode_line(path, number, line)
-    except OSError as reason:
-        raise ConfigurationError(f"cannot read {path}: {reason.strerror}; check the path and its permissions") from None
+    with open_regular(path, ConfigurationError) as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise ConfigurationError(
+                    f"{path}, line {number} has more than {MAX_LINE_BYTES} bytes; pass a text file"
+                )
+            yield number, _decode_line(path, number, line)
 
 
 def _decode_line(path: Path, number: int, line: bytes) -> str:

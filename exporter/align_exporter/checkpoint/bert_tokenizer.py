@@ -2,25 +2,27 @@
 
 transformers 5 does not use a ``tokenizer.json`` as it is: BertTokenizer takes only the vocabulary and the added tokens
 from it. It rebuilds normalizer, pre-tokenizer and post-processor from ``tokenizer_config.json``, with the defaults of
-the class for absent keys. `build_tokenizer` does the same and refuses a ``tokenizer.json`` that describes another
-tokenizer. transformers would silently ignore such a file. A checkpoint that transformers saved never contradicts
-itself; one that does was edited by hand or mixed from two, so one of its files is wrong.
+the class for absent keys. (The general classes, see `tokenizer_files.GENERAL_CLASSES`, use the file as it is; their
+flags are those of its normalizer.) `describe_tokenizer` does the same and refuses a ``tokenizer.json`` that describes
+another tokenizer. transformers would silently ignore such a file. A checkpoint that transformers saved never
+contradicts itself; one that does was edited by hand or mixed from two, so one of its files is wrong.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from align_exporter.checkpoint.special_tokens import read_special_tokens
+from align_exporter.checkpoint.special_tokens import SpecialTokens, read_special_tokens
 from align_exporter.checkpoint.tokenizer_files import CONFIG, TOKENIZER, TokenizerFiles
 from align_reference.listing import shorten
-from align_runtime.errors import CheckpointError
+from align_runtime.errors import CheckpointError, ConfigurationError
+from align_runtime.foreign_text import shortened
 from align_runtime.json_files import of_kind
+from align_runtime.tokenizer_file import AddedToken, TokenizerDescription, check_vocabulary
 
 # The fields of a ``tokenizer.json`` that ids depend on.
 MODEL_KEYS = ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word")
@@ -28,47 +30,66 @@ NORMALIZER_KEYS = ("type", "clean_text", "handle_chinese_chars", "strip_accents"
 ADDED_KEYS = ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def build_tokenizer(files: TokenizerFiles) -> tuple[Tokenizer, str]:
+def describe_tokenizer(files: TokenizerFiles) -> tuple[TokenizerDescription, str]:
     """Returns the tokenizer, without truncation and padding, and its padding token.
 
     Raises:
-        CheckpointError: a special token is missing or malformed, or ``tokenizer.json`` contradicts the result.
+        CheckpointError: a special token is missing or malformed, the runtime would not take the tokenizer, or
+            ``tokenizer.json`` contradicts the result.
         ConfigurationError: a value has the wrong type.
     """
     tokens = read_special_tokens(files)
     unknown, start, end = (tokens.named[key].content for key in ("unk_token", "cls_token", "sep_token"))
-    if unknown not in files.vocabulary:
-        raise CheckpointError(f"{files.folder}: the vocabulary lacks the unknown token {unknown!r}")
-    tokenizer = Tokenizer(WordPiece(dict(files.vocabulary), unk_token=unknown))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=_flag(files, "tokenize_chinese_chars"),
-        strip_accents=None if files.config.get("strip_accents") is None else _flag(files, "strip_accents"),
-        lowercase=_flag(files, "do_lower_case"),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    strip_accents = None if files.config.get("strip_accents") is None else _flag(files, "strip_accents")
+    chinese, lowercase = _flag(files, "tokenize_chinese_chars"), _flag(files, "do_lower_case")
+    added = _added_tokens(files, tokens)
+    contents = {token.content for token in added}
+    for key in ("pad_token", "cls_token", "sep_token"):
+        content = tokens.named[key].content
+        if content not in files.vocabulary and content not in contents:
+            raise CheckpointError(
+                f"{files.folder}: no file declares a {key}, and {shortened(content)} is not in the vocabulary; set "
+                f"{key} in {CONFIG}"
+            )
+    try:
+        check_vocabulary(files.vocabulary)
+        description = TokenizerDescription(
+            vocabulary=files.vocabulary,
+            unknown=unknown,
+            start=start,
+            end=end,
+            handle_chinese_chars=chinese,
+            strip_accents=strip_accents,
+            lowercase=lowercase,
+            added=added,
+        )
+        description.build()
+    except ConfigurationError as reason:
+        raise CheckpointError(f"{files.folder}: {reason}") from None
+    if files.tokenizer is not None:
+        _check_agreement(files, description.to_json())
+    return description, tokens.named["pad_token"].content
+
+
+def _added_tokens(files: TokenizerFiles, tokens: SpecialTokens) -> tuple[AddedToken, ...]:
+    """The added tokens with the ids that the `tokenizers` package gives them.
+
+    Raises:
+        CheckpointError: a file gives one another id.
+    """
+    tokenizer = Tokenizer(WordPiece(dict(files.vocabulary)))
     tokenizer.add_tokens(tokens.to_add)
     for content, identifier in tokens.expected_ids.items():
         if tokenizer.token_to_id(content) != identifier:
             raise CheckpointError(
-                f"{files.folder}: the added token {content!r} has the id {identifier}, expected "
+                f"{files.folder}: the added token {shortened(content)} has the id {shortened(identifier)}, expected "
                 f"{tokenizer.token_to_id(content)} after a vocabulary of {len(files.vocabulary)} tokens; the files are "
                 "from different checkpoints"
             )
-    try:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{start}:0 $A:0 {end}:0",
-            pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
-            special_tokens=[(token, tokenizer.token_to_id(token)) for token in dict.fromkeys((start, end))],
-        )
-    except ValueError as reason:  # a token with a space or a colon
-        raise CheckpointError(
-            f"{files.folder}: cls_token {start!r} and sep_token {end!r} cannot enclose a text: {reason}"
-        ) from None
-    if files.tokenizer is not None:
-        _check_agreement(files, json.loads(tokenizer.to_str()))
-    return tokenizer, tokens.named["pad_token"].content
+    return tuple(
+        AddedToken(identifier, *(getattr(token, name) for name in ADDED_KEYS if name != "id"))
+        for identifier, token in sorted(tokenizer.get_added_tokens_decoder().items())
+    )
 
 
 def _flag(files: TokenizerFiles, key: str) -> bool:
@@ -87,10 +108,12 @@ def _check_agreement(files: TokenizerFiles, built: Mapping[str, Any]) -> None:
 
     def compare(name: str, theirs: Any, ours: Any) -> None:
         if theirs != ours:
+            reason = f"but transformers' BertTokenizer would use {shortened(ours)}, from {CONFIG} and its defaults"
+            if files.is_general:
+                reason = f"but a BERT tokenizer with the special tokens of {CONFIG} has {shortened(ours)}"
             raise CheckpointError(
-                f"{where}: {shorten(name)} is {shorten(repr(theirs))}, but transformers' BertTokenizer would use "
-                f"{shorten(repr(ours))}, from "
-                f"{CONFIG} and its defaults; correct {CONFIG} or save the tokenizer again"
+                f"{where}: {shorten(name)} is {shortened(theirs)}, {reason}; correct {CONFIG} or save the tokenizer "
+                "again"
             )
 
     def section(name: str) -> dict[str, Any]:
@@ -108,11 +131,11 @@ def _check_agreement(files: TokenizerFiles, built: Mapping[str, Any]) -> None:
     for token in of_kind(f"{where}: added_tokens", listed.get("added_tokens", []), list):
         fields = {key: of_kind(f"{where}: added token", token, dict).get(key) for key in ADDED_KEYS}
         identifier = of_kind(f"{where}: added_tokens: id", fields["id"], int)
-        compare(f"added token {fields['content']!r}", fields, present.get(identifier))
+        compare(f"added token {shortened(fields['content'])}", fields, present.get(identifier))
     for name, side in (("truncation", "truncation_side"), ("padding", "padding_side")):
         direction = section(name).get("direction", "Right")
         if direction != "Right" and side not in files.config:
-            raise CheckpointError(f"{where}: {name}.direction is {direction!r}; only 'Right' is supported")
+            raise CheckpointError(f"{where}: {name}.direction is {shortened(direction)}; only 'Right' is supported")
 
 
 def _normalizer(section: Mapping[str, Any]) -> dict[str, Any]:

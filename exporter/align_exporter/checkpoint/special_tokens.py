@@ -22,8 +22,8 @@ from align_exporter.checkpoint.tokenizer_files import (
     TOKENIZER,
     TokenizerFiles,
 )
-from align_reference.listing import shorten
 from align_runtime.errors import CheckpointError
+from align_runtime.foreign_text import shortened
 from align_runtime.json_files import of_kind
 
 DEFAULTS = {
@@ -34,6 +34,7 @@ DEFAULTS = {
     "mask_token": "[MASK]",
 }
 REQUIRED = ("unk_token", "sep_token", "pad_token", "cls_token")
+MAX_ID_DIGITS = 10  # ids have 32 bits
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -69,9 +70,11 @@ def read_special_tokens(files: TokenizerFiles) -> SpecialTokens:
         else:
             named.pop(key, None)
     extra = [AddedToken(content, special=True) for content in _extra(files)]
-    contents = {token.content for token in named.values()}
+    contents = set() if files.is_general else {token.content for token in named.values()}
     added = _added(files, contents, declared)
-    unlisted = {token.content: token for token in [named[key] for key in NAMED_TOKENS if key in named] + extra}
+    # The general classes have no named tokens but those that a file declares.
+    to_name = [key for key in NAMED_TOKENS if key in named and (key in declared or not files.is_general)]
+    unlisted = {token.content: token for token in [named[key] for key in to_name] + extra}
     for token in added.values():
         unlisted.pop(token.content, None)
     in_order = [added[identifier] for identifier in sorted(added)] + list(unlisted.values())
@@ -119,13 +122,13 @@ def _added(
     if not _legacy(files):
         where = f"{files.folder / CONFIG}: added_tokens_decoder"
         for key, value in of_kind(where, files.config["added_tokens_decoder"], dict).items():
-            if not key.isdecimal():
-                raise CheckpointError(f"{where}: the key {shorten(repr(key))} is not a token id")
+            if not key.isdecimal() or len(key) > MAX_ID_DIGITS:
+                raise CheckpointError(f"{where}: the key {shortened(key)} is not a token id")
             added[int(key)] = _listed(value, f"{where}: {key}", named)
         return added
     special = _treated_as_special(files, declared)
     for content, identifier in files.added_tokens.items():
-        where = f"{files.folder / ADDED_TOKENS}: {content!r}"
+        where = f"{files.folder / ADDED_TOKENS}: {shortened(content)}"
         flags = {"normalized": content not in special, "special": content in special}
         added[of_kind(where, identifier, int)] = _listed({"content": content, **flags}, where, named)
     where = f"{files.folder / TOKENIZER}: added_tokens"
@@ -164,7 +167,7 @@ def _token(value: Any, where: str, special: bool) -> AddedToken:
     content = _text(f"{where}: content", fields.pop("content", None))
     if unknown := sorted(set(fields) - set(FLAGS)):
         raise CheckpointError(
-            f"{where}: the fields {shorten(unknown)} are not understood; expected content, {', '.join(FLAGS)}"
+            f"{where}: the fields {shortened(unknown)} are not understood; expected content, {', '.join(FLAGS)}"
         )
     flags = {key: of_kind(f"{where}: {key}", flag, bool) for key, flag in fields.items()}
     return AddedToken(content, **{**flags, "special": special or flags.get("special", False)})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align_exporter.export_options import ExportOptions
 from align_exporter.variants import INT8
-from align_runtime.console import Progress
+from align_runtime.commands.image_arguments import add_image_options, chosen_images
 from align_runtime.errors import ConfigurationError
+from align_runtime.image_options import DEFAULT_IMAGES
+from align_runtime.progress import Progress
+from align_runtime.user_path import user_path
 
 if TYPE_CHECKING:
     from align_calibration.dataset.calibration_dataset import CalibrationDataset
@@ -28,14 +30,14 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration-images",
         metavar="PATH",
-        type=Path,
+        type=user_path,
         help="a folder with all its subfolders, a list of paths relative to the list (.txt), or an archive, which is "
         "not extracted (.zip, .tar, .tar.gz, .tgz)",
     )
     group.add_argument(
         "--calibration-captions",
         metavar="FILE",
-        type=Path,
+        type=user_path,
         help="one per line (.txt), or under 'caption' or 'text' in JSON lines (.jsonl) or a table with a header (.csv)",
     )
     group.add_argument(
@@ -48,6 +50,7 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration-seed", metavar="SEED", type=int, default=SEED, help=f"of the random selection (default: {SEED})"
     )
+    add_image_options(group)
 
 
 def check_calibration_options(options: argparse.Namespace, export: ExportOptions) -> None:
@@ -73,6 +76,8 @@ def check_calibration_options(options: argparse.Namespace, export: ExportOptions
             "--max-calibration-samples and --calibration-seed have no effect without --calibration-images or "
             "--calibration-captions"
         )
+    if options.calibration_images is None and chosen_images(options) != DEFAULT_IMAGES:
+        raise ConfigurationError("--alpha, --formats and --max-pixels have no effect without --calibration-images")
     if options.max_calibration_samples < 1:
         raise ConfigurationError(
             f"--max-calibration-samples: expected 1 or more, got {options.max_calibration_samples}"
@@ -95,4 +100,5 @@ def read_dataset(options: argparse.Namespace, progress: Progress) -> Calibration
             options.calibration_captions,
             options.max_calibration_samples,
             options.calibration_seed,
+            chosen_images(options),
         )

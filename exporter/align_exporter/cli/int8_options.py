@@ -10,6 +10,7 @@ from pathlib import Path
 from align_exporter.export_options import INT8_DEVICES, ExportOptions
 from align_exporter.variants import INT8
 from align_runtime.errors import ConfigurationError
+from align_runtime.user_path import user_path
 
 DEFAULT_DEVICE = INT8_DEVICES[0]
 
@@ -48,7 +49,7 @@ def add_int8_options(parser: argparse.ArgumentParser) -> None:
     cache.add_argument(
         "--calibration-cache",
         metavar="FOLDER",
-        type=Path,
+        type=user_path,
         help="where calibration statistics are cached, so that a killed export resumes (default: "
         "align-onnx/calibration in $XDG_CACHE_HOME or ~/.cache; the newest few are kept)",
     )

@@ -22,18 +22,36 @@ from align_exporter.export_options import (
 from align_exporter.variants import FP32, PRECISIONS
 from align_runtime.console import add_output_options
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
+from align_runtime.parity import MAX_DIFFERENCE
+from align_runtime.user_path import user_path
+
+MAX_SEED = (1 << 63) - 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """All arguments of the command."""
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="folder in Hugging Face layout, or a hub id (kakaobrain/align-base)")
-    add("-o", "--output", metavar="BUNDLE", type=Path, required=True, help="folder to write")
+    add("-o", "--output", metavar="BUNDLE", type=user_path, required=True, help="folder to write")
     add("--revision", help="branch, tag or commit of a hub id")
     add(
         "--allow-pickle",
         action="store_true",
         help="also read pytorch_model.bin (torch's weights-only loader); safetensors is preferred where both exist",
+    )
+    add(
+        "--random-weights",
+        metavar="SEED",
+        type=int,
+        help="for latency and memory without a checkpoint: CHECKPOINT is a folder with only a config.json (or its "
+        "path); the weights are random, from SEED, and a tokenizer and preprocessing stand in where files are missing",
+    )
+    add(
+        "--ignore-unknown-keys",
+        action="store_true",
+        help="ignore keys of config.json, tokenizer_config.json and preprocessor_config.json that are unknown here, "
+        "instead of refusing them; each is listed and recorded in the bundle",
     )
     add(
         "--pixel-input",
@@ -73,6 +91,8 @@ def read_options(options: argparse.Namespace) -> ExportOptions:
         pixel_input=options.pixel_input,
         opset=options.opset,
         allow_pickle=options.allow_pickle,
+        ignore_unknown_keys=options.ignore_unknown_keys,
+        random_weights=_random_weights(options),
         dump_graph=_dump_graph(options.dump_graph),
     )
     export = read_int8_options(options, export)
@@ -87,10 +107,24 @@ def read_options(options: argparse.Namespace) -> ExportOptions:
     return read_parity_options(options, export)
 
 
+def _random_weights(options: argparse.Namespace) -> int | None:
+    seed: int | None = options.random_weights
+    if seed is None:
+        return None
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigurationError(f"--random-weights: expected a seed of 0 to {MAX_SEED}, got {shortened(seed)}")
+    for option, given in (("--allow-pickle", options.allow_pickle), ("--revision", options.revision is not None)):
+        if given:
+            raise ConfigurationError(
+                f"{option} has no effect with --random-weights, which reads no weights; leave it out"
+            )
+    return seed
+
+
 def _dump_graph(given: list[str] | None) -> tuple[str, Path] | None:
     if given is None:
         return None
-    stage, file = given[0], Path(given[1])
+    stage, file = given[0], user_path(given[1])
     if stage not in GRAPH_STAGES:
         raise ConfigurationError(f"--dump-graph: expected {' or '.join(GRAPH_STAGES)}, got {stage!r}")
     if not file.suffix or not file.absolute().parent.is_dir():
@@ -159,13 +193,16 @@ def read_parity_options(options: argparse.Namespace, export: ExportOptions) -> E
     built = (FP32, *export.precisions)
     return replace(
         export,
-        parity_max_abs=_by_precision("--parity-max-abs", options.parity_max_abs, built),
-        parity_min_cosine=_by_precision("--parity-min-cosine", options.parity_min_cosine, built),
+        parity_max_abs=_by_precision("--parity-max-abs", options.parity_max_abs, built, (0, MAX_DIFFERENCE)),
+        parity_min_cosine=_by_precision("--parity-min-cosine", options.parity_min_cosine, built, (-1, 1)),
     )
 
 
-def _by_precision(option: str, entries: Sequence[str], built: Sequence[str]) -> dict[str, float]:
+def _by_precision(
+    option: str, entries: Sequence[str], built: Sequence[str], bounds: tuple[float, float]
+) -> dict[str, float]:
     """``["fp16=0.01"]`` → ``{"fp16": 0.01}``; a value without a precision is for all that are built."""
+    least, most = bounds
     values: dict[str, float] = {}
     for entry in entries:
         precision, separator, number = entry.rpartition("=")
@@ -173,9 +210,10 @@ def _by_precision(option: str, entries: Sequence[str], built: Sequence[str]) -> 
             value = float(number)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or (separator and precision not in built):
+        if not least <= value <= most or (separator and precision not in built):  # NaN never is
             raise ConfigurationError(
-                f"{option}: expected a number, alone or as PRECISION=NUMBER with {' or '.join(built)}, got {entry!r}"
+                f"{option}: expected a number from {least:g} to {most:g}, alone or as PRECISION=NUMBER with "
+                f"{' or '.join(built)}, got {entry!r}"
             )
         values |= dict.fromkeys([precision] if separator else built, value)
     return values

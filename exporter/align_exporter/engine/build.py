@@ -12,7 +12,6 @@ The steps for one graph:
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from dataclasses import dataclass, replace
@@ -28,10 +27,11 @@ from align_exporter.trt_lint import check_tensorrt
 from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
-from align_runtime.console import Progress
-from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, sidecar_of, source_of
+from align_runtime.engine_files import TIMINGS, engines_folder, put_engine
+from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity
+from align_runtime.progress import Progress
 
 
 def build_engines(
@@ -78,44 +78,38 @@ class EngineBuilder:
         return EngineOutcome(self._build(graph, profiles), reason or "--force")
 
     def _build(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineEntry:
-        for name in graph.files:
-            self.bundle.check_hash(name)
-        check_tensorrt(self.bundle.folder / graph.file)  # an older exporter may have known fewer rules
+        folder = self.bundle.folder
+        graph_file = self.bundle.graph_file(graph, check_hashes=True)
+        check_tensorrt(graph_file)  # an older exporter may have known fewer rules
         place = f"{_file_name(self.machine.gpu)}.{self.machine.tensorrt}"
         file = f"{ENGINES}/{graph.tower}_{graph.variant}.{place}.plan"
         title = f"{graph.tower} {graph.variant} engine"
         start = time.monotonic()
         with self.progress.phase(f"{title}: build"):
-            timings = self.bundle.folder / ENGINES / f"{place}.timings"
-            plan = build_plan(self.bundle.folder / graph.file, profiles, self.request.options, timings, self.progress)
+            timings = engines_folder(folder) / f"{place}{TIMINGS}"
+            plan = build_plan(graph_file, profiles, self.request.options, timings, self.progress)
         seconds = time.monotonic() - start
-        target = self.bundle.folder / file
-        staged = target.with_suffix(".building")
-        try:
-            staged.write_bytes(plan)
-            entry = EngineEntry(
-                tower=graph.tower,
-                variant=graph.variant,
-                source=source_of(self.bundle, graph),
-                file=file,
-                bytes=len(plan),
-                sha256=hashlib.sha256(plan).hexdigest(),
-                machine=self.machine,
-                options=self.request.options,
-                profiles=profiles,
-                seconds=round(seconds, 3),
-                products={},
-                parity=graph.parity,
-                limits=graph.limits,
-            )
-            with self.progress.phase(f"{title}: precision of its layers, parity with the reference"):
-                verified = self._verify(staged, graph, entry)
-            _put(staged, target, verified)
-        finally:
-            staged.unlink(missing_ok=True)
+        entry = EngineEntry(
+            tower=graph.tower,
+            variant=graph.variant,
+            source=source_of(self.bundle, graph),
+            file=file,
+            bytes=len(plan),
+            sha256=hashlib.sha256(plan).hexdigest(),
+            machine=self.machine,
+            options=self.request.options,
+            profiles=profiles,
+            seconds=round(seconds, 3),
+            products={},
+            parity=graph.parity,
+            limits=graph.limits,
+        )
+        with self.progress.phase(f"{title}: precision of its layers, parity with the reference"):
+            verified = self._verify(plan, graph, entry)
+        put_engine(folder, verified, plan)
         return verified
 
-    def _verify(self, plan: Path, graph: Graph, entry: EngineEntry) -> EngineEntry:
+    def _verify(self, plan: bytes, graph: Graph, entry: EngineEntry) -> EngineEntry:
         """Returns `entry` with the precision and the parity that were measured on the engine in `plan`."""
         runner = TensorRtRunner(plan, entry)
         try:
@@ -131,19 +125,6 @@ class EngineBuilder:
         contract = GraphContract(graph.tower, graph.inputs, graph.outputs[0])
         preprocessing = self.bundle.manifest.preprocessing
         return gate.measure_runner(runner, contract, preprocessing, golden.read(self.bundle)).parity
-
-
-def _put(staged: Path, target: Path, entry: EngineEntry) -> None:
-    """Moves the plan to `target` and writes its description.
-
-    A process that is killed in between leaves a plan without a description, which the runtime ignores.
-    """
-    sidecar_of(target).unlink(missing_ok=True)
-    staged.replace(target)
-    text = json.dumps(entry.to_json(), indent=2, allow_nan=False) + "\n"
-    written = sidecar_of(target).with_suffix(".building")
-    written.write_text(text, encoding="utf-8")
-    written.replace(sidecar_of(target))
 
 
 def _file_name(gpu: str) -> str:

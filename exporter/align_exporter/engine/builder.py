@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.engine import this_machine
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.console import Progress
+from align_runtime.engine_files import put_file, read_timings
 from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineOptions, Machine, Shapes, version
 from align_runtime.errors import BackendUnavailableError, BuildError
+from align_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
@@ -42,7 +43,7 @@ def build_plan(
 
     Args:
         profiles: shapes of the inputs, by profile.
-        timings: file of the timing cache, read if it exists and written after the build, with its folder.
+        timings: file of the timing cache, read if it exists and written after the build.
 
     Raises:
         BuildError: TensorRT cannot read or build the graph; the message names the operators.
@@ -66,10 +67,7 @@ def build_plan(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(f"TensorRT cannot build {graph.name}: {take_errors()}")
-    timings.parent.mkdir(exist_ok=True)
-    staged = timings.with_suffix(".building")
-    staged.write_bytes(memoryview(cache.serialize()))
-    staged.replace(timings)
+    put_file(timings, memoryview(cache.serialize()))
     return bytes(memoryview(plan))
 
 
@@ -127,7 +125,7 @@ def _configure(config: trt.IBuilderConfig, options: EngineOptions) -> None:
 
 def _timing_cache(config: trt.IBuilderConfig, timings: Path, progress: Progress) -> trt.ITimingCache:
     """Returns the cache of kernel timings in the file `timings`, or an empty one if TensorRT refuses that."""
-    cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
+    cache = config.create_timing_cache(read_timings(timings))
     if not config.set_timing_cache(cache, ignore_mismatch=False):
         progress.warn(f"{timings.name} is from another GPU or TensorRT; all kernels are timed again")
         cache = config.create_timing_cache(b"")

@@ -1,31 +1,18 @@
-"""Which engines to build and for which shapes; which exist already, and how those move into a new bundle."""
+"""Which engines to build and for which shapes, and which exist already."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from align_runtime.backends.buckets import BATCHES, default_lengths
 from align_runtime.bundle import Bundle
 from align_runtime.console import table
-from align_runtime.engines import (
-    ENGINES,
-    EngineEntry,
-    EngineOptions,
-    Machine,
-    Shapes,
-    check_plan,
-    engines_of,
-    sidecar_of,
-)
+from align_runtime.engines import EngineEntry, EngineOptions, Machine, Shapes, engines_of, read_plan
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
-from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
 
 
@@ -91,7 +78,7 @@ def _shapes(graph: Graph, batches: tuple[int, ...], lengths: tuple[int, ...]) ->
         }
 
 
-def engines_table(outcomes: Sequence[EngineOutcome]) -> str:
+def engines_table(outcomes: Sequence[EngineOutcome]) -> list[str]:
     """Returns a table with one line per engine."""
     rows = [
         [
@@ -130,16 +117,13 @@ def engine_staleness(
         source: sha256 of the graph's files, by name.
         machine: on which the engine would be built; `options` and `profiles`: how.
     """
-    try:
-        built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == wanted]
-    except BundleError as error:
-        return None, str(error)
+    built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == wanted]
     nearest: list[str] | None = None
     for entry in built:
         changes = list(_changes(entry, source, machine, options, profiles))
         if not changes:
             try:
-                check_plan(bundle, entry)
+                read_plan(bundle, entry)
             except BundleError as error:
                 return None, str(error)
             return entry, ""
@@ -161,32 +145,3 @@ def _changes(
         yield f"GPU ({entry.machine.gpu} → {machine.gpu})"
     if entry.machine.tensorrt != machine.tensorrt:
         yield f"TensorRT ({entry.machine.tensorrt} → {machine.tensorrt})"
-
-
-def keep_engines(previous: Path, folder: Path, manifest: Manifest) -> None:
-    """Links engines and timing caches of the bundle `previous` into `folder`, the bundle that replaces it.
-
-    Engines of graphs that `manifest` does not hold are left behind, and so are all of a damaged bundle.
-    """
-    try:
-        bundle = Bundle.open(previous)
-        built = engines_of(bundle)
-    except BundleError:
-        return
-    hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
-    files = list((previous / ENGINES).glob("*.timings"))
-    for entry in built:
-        plan = previous / entry.file
-        if entry.source.items() <= hashes.items() and plan.is_file():
-            files += [plan, sidecar_of(plan)]
-    for file in files:
-        target = folder / file.relative_to(previous)
-        target.parent.mkdir(exist_ok=True)
-        _link(file, target)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_exporter.graph.ir_helpers import constant_values, name_of, operand, optional_operand, replace_constant
+from align_exporter.graph.ir_helpers import constant_values, name_of, operand, optional_operand, set_constant
 
 Vector = NDArray[np.float64]
 # A shift below this fraction of the FP16 spacing at the mean is not corrected.
@@ -108,7 +108,7 @@ def _round_convolution(
         shift: Vector = (matrix * (after - before)).sum(1)
         return shift
     rounded, shift = round_preserving_means(matrix, before, after, offsets.astype(np.float64))
-    replace_constant(kernel, rounded.astype(np.float32).reshape(weights.shape))
+    set_constant(node, 1, rounded.astype(np.float32).reshape(weights.shape))
     return shift
 
 
@@ -120,7 +120,8 @@ def _propagate(node: ir.Node, means: Mapping[str, Vector], shifts: Mapping[str, 
         return zeros
     shifted = [shifts.get(name, zeros) for name in names]
     if node.op_type == "Sigmoid":
-        gate = 1 / (1 + np.exp(-means[names[0]]))
+        with np.errstate(over="ignore"):  # exp of a very negative mean: the gate is the correct 0
+            gate = 1 / (1 + np.exp(-means[names[0]]))
         return shifted[0] * gate * (1 - gate)
     if node.op_type == "Mul":
         return shifted[0] * means[names[1]] + means[names[0]] * shifted[1]

@@ -80,8 +80,42 @@ def constant_values(value: ir.Value) -> NDArray[Any]:
 
 
 def replace_constant(value: ir.Value, values: NDArray[Any]) -> None:
-    """Gives the constant `value` other values, in a tensor of its own: the old one may be shared with other graphs."""
+    """Gives the constant `value` other values for all its readers, in a tensor of its own: the old one may be shared
+    with other graphs. `set_constant` changes it for one reader."""
     value.const_value = ir.tensor(values, name=value.name)
+
+
+def own_constant(node: ir.Node, index: int) -> ir.Value:
+    """Input `index` of `node`, a constant, as an initializer that nothing else reads: a shared one is copied first.
+
+    Exporters merge equal constants, so whoever changes one changes it for readers that have nothing to do with it.
+
+    Raises:
+        BuildError: the node has no such input, or it is not a constant.
+    """
+    value = operand(node, index)
+    values = constant_values(value)
+    if value.is_initializer() and len(value.uses()) == 1 and not value.is_graph_output():
+        return value
+    assert node.graph is not None
+    copy = add_constant(node.graph, own_name(node, index), values)
+    node.replace_input_with(index, copy)
+    return copy
+
+
+def set_constant(node: ir.Node, index: int, values: NDArray[Any]) -> None:
+    """Makes `values` the constant input `index` of `node` and of nothing else; an input that is left out is added."""
+    if optional_operand(node, index) is not None:
+        replace_constant(own_constant(node, index), values)
+        return
+    assert node.graph is not None
+    node.resize_inputs(max(len(node.inputs), index + 1))
+    node.replace_input_with(index, add_constant(node.graph, own_name(node, index), values))
+
+
+def own_name(node: ir.Node, index: int) -> str:
+    """A name for a constant that only input `index` of `node` reads: unique, as those of tensors are."""
+    return f"{name_of(node.outputs[0])}/{index}"
 
 
 def add_constant(graph: ir.Graph, name: str, values: NDArray[Any] | np.generic) -> ir.Value:

@@ -20,8 +20,8 @@ from align_calibration.quant_params import QuantParams, QuantSpec
 from align_calibration.run_instrumented import Batch, run_batches
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.int8.fidelity import embedding_error
-from align_runtime.console import Progress
 from align_runtime.errors import BuildError
+from align_runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,20 @@ import numpy as np
 import onnx_ir as ir
 
 from align_calibration.quant_params import QuantParams
-from align_exporter.graph.ir_helpers import add_constant, constant_values, name_of, operand, optional_operand
+from align_exporter.graph.ir_helpers import (
+    add_constant,
+    constant_values,
+    name_of,
+    operand,
+    optional_operand,
+    own_constant,
+)
 from align_exporter.int8.fold_normalization import pixel_scale
 from align_exporter.int8.mixed_precision import unit_of
 from align_exporter.int8.quantize_weights import quantize_weights, replace_with_dequantized
 
 MAX_BIAS = 2.0**30  # of an int32 bias; the other half of the range is for the accumulated products
+MIN_BIAS_SCALE = 1e-37
 FUSED_OPERATORS = ("Conv", "Sigmoid", "Mul", "Add", "GlobalAveragePool")
 
 
@@ -88,16 +96,16 @@ def _reachable(graph: ir.Graph, forwards: bool) -> set[ir.Node]:
 
 def _quantize_weights(graph: ir.Graph, node: ir.Node, scales: Mapping[str, QuantParams]) -> None:
     """Quantizes weights and bias of the convolution `node`."""
-    features, kernel, bias = operand(node, 0), operand(node, 1), optional_operand(node, 2)
+    features, kernel = operand(node, 0), own_constant(node, 1)
     weights = constant_values(kernel)
-    if bias is None:
+    if optional_operand(node, 2) is None:
         replace_with_dequantized(graph, node, 1, name_of(kernel), *quantize_weights(weights))
         return
-    scale = pixel_scale(features) or scales[name_of(features)].scale
+    bias, scale = own_constant(node, 2), pixel_scale(features) or scales[name_of(features)].scale
     biases = constant_values(bias).astype(np.float64)
-    # The scale of a bias is that of the weights times that of the inputs. Where the bias would exceed int32, the
-    # weights are negligible beside it: they get a larger scale, up to where all of them are 0.
-    min_scales = (np.abs(biases) / (scale * MAX_BIAS)).astype(np.float32)
+    # The scale of a bias is that of the weights times that of the inputs, and must be a normal float32. Where the bias
+    # would exceed int32, the weights are negligible beside it: they get a larger scale, up to where all of them are 0.
+    min_scales = (np.maximum(np.abs(biases) / MAX_BIAS, MIN_BIAS_SCALE) / scale).astype(np.float32)
     integers, weight_scales = quantize_weights(weights, min_scales)
     bias_scales = (weight_scales.astype(np.float64) * scale).astype(np.float32)
     bias_integers = np.rint(biases / bias_scales.astype(np.float64)).astype(np.int32)

@@ -7,19 +7,23 @@ the convolution pads with zeros: there the constant is wrong by at most s/2, the
 pixels again would have everywhere. (ALIGN normalizes to −1 … 1, so −o/s is 127.5, halfway between two integers. Its
 289 × 289 images need no padding.)
 gain: ONNX Runtime runs images in NHWC, where a product with one factor per channel is slow.
+A factor of 1, an offset of 0 and a bias of 0, which exporters leave out, need not be there.
 does not apply: float pixels; a scale that differs between channels or is not positive; a zero point outside uint8 or
-different between channels; a convolution without bias.
+different between channels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_exporter.graph.ir_helpers import add_constant, constant_values, operand, replace_constant
+from align_exporter.graph.ir_helpers import add_constant, constant_values, operand, optional_operand, set_constant
 
 CHAIN = ("Cast", "Transpose", "Mul", "Add", "Conv")
+NEUTRAL = {"Mul": 1.0, "Add": 0.0}  # the constants with which exporters leave an operator out
 MAX_DISTANCE = 0.5 + 1e-3  # between −o/s and the zero point; float32 makes 0.5 inexact
 
 
@@ -28,8 +32,8 @@ def fold_normalization(model: ir.Model) -> bool:
     nodes = _normalization(model.graph)
     if nodes is None:
         return False
-    cast, transposition, product, addition, convolution = nodes
-    scales, offsets = _channels(product), _channels(addition)
+    cast, transposition, convolution = nodes["Cast"], nodes["Transpose"], nodes["Conv"]
+    scales, offsets = _channels(nodes, "Mul"), _channels(nodes, "Add")
     scale = scales[0]
     if scale <= 0 or (scales != scale).any():
         return False
@@ -49,7 +53,7 @@ def fold_normalization(model: ir.Model) -> bool:
     dequantizer = ir.node("DequantizeLinear", [pixels, *constants], outputs=[values], name=values.name)
     model.graph.insert_after(transposition, dequantizer)
     convolution.replace_input_with(0, values)
-    model.graph.remove([addition, product, cast], safe=True)
+    model.graph.remove([nodes[name] for name in ("Add", "Mul", "Cast") if name in nodes], safe=True)
     return True
 
 
@@ -61,28 +65,34 @@ def pixel_scale(value: ir.Value) -> float | None:
     return float(constant_values(operand(node, 1)))
 
 
-def _normalization(graph: ir.Graph) -> list[ir.Node] | None:
-    """The nodes of `CHAIN` behind the input of the graph; None where other nodes follow it."""
-    nodes: list[ir.Node] = []
+def _normalization(graph: ir.Graph) -> dict[str, ir.Node] | None:
+    """The nodes of `CHAIN` behind the input of the graph, by operator; None where other nodes follow it."""
+    nodes: dict[str, ir.Node] = {}
     (value,) = graph.inputs
     if value.dtype != ir.DataType.UINT8:
         return None
     for operator in CHAIN:
         uses = list(value.uses())
-        if len(uses) != 1 or value.is_graph_output() or (uses[0].node.op_type, uses[0].idx) != (operator, 0):
+        if len(uses) != 1 or value.is_graph_output():
             return None
-        nodes.append(uses[0].node)
-        value = nodes[-1].outputs[0]
-    return nodes if len(nodes[-1].inputs) == 3 else None
+        node, index = uses[0].node, uses[0].idx
+        if (node.op_type, index) != (operator, 0):
+            if operator in NEUTRAL:
+                continue
+            return None
+        nodes[operator] = node
+        value = node.outputs[0]
+    return nodes
 
 
-def _channels(node: ir.Node) -> NDArray[np.float64]:
-    """The constant operand of `node` per color channel, float64 (3,)."""
-    return np.broadcast_to(constant_values(operand(node, 1)).astype(np.float64).ravel(), 3)
+def _channels(nodes: Mapping[str, ir.Node], operator: str) -> NDArray[np.float64]:
+    """The constant operand of `operator` per color channel, float64 (3,)."""
+    values = constant_values(operand(nodes[operator], 1)) if operator in nodes else np.array(NEUTRAL[operator])
+    return np.broadcast_to(values.astype(np.float64).ravel(), 3)
 
 
 def _shift_bias(convolution: ir.Node, constants: NDArray[np.float64]) -> None:
     """Adds the output of the convolution for an input that is `constants` (3,) at every pixel to its bias."""
-    kernel, bias = operand(convolution, 1), operand(convolution, 2)
+    kernel, bias = operand(convolution, 1), optional_operand(convolution, 2)
     shift = constant_values(kernel).astype(np.float64).sum(axis=(2, 3)) @ constants
-    replace_constant(bias, (constant_values(bias) + shift).astype(np.float32))
+    set_constant(convolution, 2, (shift if bias is None else constant_values(bias) + shift).astype(np.float32))

@@ -7,13 +7,13 @@ transB, axis 1 for the weights (k, n) of a MatMul. All zero points are 0, biases
 all quantized readers of a tensor. Which tensors and readers these are is decided in qdq_placement.py.
 
 The graph is converted to FP16 afterwards, where a scale has the type of the float tensor beside it. Scales are
-therefore rounded to FP16 here, so that the FP16 graph computes with the scales that were calibrated. A scale that FP16
-cannot represent belongs to a tensor that FP16 cannot represent either, which stays in an FP32 island.
+therefore rounded to FP16 here, so that the FP16 graph computes with the scales that were calibrated, and never to 0. A
+scale above the FP16 maximum belongs to a tensor that FP16 cannot represent either, which stays in an FP32 island.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +22,12 @@ from numpy.typing import NDArray
 from align_calibration.quant_params import QuantParams
 from align_exporter.graph.ir_helpers import add_constant, constant_values, name_of, operand, reconnect
 from align_exporter.int8.qdq_placement import place_qdq
-from align_exporter.int8.quantize_weights import channel_scales, quantize_to_scales, replace_with_dequantized
+from align_exporter.int8.quantize_weights import (
+    MIN_SCALE,
+    channel_scales,
+    quantize_to_scales,
+    replace_with_dequantized,
+)
 
 MIN_FP16_SCALE = np.float32(2.0**-24)  # the smallest positive FP16 value
 
@@ -45,13 +50,19 @@ def insert_qdq(
     placement = place_qdq(graph, kept)
     added: set[ir.Node] = set()
     for node in placement.weighted_nodes:
-        dequantizer = _quantize_weights(graph, node)
+        dequantizer = _quantize_weights(graph, node, _least_scale([node], float32))
         if node in float32:
             added.add(dequantizer)
     for value, readers in placement.readers.items():
-        scale = round_scales_to_fp16(np.float32(scales[name_of(value)].scale))
+        least = _least_scale([value.producer(), *readers], float32)
+        scale = round_scales_to_fp16(np.maximum(np.float32(scales[name_of(value)].scale), least))
         added |= _quantize_activation(graph, value, readers, scale, float32)
     return frozenset(added)
+
+
+def _least_scale(nodes: Iterable[ir.Node | None], float32: Collection[ir.Node]) -> np.float32:
+    """The smallest scale of a tensor that `nodes` compute with: 0 divides nothing, whatever the type."""
+    return MIN_SCALE if all(node is None or node in float32 for node in nodes) else MIN_FP16_SCALE
 
 
 def round_scales_to_fp16(scales: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
@@ -66,11 +77,11 @@ def output_axis(node: ir.Node) -> int:
     return 1 if node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)) else 0
 
 
-def _quantize_weights(graph: ir.Graph, node: ir.Node) -> ir.Node:
-    """Quantizes the weights of `node`; returns the DequantizeLinear that replaces them."""
+def _quantize_weights(graph: ir.Graph, node: ir.Node, least: np.float32) -> ir.Node:
+    """Quantizes the weights of `node` with scales from `least`; returns the DequantizeLinear that replaces them."""
     axis = output_axis(node)
     weights = np.moveaxis(constant_values(operand(node, 1)), axis, 0)  # (channels, …)
-    scales = round_scales_to_fp16(np.maximum(channel_scales(weights), MIN_FP16_SCALE))
+    scales = round_scales_to_fp16(np.maximum(channel_scales(weights), least))
     integers = np.ascontiguousarray(np.moveaxis(quantize_to_scales(weights, scales), 0, axis))
     # Named after the node and not after the weights, because two nodes may share weights.
     return replace_with_dequantized(graph, node, 1, f"{node.name}/weight", integers, scales, axis)

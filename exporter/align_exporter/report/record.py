@@ -8,7 +8,8 @@
 ``provenance``      as in ``align.json``, like ``model`` and ``preprocessing``
 ``graphs``          one entry per graph, in the order of ``align.json``:
                     ``graph`` (its entry there), ``bytes``, ``passed`` (the parity gate), ``errors`` (``edges`` in
-                    log10, ``counts``), ``cosines`` and ``labels`` (of every compared row), ``casts``, ``kept_by_rule``;
+                    log10, ``counts``), ``cosines`` and ``labels`` (of every compared row), ``casts``, ``kept_by_rule``,
+                    ``passes`` (of an FP32 graph: ``name``, ``rewrites``, and ``expected`` or null for any number);
                     of INT8 graphs also ``observers`` (``observer``, ``error``; the first was chosen), ``target``
                     (``cosine``, ``agreement``), ``candidates`` (``kept``, ``int8_share``, ``cosine``, ``agreement``;
                     the first was chosen) and ``speed`` (``case``, ``baseline``, ``speedup``, ``seconds`` of every round
@@ -39,6 +40,7 @@ from numpy.typing import NDArray
 from align_calibration.dataset.calibration_dataset import CalibrationDataset
 from align_calibration.ranges import TensorRange
 from align_exporter.build_types import BuiltGraph
+from align_exporter.graph.passes.order import PassCount
 from align_exporter.int8.calibrate import ObserverTrial
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate
@@ -98,6 +100,7 @@ class GraphRecord:
         target: fidelity requested of an INT8 graph; None without one.
         candidates: INT8 graphs that were tried for the target; the first was chosen.
         speed: an INT8 graph against the float graphs of its tower, per input.
+        passes: what the graph passes did on an FP32 graph.
 
     Raises:
         ValueError: the numbers of labels and cosines differ, a mistake of the caller.
@@ -114,6 +117,7 @@ class GraphRecord:
     target: FidelityTarget | None = None
     candidates: tuple[Candidate, ...] = ()
     speed: tuple[SpeedComparison, ...] = ()
+    passes: tuple[PassCount, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.cosines) != len(self.labels):
@@ -144,6 +148,7 @@ class GraphRecord:
             "labels": self.labels,
             "casts": self.casts,
             "kept_by_rule": self.kept_by_rule,
+            "passes": [asdict(count) for count in self.passes],
         }
         if self.graph.quantization is None:
             return values
@@ -281,6 +286,7 @@ def _graph_record(manifest: Manifest, entry: BuiltGraph) -> GraphRecord:
         target=entry.int8.target if entry.int8 else None,
         candidates=entry.int8.candidates if entry.int8 else (),
         speed=entry.int8.speed if entry.int8 else (),
+        passes=entry.passes,
     )
 
 

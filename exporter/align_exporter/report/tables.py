@@ -74,7 +74,7 @@ def variant_facts(members: Sequence[GraphRecord]) -> Facts:
     macs = sum((Counter(record.graph.content.macs) for record in members), Counter[str]())
     facts = [
         ("Lowest cosine", cosine(float(np.min([parity.min_cosine for parity in parities])))),
-        ("Largest difference", f"{scientific(worst.max_abs)} ({worst.worst})"),
+        ("Largest difference", f"{scientific(worst.max_abs)} ({worst.worst['max_abs']})"),
         ("MACs", shares(macs)),
     ]
     if any(record.graph.variant != "fp32" for record in members):
@@ -123,9 +123,19 @@ def graph_facts(record: GraphRecord) -> Facts:
         ("Outputs", "; ".join(map(_tensor, graph.outputs))),
         ("Runs on", DEVICE_NAMES[graph.target]),
         ("Precision", f"{graph.variant}; {shares(graph.content.macs)} of the MACs"),
+        *([("Graph passes", passes(record))] if record.passes else []),
         *([("Casts", f"{record.casts} between float types")] if record.casts else []),
         ("ONNX opset", str(graph.opset)),
     ]
+
+
+def passes(record: GraphRecord) -> str:
+    """Returns the rewrites of each graph pass: ``FoldQueryScale 12, ConstantReshape 40 of 46 (optional)``."""
+    texts = []
+    for count in record.passes:
+        short = "" if count.is_expected else f" of {count.expected} (optional)"
+        texts.append(f"{count.name}{NBSP}{count.rewrites}{short}")
+    return ", ".join(texts)
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -6,8 +6,12 @@ import html
 from collections.abc import Iterable
 
 VOID = ("meta", "wbr")
-# Not allowed in a document: control characters, and lone surrogates, which stand for the bytes of non-UTF-8 file names.
-FORBIDDEN = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0xD800, 0xE000)), "\ufffd")
+# Not allowed in a document: control characters, lone surrogates, which stand for the bytes of non-UTF-8 file names, and
+# marks that change the direction of what follows them: a name could reverse the figures beside it.
+DIRECTION_MARKS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+FORBIDDEN = dict.fromkeys(
+    (*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0xD800, 0xE000), *DIRECTION_MARKS), "\ufffd"
+)
 
 
 class Markup(str):

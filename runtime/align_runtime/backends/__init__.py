@@ -5,37 +5,47 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from align_runtime.backends.runner import Runner, StagedRunner
+from align_runtime.backends.runner import BucketedRunner, Runner, StagedRunner
 from align_runtime.bundle import Bundle
-from align_runtime.devices import BACKENDS, backend_of
+from align_runtime.devices import BACKENDS, backend_of, split_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
+from align_runtime.lifetime import keep_in_forks
+from align_runtime.memory import MAPPED, MemoryUse
 
-__all__ = ["Runner", "StagedRunner", "open_graph", "open_runner"]
+__all__ = ["BucketedRunner", "Runner", "StagedRunner", "open_graph", "open_runner"]
 
 
-def open_graph(bundle: Bundle, graph: Graph, device: str, threads: int | None, check_hashes: bool = False) -> Runner:
+def open_graph(
+    bundle: Bundle,
+    graph: Graph,
+    device: str,
+    threads: int | None,
+    check_hashes: bool = False,
+    memory: MemoryUse = MAPPED,
+) -> Runner:
     """Loads `graph` of `bundle` onto `device`; on ``"tensorrt"`` its engine that fits this machine.
 
     Args:
         threads: of one run on a CPU; None for all cores.
         check_hashes: compare the sha256 of the graph's files with the manifest. Those of engines are always compared.
+        memory: on a CPU; a GPU has its own copy of everything.
 
     Raises:
         ConfigurationError: there is no such device, or threads for a GPU.
         BackendUnavailableError: its package or library is missing or does not work, or there is no engine.
         BundleError: a file is damaged or cannot be loaded.
     """
-    backend = backend_of(device)
+    backend, (_, gpu) = backend_of(device), split_device(device)
     if threads is not None and not backend.on_cpu:
         raise ConfigurationError(f"threads is {threads!r}, but {device} computes on the GPU; leave threads out")
     if backend.on_cpu:
-        return open_runner(bundle.graph_file(graph, check_hashes), device, threads)
-    runner: Runner = import_module(backend.module).open_graph(bundle, graph, check_hashes)
-    return runner
+        return open_runner(bundle.graph_file(graph, check_hashes), device, threads, memory)
+    runner: Runner = import_module(backend.module).open_graph(bundle, graph, gpu, check_hashes)
+    return keep_in_forks(runner)
 
 
-def open_runner(file: Path, device: str, threads: int | None) -> Runner:
+def open_runner(file: Path, device: str, threads: int | None, memory: MemoryUse = MAPPED) -> Runner:
     """Loads the plain ONNX file `file`, which need not be part of a bundle, on a CPU.
 
     Args:
@@ -45,10 +55,11 @@ def open_runner(file: Path, device: str, threads: int | None) -> Runner:
         ConfigurationError: there is no such device, or it runs only graphs of bundles.
         BackendUnavailableError: its package is missing.
         BundleError: the file cannot be loaded.
+        DeviceError: there is not enough memory, or the threads cannot be started.
     """
     backend = backend_of(device)
     if not backend.on_cpu:
         known = ", ".join(name for name, row in BACKENDS.items() if row.on_cpu)
         raise ConfigurationError(f"device is {device!r}, which runs graphs of bundles; plain ONNX files run on {known}")
-    runner: Runner = import_module(backend.module).open_file(file, threads)
-    return runner
+    runner: Runner = import_module(backend.module).open_file(file, threads, memory)
+    return keep_in_forks(runner)

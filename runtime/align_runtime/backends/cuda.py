@@ -6,11 +6,10 @@ import ctypes
 import logging
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from io import StringIO
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -22,19 +21,23 @@ from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVIC
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 from align_runtime.graph_entry import Graph
+from align_runtime.onnxruntime_import import import_onnxruntime
+from align_runtime.workers import Workers, check_startable
 
 INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
-GRAPHS = "enable_cuda_graph"
+IN_FLIGHT = 2  # one batch runs while the next one waits for it
+GRAPHS, DEVICE_ID = "enable_cuda_graph", "device_id"
+NO_SUCH_GPU = "invalid device ordinal"  # CUDA's message
 NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime's message where a node is not on the GPU
 
 logger = logging.getLogger(__name__)
 
 
-def open_graph(bundle: Bundle, graph: Graph, check_hashes: bool) -> CudaRunner:
-    """Loads `graph` of `bundle`; see `align_runtime.backends.open_graph`."""
+def open_graph(bundle: Bundle, graph: Graph, gpu: int, check_hashes: bool) -> CudaRunner:
+    """Loads `graph` of `bundle` onto the GPU with the index `gpu`; see `align_runtime.backends.open_graph`."""
     lengths = default_lengths(bundle.manifest.model.max_length) if graph.tower == "text" else ()
-    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths))
+    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), gpu=gpu)
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,23 @@ class CudaRunner:
     thread.
     """
 
-    def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA) -> None:
-        """Loads the graph in `file`, which will run in the shapes of `buckets`.
+    def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA, gpu: int = 0) -> None:
+        """Loads the graph in `file` onto the GPU with the index `gpu`, to run in the shapes of `buckets`.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime, its CUDA provider, or a library that it needs is missing.
+            BackendUnavailableError: ONNX Runtime, its CUDA provider, the GPU, or a library that it needs is missing.
             BundleError: the file cannot be loaded.
         """
         self._runtime = _onnxruntime(provider)
-        self._buckets, self._provider = buckets, provider
+        self._buckets, self._provider, self._gpu = buckets, provider, gpu
+        self.batches, self.in_flight = buckets.batches, IN_FLIGHT
         self._session = self._open(file)
+        self._output, self._width = _output_of(self._session, file)
         self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
-        (self._output,) = self._session.get_outputs()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="align-cuda")
+        check_startable(1)
+        self._worker = Workers(1)
+        self._worker.run(lambda: None)  # starts its thread: later, the interpreter may refuse
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         return self.run_staged(inputs)[0]
@@ -101,7 +107,7 @@ class CudaRunner:
         """See `StagedRunner`. `run` takes the same steps: ONNX Runtime synchronizes after each stage anyway."""
         check_inputs(inputs, self._takes)
         watch = Stopwatch()
-        return self._worker.submit(self._run, inputs, watch).result(), watch.seconds
+        return self._worker.run(partial(self._run, inputs, watch)), watch.seconds
 
     def prepare(self) -> None:
         """Runs every shape once, which captures its CUDA graph."""
@@ -115,12 +121,14 @@ class CudaRunner:
                 )
 
     def close(self) -> None:
-        self._worker.shutdown()
+        self._worker.close()
         self._slots.clear()
         del self._session
 
     def _open(self, file: Path) -> Any:
         options = dict(self._provider.options)
+        if self._gpu:  # the CPU provider, with which tests run this code, has no such option
+            options[DEVICE_ID] = str(self._gpu)
         try:
             try:
                 return self._load(file, options)
@@ -134,6 +142,10 @@ class CudaRunner:
         except BackendUnavailableError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            if NO_SUCH_GPU in str(error):
+                raise BackendUnavailableError(
+                    f"CUDA sees no GPU with the index {self._gpu}; see nvidia-smi and CUDA_VISIBLE_DEVICES"
+                ) from None
             raise BundleError(f"ONNX Runtime cannot load {file} on the GPU: {_first_line(error)}") from None
 
     def _load(self, file: Path, provider_options: dict[str, str]) -> Any:
@@ -154,7 +166,7 @@ class CudaRunner:
 
     def _run(self, inputs: Mapping[str, NDArray[Any]], watch: Stopwatch) -> NDArray[np.float32]:
         rows = row_count(inputs)
-        result = np.empty((rows, self._output.shape[1]), dtype=np.float32)
+        result = np.empty((rows, self._width), dtype=np.float32)
         tokens = next(iter(inputs.values())).shape[1]
         length = self._buckets.length(tokens) if self._buckets.lengths else None
         for piece in self._buckets.pieces(rows):
@@ -187,14 +199,28 @@ class CudaRunner:
         for name, (dtype, shape) in self._takes.items():
             inputs[name] = self._allocate(_sized(shape, batch, length), dtype)
             binding.bind_ortvalue_input(name, inputs[name])
-        output = self._allocate((batch, self._output.shape[1]), np.dtype(np.float32))
-        binding.bind_ortvalue_output(self._output.name, output)
+        output = self._allocate((batch, self._width), np.dtype(np.float32))
+        binding.bind_ortvalue_output(self._output, output)
         run_options = self._runtime.RunOptions()
         run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is shared by all shapes
         return Slot(binding, run_options, inputs, output)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, 0)
+        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, self._gpu)
+
+
+def _output_of(session: Any, file: Path) -> tuple[str, int]:
+    """Name and width of the only output of `session`: its memory is allocated before a run, so both must be known.
+
+    Raises:
+        BundleError: there is not one output, or it is not float32 (batch, width).
+    """
+    match session.get_outputs():
+        case [output] if output.type == "tensor(float)" and len(output.shape) == 2 and isinstance(output.shape[1], int):
+            return output.name, output.shape[1]
+        case outputs:
+            given = ", ".join(f"{output.name} {output.type} {output.shape}" for output in outputs) or "no output"
+            raise BundleError(f"{file} returns {given}, expected one float32 [batch, dim]; export the checkpoint again")
 
 
 def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tuple[int, ...]:
@@ -206,7 +232,7 @@ def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tupl
 def _onnxruntime(provider: Provider) -> Any:
     """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
     if provider.name not in onnxruntime.get_available_providers():
@@ -223,8 +249,7 @@ def _check_libraries(folder: Path, onnxruntime: Any) -> None:
 
     ONNX Runtime itself would log it and continue without CUDA.
     """
-    with redirect_stdout(StringIO()):  # it prints the libraries that it does not find
-        onnxruntime.preload_dlls()  # CUDA and cuDNN that were installed as Python packages
+    _without_prints(onnxruntime.preload_dlls)()  # CUDA and cuDNN that were installed as Python packages
     if sys.platform != "linux":
         return
     try:
@@ -235,6 +260,16 @@ def _check_libraries(folder: Path, onnxruntime: Any) -> None:
         library = str(error).partition(":")[0]
         cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
         raise BackendUnavailableError(f"ONNX Runtime's CUDA provider cannot be loaded ({error}); {cure}") from None
+
+
+def _without_prints(function: Any) -> Any:
+    """`function` with a `print` of its own, which logs; the standard output of the process stays as it is."""
+    if not isinstance(function, FunctionType):
+        return function
+    names = function.__globals__ | {"print": lambda *words, **_: logger.debug("%s", " ".join(map(str, words)))}
+    quiet = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    quiet.__kwdefaults__ = function.__kwdefaults__
+    return quiet
 
 
 def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -9,21 +9,25 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, InputError
+from align_runtime.errors import AlignError, BackendUnavailableError, BundleError, InputError
+from align_runtime.memory import MAPPED, MemoryUse, out_of_memory
+from align_runtime.onnxruntime_import import import_onnxruntime
+from align_runtime.processors import available_cores, check_thread_count, limited_cores
+from align_runtime.workers import check_startable
 
 LOG_ERRORS_ONLY = 3  # warnings about graph rewrites are of no use to the user of a bundle
-MAX_THREADS = 1024  # ONNX Runtime would start any number of threads, until the machine is out of memory
+OUT_OF_MEMORY = ("std::bad_alloc", "Failed to allocate memory", "out of memory")  # in messages of ONNX Runtime
 
 
-def open_file(file: Path, threads: int | None) -> OnnxRuntimeRunner:
+def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
     """Loads an ONNX file; see `align_runtime.backends.open_runner`."""
-    return OnnxRuntimeRunner(file, threads)
+    return OnnxRuntimeRunner(file, threads, memory)
 
 
 class OnnxRuntimeRunner:
     """One graph in one session, which any number of threads may share."""
 
-    def __init__(self, file: Path, threads: int | None) -> None:
+    def __init__(self, file: Path, threads: int | None, memory: MemoryUse = MAPPED) -> None:
         """Loads the graph in `file`.
 
         Args:
@@ -33,9 +37,10 @@ class OnnxRuntimeRunner:
             BackendUnavailableError: ONNX Runtime is not installed.
             ConfigurationError: `threads` is out of range.
             BundleError: ONNX Runtime cannot load the file.
+            DeviceError: there is not enough memory, or the threads cannot be started.
         """
         try:
-            import onnxruntime
+            onnxruntime = import_onnxruntime()
         except ImportError as error:
             raise BackendUnavailableError(
                 f"onnxruntime cannot be imported ({error}); install it with: pip install 'align-onnx[cpu]'"
@@ -49,22 +54,29 @@ class OnnxRuntimeRunner:
         # Threads that spin while they wait take a core from everything else: the other tower, streams, other processes.
         # On two cores with nothing else running, spinning gained 2 % at most.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-                raise ConfigurationError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}, or None for all cores")
-            options.intra_op_num_threads = threads
+        check_thread_count("threads", threads)
+        options.intra_op_num_threads = threads or limited_cores() or 0  # 0: one for each physical core
+        check_startable((threads or available_cores()) - 1)  # beside the caller's own; ONNX Runtime would hang
+        options.enable_cpu_mem_arena = memory.arena
+        if memory.data:
+            _add_data(options, memory.data)
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-            raise BundleError(f"ONNX Runtime cannot load {file}: {_first_line(error)}") from None
-        self._outputs = [output.name for output in self._session.get_outputs()]
+            damaged = BundleError(f"ONNX Runtime cannot load {file}: {_first_line(error)}")
+            raise _error(error, f"load {file}", damaged) from None
+        outputs = [output.name for output in self._session.get_outputs()]
+        if len(outputs) != 1:
+            raise BundleError(f"{file} has {len(outputs)} outputs, expected one; export the checkpoint again")
+        self._outputs = outputs
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         try:
             return self._session.run(self._outputs, dict(inputs))[0]
         except Exception as error:
             shapes = {name: value.shape for name, value in inputs.items()}
-            raise InputError(f"the graph does not take inputs of shape {shapes}: {_first_line(error)}") from None
+            refused = InputError(f"the graph does not take inputs of shape {shapes}: {_first_line(error)}")
+            raise _error(error, f"run inputs of shape {shapes}", refused) from None
 
     def prepare(self) -> None:
         """Does nothing: ONNX Runtime sets up nothing that later calls share."""
@@ -87,6 +99,27 @@ def keep_float_biases(options: Any) -> None:
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has VNNI, which sums byte products without saturation; False if unknown (not Linux)."""
     return cpuinfo.is_file() and "vnni" in cpuinfo.read_text(encoding="utf-8", errors="replace")
+
+
+def _add_data(options: Any, data: Mapping[str, bytes]) -> None:
+    """Hands the content of files to a session of `options`, which copies what it needs while it is created."""
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        raise BackendUnavailableError(
+            "the installed onnxruntime cannot read weights from memory (mmap=False); upgrade it: "
+            "pip install -U onnxruntime"
+        )
+    sizes = [len(content) for content in data.values()]
+    options.add_external_initializers_from_files_in_memory(list(data), list(data.values()), sizes)
+
+
+def _error(error: Exception, action: str, otherwise: AlignError) -> AlignError:
+    """DeviceError if memory ran out in the `action` that raised `error`; otherwise the error given.
+
+    ONNX Runtime has no exception of its own for it.
+    """
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        return out_of_memory(action)
+    return otherwise
 
 
 def _first_line(error: Exception) -> str:

@@ -35,6 +35,22 @@ class StagedRunner(Protocol):
         """
 
 
+@runtime_checkable
+class BucketedRunner(Protocol):
+    """A runner of a device that is set up for a few batch sizes and takes several batches at a time.
+
+    Attributes:
+        batches: the batch sizes, ascending; others are padded or split.
+        in_flight: number of calls of `run` that keep the device busy.
+    """
+
+    @property
+    def batches(self) -> tuple[int, ...]: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+
 class Stopwatch:
     """Adds up the seconds of each stage in `seconds`."""
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from align_runtime.bundle import Bundle
-from align_runtime.console import CommandParser, add_output_options, run, table
-from align_runtime.engines import EngineEntry, engines_of
-from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, SAMPLE_WORDS, Graph, Island, Quantization
+from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
+from align_runtime.console import CommandParser, add_output_options, run, say, say_json, table
+from align_runtime.engines import EngineEntry, Engines, read_engines
+from align_runtime.errors import ConfigurationError
+from align_runtime.graph_entry import (
+    ANY_TARGET,
+    CPU_TARGET,
+    GPU_TARGET,
+    SAMPLE_WORDS,
+    TOWERS,
+    Graph,
+    Island,
+    Quantization,
+)
 from align_runtime.manifest import Manifest
 from align_runtime.precision import describe
+from align_runtime.trimming import trim
+from align_runtime.user_path import user_path
 
 RUNS_ON = {ANY_TARGET: "CPU, GPU", CPU_TARGET: "CPU", GPU_TARGET: "GPU"}
 MAX_OPTION = 60  # characters of an option's value; the whole is in --json
@@ -23,35 +35,61 @@ def main(arguments: list[str] | None = None) -> int:
         prog="align-inspect",
         description="Print what a bundle holds: the model, its graphs, the devices that they are for, their sizes, "
         "element types and distance from the PyTorch reference as measured by the exporter, INT8 speed and TensorRT "
-        "engines. Nothing is run and no hash is checked: align-verify does that.",
+        "engines. Nothing is run and no hash is checked: align-verify does that. With --trim, it writes a "
+        "smaller copy first.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that align-export wrote")
+    add_bundle_arguments(parser)
+    group = parser.add_argument_group("a smaller copy")
+    group.add_argument(
+        "--trim",
+        type=user_path,
+        metavar="OUTPUT",
+        help="write a bundle with the chosen towers and precisions to OUTPUT and print that one; OUTPUT may be BUNDLE",
+    )
+    group.add_argument("--towers", nargs="+", choices=TOWERS, default=[], help="towers to keep (default: all)")
+    group.add_argument("--precisions", nargs="+", default=[], help="precisions to keep, e.g. fp32 int8 (default: all)")
     add_output_options(parser)
     return run(parser, arguments, _inspect)
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    bundle = Bundle.open(options.bundle)
-    engines = list(engines_of(bundle))
-    print(json.dumps(_as_json(bundle, engines)) if options.json else _as_text(bundle, engines))
+    if (options.towers or options.precisions) and options.trim is None:
+        raise ConfigurationError("--towers and --precisions choose what --trim OUTPUT keeps; add --trim")
+    bundle = open_bundle(options, complete=False)
+    if options.trim is not None:
+        bundle = trim(bundle, options.trim, options.towers, options.precisions)
+    engines = read_engines(bundle)
+    if options.json:
+        say_json(_as_json(bundle, engines))
+    else:
+        say(_as_text(bundle, engines))
     return 0
 
 
-def _as_json(bundle: Bundle, engines: list[EngineEntry]) -> dict[str, Any]:
-    """The manifest, with the size of each graph, and the descriptions of the engines."""
+def _as_json(bundle: Bundle, engines: Engines) -> dict[str, Any]:
+    """The manifest and its sha256, with the size of each graph, and the descriptions of the engines."""
     values = bundle.manifest.to_json()
     for described, graph in zip(values["graphs"], bundle.manifest.graphs, strict=True):
         described["bytes"] = bundle.manifest.graph_bytes(graph)
-    return {"bundle": str(bundle.folder)} | values | {"engines": [entry.to_json() for entry in engines]}
+    return {
+        "bundle": str(bundle.folder),
+        "manifest_sha256": bundle.manifest_sha256,
+        **values,
+        "engines": [entry.to_json() for entry in engines.entries],
+        "skipped_engines": list(engines.skipped),
+        "missing_files": _missing(bundle),
+    }
 
 
-def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
+def _as_text(bundle: Bundle, engines: Engines) -> list[str]:
     manifest, provenance = bundle.manifest, bundle.manifest.provenance
     facts, (height, width) = manifest.model, manifest.preprocessing.output_size
     total = sum(entry.bytes for entry in manifest.files.values())
     revision = f", revision {provenance.revision}" if provenance.revision else ""
     lines = [
         f"{bundle.folder}: ALIGN bundle of {provenance.name}{revision}",
+        f"  manifest     sha256 {bundle.manifest_sha256}",
+        *(f"  NOTE         {remark}" for remark in provenance.remarks),
         f"  size         {len(manifest.files)} files, {total / 1e6:.1f} MB",
         f"  embeddings   {facts.embedding_dim} values, unit length; logits are cosine / {facts.temperature:.4g}",
         f"  images       {height}×{width} pixels",
@@ -60,8 +98,15 @@ def _as_text(bundle: Bundle, engines: list[EngineEntry]) -> str:
         f"  made with    {', '.join(f'{tool} {version}' for tool, version in provenance.tools.items())}",
         "",
     ]
-    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines)]
-    return "\n".join([*lines, graphs_table(manifest), "", _contents(manifest), *(["", *notes] if notes else [])])
+    notes = [*island_lines(manifest), *quantization_lines(manifest), *map(_engine_line, engines.entries)]
+    notes += [f"engine skipped: {reason}" for reason in engines.skipped]
+    notes += [f"missing: {name}" for name in _missing(bundle)]
+    return [*lines, *graphs_table(manifest), "", *_contents(manifest), *(["", *notes] if notes else [])]
+
+
+def _missing(bundle: Bundle) -> list[str]:
+    """Files that the manifest lists and that are not there: graphs that were deleted, or an incomplete copy."""
+    return [name for name in bundle.manifest.files if not (bundle.folder / name).exists()]
 
 
 def _options(manifest: Manifest) -> list[str]:
@@ -81,7 +126,7 @@ def _options(manifest: Manifest) -> list[str]:
     return chosen
 
 
-def graphs_table(manifest: Manifest) -> str:
+def graphs_table(manifest: Manifest) -> list[str]:
     """Every graph with the devices that it is for, its size and its distance from the reference when it was built."""
     rows = [
         [
@@ -171,7 +216,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _contents(manifest: Manifest) -> str:
+def _contents(manifest: Manifest) -> list[str]:
     """The element types that the graphs compute and store in, as a table."""
     rows = [
         [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from align_calibration.dataset import image_archives, image_files
+from align_calibration.dataset import image_files
 from align_calibration.dataset.calibration_dataset import open_images
 from align_calibration.dataset.sample_source import SampleSource, Skipped
 from align_calibration.dataset.selection import select_samples
@@ -21,6 +21,7 @@ from align_runtime.errors import ConfigurationError
 from support.sample_folders import image, images, write_files, write_list, write_tar, write_zip
 
 FILES = images(5)
+NOT_REGULAR = "it is not a regular file; expected one, or a link to one"
 HOSTILE = {"../../escaped.png": image(1), "/etc/absolute.png": image(2), "C:\\windows.png": image(3)}
 
 
@@ -82,12 +83,11 @@ def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["photos", "a.zip", "a.tar", "a.tgz"])
 def test_sizes_are_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (image_files, image_archives):
-        monkeypatch.setattr(module, "MAX_BYTES", 4096)
+    monkeypatch.setattr(image_files, "MAX_BYTES", 4096)
     files = {"bomb.png": bytes(1 << 20)} | FILES
     write = {"photos": write_files, "a.zip": write_zip}.get(name, write_tar)
     read = read_all(open_images(write(tmp_path / name, files)))
-    assert read.pop("bomb.png") == Skipped("bomb.png", f"has {1 << 20} bytes; the limit is 4096")
+    assert read.pop("bomb.png") == Skipped("bomb.png", f"it has {1 << 20} bytes; expected at most 4096")
     assert read == FILES
 
 
@@ -96,7 +96,7 @@ def test_a_header_that_claims_gigabytes_is_an_error(tmp_path: Path) -> None:
     header.type, header.size = tarfile.XHDTYPE, 4 << 30
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(header.tobuf() + bytes(1 << 16)))
-    with pytest.raises(ConfigurationError, match=r"a\.tgz: .* 4294967296 bytes"):
+    with pytest.raises(ConfigurationError, match=r"a\.tgz: .*pax.* 4294967296 bytes"):
         read_all(open_images(path))
 
 
@@ -110,8 +110,8 @@ def test_files_that_cannot_be_read_are_skipped_by_name(tmp_path: Path) -> None:
     (folder / "dangling.png").symlink_to(tmp_path / "nowhere")
     read = read_all(open_images(folder))
     assert {name: read[name] for name in FILES} == FILES
-    assert read["pipe.png"] == Skipped("pipe.png", "is not a regular file")
-    assert read["dangling.png"] == Skipped("dangling.png", "cannot be read: No such file or directory")
+    assert read["pipe.png"] == Skipped("pipe.png", NOT_REGULAR)
+    assert read["dangling.png"] == Skipped("dangling.png", "it does not exist")
     assert len(read) == len(FILES) + 2
 
 
@@ -120,9 +120,9 @@ def test_missing_files_of_a_list_are_skipped_by_name(tmp_path: Path) -> None:
     path = write_list(tmp_path / "lists" / "list.txt", ["../photos/0/000.png", "gone.png", "nul\0.png", "../photos"])
     assert read_all(open_images(path)) == {
         "../photos/0/000.png": FILES["0/000.png"],
-        "../photos": Skipped("../photos", "is not a regular file"),
-        "gone.png": Skipped("gone.png", "cannot be read: No such file or directory"),
-        "nul\0.png": Skipped("nul\0.png", "is not a valid file name"),
+        "../photos": Skipped("../photos", NOT_REGULAR),
+        "gone.png": Skipped("gone.png", "it does not exist"),
+        "nul\0.png": Skipped("nul\0.png", "it cannot be read: embedded null byte"),
     }
 
 
@@ -136,7 +136,8 @@ def test_damaged_and_encrypted_members_of_a_zip_are_skipped_by_name(tmp_path: Pa
     content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the last one: encrypted
     path.write_bytes(content)
     read = read_all(open_images(path))
-    assert read["1/001.png"] == Skipped("1/001.png", "cannot be read from the archive: Bad CRC-32 for file '1/001.png'")
+    reason = "it cannot be read from the archive: Bad CRC-32 for file '1/001.png'"
+    assert read["1/001.png"] == Skipped("1/001.png", reason)
     last = read["1/004.png"]
     assert isinstance(last, Skipped)
     assert "password required" in last.reason
@@ -156,7 +157,7 @@ def test_a_damaged_member_of_a_compressed_zip_is_skipped_by_name(method: int, tm
     path.write_bytes(content)
     (skipped,) = [entry for entry in read_all(open_images(path)).values() if isinstance(entry, Skipped)]
     assert skipped.name == "1/001.png"
-    assert skipped.reason.startswith("cannot be read from the archive: ")
+    assert skipped.reason.startswith("it cannot be read from the archive: ")
 
 
 def cut(content: bytes) -> bytes:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from align_calibration.dataset import calibration_dataset
 from align_calibration.dataset.calibration_dataset import select_dataset
 from align_calibration.dataset.sample_source import Candidate, Skipped
 from align_calibration.dataset.selection import Sample, Selection, draw, select_samples
-from align_runtime.console import Progress
 from align_runtime.errors import BuildError, ConfigurationError, InputError
+from align_runtime.image_options import DEFAULT_FORMATS, DEFAULT_MAX_PIXELS, ImageOptions
 from align_runtime.preprocessing import ImagePreprocessing
+from align_runtime.progress import Progress
 from align_runtime.tokenizer import Tokenizer
+from support.image_configs import TYPICAL
 from support.sample_folders import images, write_files, write_tar, write_zip
 
 CANDIDATES = [Candidate(str(number), str(number).encode()) for number in range(1000)]
@@ -183,6 +188,13 @@ def test_the_summary_covers_the_samples_and_the_draw(tmp_path: Path) -> None:
     assert len({str(entry) for entry in [first, *differing]}) == 7
 
 
+def test_names_that_are_not_utf8_do_not_keep_a_manifest_from_being_written(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xff\x1b"))
+    write_files(folder, images(3))
+    summary = select_dataset(folder, None, 20, 0).summary
+    assert summary["calibration_images"] == r"caf\udcff\x1b"
+
+
 def test_a_sample_that_is_not_drawn_has_no_effect(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "photos", images(12))
     before = select_dataset(folder, None, 3, 0)
@@ -219,3 +231,22 @@ def test_a_selection_records_no_data(tmp_path: Path) -> None:
         "samples": [{"name": "s0", "sha256": "0" * 64}],
         "skipped": [{"name": "s1", "reason": "is bad"}],
     }
+
+
+def test_images_are_decoded_as_the_options_say(tmp_path: Path) -> None:
+    """And what they say is recorded, since it decides about the ranges."""
+    clear = io.BytesIO()
+    Image.new("RGBA", (30, 30), (200, 30, 90, 0)).save(clear, "PNG")
+    folder = write_files(tmp_path / "photos", {"clear.png": clear.getvalue()})
+    dropped = select_dataset(folder, None, 10, 0)
+    white = select_dataset(folder, None, 10, 0, ImageOptions(alpha="white"))
+    assert [next(dataset.image_batches(TYPICAL))[0, 5, 5].tolist() for dataset in (dropped, white)] == [
+        [200, 30, 90],
+        [255, 255, 255],
+    ]
+    assert white.to_json()["image_options"] == {
+        "alpha": "white",
+        "formats": DEFAULT_FORMATS,
+        "max_pixels": DEFAULT_MAX_PIXELS,
+    }
+    assert white.summary["calibration_sha256"] != dropped.summary["calibration_sha256"]

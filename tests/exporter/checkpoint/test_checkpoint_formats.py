@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from align_exporter.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
 from align_exporter.command import main
+from align_exporter.export_options import ExportOptions
 from align_reference.source import resolve
 from align_runtime import Bundle, golden
 
@@ -59,7 +60,7 @@ FORMS = {
 
 
 def read(folder: Path) -> Checkpoint:
-    return read_checkpoint(resolve(str(folder)), allow_pickle=True)
+    return read_checkpoint(resolve(str(folder)), ExportOptions(allow_pickle=True))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from align_exporter.cli.options import add_options, read_options
+from align_exporter.command import _asked_for
 from align_exporter.export_options import ExportOptions
 from align_runtime.console import CommandParser
 from align_runtime.errors import ConfigurationError
@@ -96,6 +97,8 @@ def test_without_int8_they_have_no_effect_which_is_an_error(arguments: list[str]
         (["--int8", "--int8-device", "cpu", "--fp16-keep", "*"], "--fp16-keep"),
         (["--calibration-images", "x"], "--calibration-images has no effect without --fp16 or --int8"),
         (["--calibration-captions", "x.txt"], "--calibration-captions has no effect without --fp16 or --int8"),
+        (["--fp16", "--alpha", "white"], "--alpha, --formats and --max-pixels have no effect"),
+        (["--fp16", "--alpha", "whitish"], "alpha is 'whitish'"),
         (["--int8", "--int8-device", "cpu", "--calibration-captions", "x.txt"], "for TensorRT or a target"),
         (["--int8", "--calibration-images", "gone"], "gone not found"),
         (["--int8", "--max-calibration-samples", "3"], "--calibration-images"),
@@ -113,3 +116,13 @@ def test_wrong_values_and_combinations_name_the_option(arguments: list[str], nam
     with pytest.raises(ConfigurationError, match=named) as caught:
         read(*arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [([], None), (["--force"], "--force"), (["--dump-graph", "final", "graph.onnx"], "--dump-graph")],
+)
+def test_what_builds_a_bundle_that_is_up_to_date(given: list[str], reason: str | None) -> None:
+    parser = CommandParser("align-export")
+    add_options(parser)
+    assert _asked_for(parser.parse_args(["checkpoint", "-o", "bundle", *given])) == reason

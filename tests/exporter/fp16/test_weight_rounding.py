@@ -10,8 +10,8 @@ import pytest
 
 from align_calibration.channel_means import measure_channel_means
 from align_exporter.fp16.weight_rounding import round_preserving_means, round_weights
-from align_exporter.graph.ir_helpers import replace_constant
-from support.graphs import constants, run_graph, typed
+from align_exporter.graph.ir_helpers import constant_values, operand, replace_constant
+from support.graphs import constants, run_graph, typed, unshared
 
 BLOCK = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -110,3 +110,28 @@ def test_inputs_with_mean_0_are_rounded_to_nearest() -> None:
     )
     np.testing.assert_array_equal(rounded, weights.astype(np.float16))
     assert left == pytest.approx(np.array([0.1, 0.2, 0.3, 0.4]).astype(np.float16) - np.array([0.1, 0.2, 0.3, 0.4]))
+
+
+def test_convolutions_that_share_weights_are_rounded_each_for_its_own_input(tmp_path: Path) -> None:
+    """Two expansions with one weight, whose inputs have different means."""
+    text = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 16, 6, 6] x) => (float[n, 16, 6, 6] y)
+<float[16, 16, 1, 1] w = {W}, float[16] b = {B}>
+{
+  [first] e = Conv (x, w, b)
+  s = Sigmoid (e)
+  [second] y = Conv (s, w, b)
+}
+"""
+    generator = np.random.default_rng(0)
+    for name, size in {"W": 256, "B": 16}.items():
+        values = ", ".join(f"{value:.7f}" for value in generator.standard_normal(size) * 0.2)
+        text = text.replace("{" + name + "}", "{" + values + "}")
+    shared, several = typed(text), unshared(typed(text))
+    means = measure_channel_means(shared, [{"x": images(0)}], tmp_path)
+    for model in (shared, several):
+        assert round_weights(model, means, ()) == 2
+    np.testing.assert_array_equal(outputs(shared, images(1)), outputs(several, images(1)))
+    first, second = (constant_values(operand(node, 1)) for node in shared.graph if node.op_type == "Conv")
+    assert (first != second).any()

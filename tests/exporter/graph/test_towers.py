@@ -197,9 +197,8 @@ def test_a_packed_graph_is_refused_for_any_target(model: AlignModel, graphs: dic
 
 
 def test_the_passes_of_the_plain_tower_are_reported_for_the_packed_one(
-    model: AlignModel, graphs: dict[str, Path], caplog: pytest.LogCaptureFixture
+    model: AlignModel, graphs: dict[str, Path]
 ) -> None:
     """Its shapes are data-dependent, so no target of a Reshape can become constant; the expected number shows that."""
     counts = run_steps(ir.load(graphs["cpu"]), text_steps(model.config))
-    assert counts["ConstantReshape"] == 0
-    assert any("ConstantReshape made 0 rewrites, expected 6" in record.getMessage() for record in caplog.records)
+    assert "the pass ConstantReshape made 0 rewrites, expected 6" in map(str, counts)

@@ -10,7 +10,7 @@ from align_calibration.quant_params import UINT8, QuantParams
 from align_exporter.graph.ir_helpers import producer_of
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
 from align_exporter.int8.quantize_weights import INT8_MAX, quantize_weights
-from support.graphs import constants, run_graph, typed
+from support.graphs import constants, run_graph, typed, unshared
 
 # Normalisation, a convolution, a gate, a second convolution, and what follows it.
 GRAPH = """
@@ -101,6 +101,29 @@ def test_a_wrong_scale_changes_the_results() -> None:
 def test_a_missing_scale_raises_a_key_error() -> None:
     with pytest.raises(KeyError, match="scaled"):
         quantize_vision_for_cpu(typed(GRAPH), {name: scale for name, scale in SCALES.items() if name != "scaled"})
+
+
+def test_two_convolutions_may_share_weights_and_biases() -> None:
+    """Each has its own integers: the scale of a bias is that of the convolution's input."""
+    text = GRAPH.replace("float[3, 2, 1, 1] w = {1,-2, 3,4, 0,0}", "float[3, 3, 1, 1] w = {1,-2,1, 3,4,1, 0,0,1}")
+    text = text.replace("float[n, 2, 4, 4] x", "float[n, 3, 4, 4] x").replace("Conv (m, v)", "Conv (m, w, b)")
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 3, 4, 4)).astype(np.float32)
+    shared, several = typed(text), unshared(typed(text))
+    for model in (shared, several):
+        quantize_vision_for_cpu(model, SCALES | {"c": UINT8.fit(-64, 64)})
+    np.testing.assert_array_equal(run(shared, x), run(several, x))
+    assert np.abs(run(shared, x) - run(typed(text), x)).max() < 2
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e-30])
+def test_zero_weights_with_a_zero_bias_behind_tiny_activations_give_zeros(scale: float) -> None:
+    """The scale of the bias would be 0, and 0 / 0 no integer."""
+    text = GRAPH.replace("{1,-2, 3,4, 0,0}", "{0,0, 0,0, 0,0}").replace("{0.5,-1,2}", "{0,0,0}")
+    model = typed(text)
+    quantize_vision_for_cpu(model, SCALES | {"scaled": QuantParams(scale, 0, "uint8")})
+    assert not constants(model)["b/quantized"].any()
+    assert (constants(model)["b/scale"] >= np.finfo(np.float32).tiny).all()
+    assert not run(model, np.ones((1, 2, 4, 4), np.float32)).any()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-42, 1e30])

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from align_calibration.quant_params import UINT8
+from align_exporter.graph.ir_helpers import operand, own_constant, set_constant
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_tensors
 from align_exporter.int8.fold_normalization import fold_normalization
 from align_exporter.int8.speed import count_kernels
@@ -92,11 +93,39 @@ def test_other_normalizations_are_not_folded(scale: str, offset: str) -> None:
     assert [node.op_type for node in model.graph] == before
 
 
-def test_a_convolution_without_bias_is_not_changed() -> None:
-    model = graph()
+def test_a_convolution_without_bias_gets_one() -> None:
+    """Exporters drop a bias of zeros."""
+    model, zero = graph(), graph()
     (stem,) = [node for node in model.graph if node.name == "stem"]
     stem.resize_inputs(2)
-    assert not fold_normalization(model)
+    set_constant(next(node for node in zero.graph if node.name == "stem"), 2, np.zeros(4, np.float32))
+    assert fold_normalization(model)
+    assert fold_normalization(zero)
+    np.testing.assert_array_equal(run(model), run(zero))
+
+
+def test_a_bias_that_another_convolution_shares_is_kept_for_that_one() -> None:
+    model, shared = graph(), graph()
+    for each in (model, shared):
+        stem, last = (node for node in each.graph if node.op_type == "Conv")
+        last.resize_inputs(3)
+        last.replace_input_with(2, operand(stem, 2))
+    own_constant(next(node for node in model.graph if node.name == "last"), 2)
+    assert fold_normalization(model)
+    assert fold_normalization(shared)
+    np.testing.assert_array_equal(run(shared), run(model))
+
+
+@pytest.mark.parametrize(("dropped", "neutral"), [("product", "1,1,1"), ("sum", "0,0,0")])
+def test_a_neutral_factor_or_offset_need_not_be_there(dropped: str, neutral: str) -> None:
+    scale, offset = ("1,1,1", "-128,-128,-128") if dropped == "product" else (",".join([STEP] * 3), neutral)
+    model = graph(scale, offset)
+    exact = run(model)
+    (node,) = [node for node in model.graph if node.name == dropped]
+    ir.convenience.replace_all_uses_with(node.outputs[0], operand(node, 0))
+    model.graph.remove(node, safe=True)
+    assert fold_normalization(model)
+    np.testing.assert_allclose(run(model), exact, rtol=1e-5, atol=2e-4)
 
 
 def test_normalized_values_that_are_also_an_output_are_kept() -> None:

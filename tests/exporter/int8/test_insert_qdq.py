@@ -144,3 +144,15 @@ def test_scales_are_rounded_to_fp16_where_it_can_represent_them() -> None:
 def test_a_missing_scale_raises_a_key_error() -> None:
     with pytest.raises(KeyError, match="'d'"):
         insert_qdq(typed(GRAPH), {name: scale for name, scale in SCALES.items() if name != "d"})
+
+
+def test_a_scale_that_fp16_rounds_to_0_is_the_smallest_beside_fp16_and_exact_beside_fp32() -> None:
+    """A tensor that is almost 0 on the calibration samples; 0 would divide by 0."""
+    tiny = SCALES | {"t": QuantParams(1e-9, 0, "int8")}
+    model, float32 = quantized("transposed", scales=tiny)
+    convert_to_fp16(model, float32)
+    assert constants(model)["t/scale"] == np.float16(2.0**-24)
+    assert np.isfinite(run(emulate_fp16(model), np.ones((2, 2, 4, 4), np.float32))).all()
+    model, float32 = quantized("tanh", "conv", "transposed", scales=tiny)
+    convert_to_fp16(model, float32)
+    assert constants(model)["t/scale"] == np.float32(1e-9)

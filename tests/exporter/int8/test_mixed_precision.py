@@ -19,7 +19,7 @@ from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate, Emulated, MixedPrecisionGoal, meet_target, unit_macs, unit_of
 from align_runtime import BuildError
-from align_runtime.console import Progress
+from align_runtime.progress import Progress
 from support.graphs import typed
 
 WIDTH = 16

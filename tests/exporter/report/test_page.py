@@ -95,7 +95,7 @@ def test_everything_from_outside_is_escaped(record: BuildRecord, tmp_path: Path)
             file=f"onnx/{ATTACK}",
             data=ATTACK,
             variant=ATTACK,
-            parity=replace(graph.graph.parity, worst=ATTACK),
+            parity=replace(graph.graph.parity, worst=dict.fromkeys(graph.graph.parity.worst, ATTACK)),
             islands=(Island((ATTACK,), (ATTACK,)),),
             content=GraphContent({ATTACK: 1}, {ATTACK: 1}),
         ),
@@ -131,14 +131,15 @@ def test_markup_escapes_text_but_not_itself() -> None:
         '<p title="&quot;" x="0.33"><b>&lt;</b>&lt;</p>'
     )
     assert escape("a\0b\x1b\ud800\u0085\n") == "a\ufffdb\ufffd\ufffd\ufffd\n"
+    assert escape("a\u202e\u2066\u200fb") == "a\ufffd\ufffd\ufffdb"
     assert isinstance(element("p"), Markup)
 
 
 def test_names_that_are_not_utf8_are_replaced(record: BuildRecord, tmp_path: Path) -> None:
     """The name of a folder on Linux may be any bytes."""
-    source, content = written(tmp_path, replace(record, phases=(Phase("read caf\udce9\x07", 1.0),)))
-    assert "read caf\ufffd\ufffd" in source
-    assert content["phases"][0]["title"] == "read caf\udce9\x07"
+    source, content = written(tmp_path, replace(record, phases=(Phase("read caf\udce9\x07 \u202e", 1.0),)))
+    assert "read caf\ufffd\ufffd \ufffd" in source
+    assert content["phases"][0]["title"] == "read caf\udce9\x07 \u202e"
 
 
 # ── the page shows the record ────────────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +155,7 @@ def test_every_graph_island_and_phase_appears(record: BuildRecord, tmp_path: Pat
         assert formatting.scientific(graph.graph.parity.max_abs) in page.text
         assert f"{graph.graph.limits.min_cosine:g}" in page.text
         assert formatting.size(graph.bytes) in page.text
-        assert graph.graph.parity.worst in page.text
+        assert graph.graph.parity.worst["max_abs"] in page.text
         for island in graph.graph.islands:
             assert all(text in page.text for text in (*island.nodes, *island.reasons))
     assert sum(len(graph.graph.islands) for graph in record.graphs) == 4

@@ -51,14 +51,45 @@ def test_names_that_are_no_unicode_and_labels_of_a_windows_editor(
     assert r"caf\udce9.png" in capsys.readouterr().out
 
 
+def test_an_image_that_cannot_be_used_leaves_the_others(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = tiny_checkpoint / "demo"
+    images = [str(path) for path in sorted(demo.iterdir()) if path.suffix in (".png", ".jpg")]
+    (tmp_path / "bad.jpg").write_bytes(Path(images[0]).read_bytes()[:99])
+    bad = {3: str(tmp_path / "bad.jpg"), 5: str(tmp_path / "missing.png"), 9: str(tmp_path)}
+    given = [bad[index] if index in bad else images.pop(0) for index in range(len(images) + 3)]
+    good = [image for image in given if image not in bad.values()]
+    arguments = ["--labels", "white star", "green heart", "--top", "1"]
+    assert classify.main([str(tiny_bundle), *good, *arguments, "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["images"]
+
+    assert classify.main([str(tiny_bundle), *given, *arguments, "--json"]) == 2
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["images"]
+    assert [entry["image"] for entry in found] == given
+    assert [entry["best"] for entry in found if "best" in entry] == [entry["best"] for entry in expected]
+    errors = {index: entry["error"] for index, entry in enumerate(found) if "error" in entry}
+    assert list(errors) == [error["index"] for error in errors.values()] == list(bad)
+    assert {error["type"] for error in errors.values()} == {"InputError"}
+    assert [line.split(": ")[2] for line in printed.err.splitlines()] == ["input 3", "input 5", "input 9"]
+
+    assert classify.main([str(tiny_bundle), *given, *arguments]) == 2
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()[2:]
+    assert len(lines) == len(given)
+    assert [index for index, line in enumerate(lines) if line.endswith("(error)")] == list(bad)
+    assert printed.err.count("\n") == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{image}", "nothing.jpg", "--labels", "a"], "input 1: nothing.jpg"),
+        (["nothing.jpg", "--labels", "a"], "input 0: nothing.jpg"),
         (["{image}", "--labels", "a", "--top", "0"], "--top: expected an integer of 1 or more, got '0'"),
         (["{image}", "--labels-file", "nowhere.txt"], "nowhere.txt"),
         (["{image}", "--labels", "a", "--precision", "fp8"], "'fp8'"),
-        (["{image}", "--labels", "a", "--device", "cuda:7"], "'cuda:7'"),
+        (["{image}", "--labels", "a", "--device", "cuda:x"], "'cuda:x'"),
         (["{image}", "--labels", "a", "--device", "cuda", "--threads", "2"], "--threads"),
         (["{image}", "--labels", "a", "--threads", "0"], "--threads"),
         (["{image}", "--labels", "a", "--template", "no place"], "'no place'"),

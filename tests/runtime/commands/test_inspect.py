@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ def test_inspect_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) 
     assert inspect.main([str(tiny_bundle), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result) == [
-        "bundle", "schema_version", "provenance", "model", "preprocessing", "graphs", "files", "engines",
+        "bundle", "manifest_sha256", "schema_version", "provenance", "model", "preprocessing", "graphs", "files",
+        "engines", "skipped_engines", "missing_files",
     ]  # fmt: skip
+    assert result["manifest_sha256"] == sha256((tiny_bundle / "align.json").read_bytes()).hexdigest()
     for graph in result["graphs"]:
         files = [graph["file"]] + ([graph["data"]] if graph["data"] else [])
         assert graph["bytes"] == sum((tiny_bundle / file).stat().st_size for file in files)

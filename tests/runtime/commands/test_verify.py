@@ -11,16 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from align_runtime.bundle import inventory
 from align_runtime.commands import verify
-
-
-def reseal(bundle: Path) -> None:
-    """Gives a changed bundle the hashes of its changed files, as someone who forges one would."""
-    file = bundle / "align.json"
-    values = json.loads(file.read_text())
-    values["files"] = {name: vars(entry) for name, entry in inventory(bundle).items()}
-    file.write_text(json.dumps(values))
+from align_runtime.selftest import check_graph
+from support.forged_bundles import reseal
 
 
 def test_verify_prints_tower_variant_and_distance(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,8 +27,71 @@ def test_verify_prints_tower_variant_and_distance(tiny_bundle: Path, capsys: pyt
         ["text", "fp32", "CPU"],
     ]
     assert all(line[-1] == "ok" for line in lines)
-    for word in ("every sha256 matches", "float32 100 %", "max abs error", "min cosine", "all checks passed"):
+    for word in ("every sha256 matches", "float32 100 %", "max abs error", "min cosine"):
         assert word in printed.out
+    assert printed.out.endswith("\nall 3 graphs checked on cpu: passed\n")
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is there, and computes what a CPU does."""
+    monkeypatch.setattr(verify, "chosen_device", lambda options: "cuda")
+    monkeypatch.setattr(verify, "check_graph", lambda *arguments: check_graph(*arguments[:3], "cpu", None))
+
+
+def test_verify_tells_what_the_device_does_not_run(
+    tiny_bundle: Path, on_cuda: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text graph for CPUs is of no use on a GPU; "all" is only said where it is so."""
+    assert verify.main([str(tiny_bundle), "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(
+        "not checked: onnx/text_model_cpu.onnx: it is made for CPUs, not for cuda; use --device cpu\n"
+        "2 of 3 graphs checked on cuda: passed\n"
+    )
+    assert "all " not in printed
+    assert verify.main([str(tiny_bundle), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["ok"], result["complete"]) == (True, False)
+    assert [check["file"] for check in result["checks"]] == ["onnx/vision_model.onnx", "onnx/text_model.onnx"]
+    (left_out,) = result["not_checked"]
+    assert (left_out["tower"], left_out["target"], left_out["file"]) == ("text", "cpu", "onnx/text_model_cpu.onnx")
+
+
+def test_verify_of_some_precisions_and_towers(tiny_fp16_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def files(*options: str) -> tuple[list[str], list[str]]:
+        assert verify.main([str(tiny_fp16_bundle), "--json", *options]) == 0
+        result = json.loads(capsys.readouterr().out)
+        return [check["file"] for check in result["checks"]], [entry["file"] for entry in result["not_checked"]]
+
+    every = {"vision_model", "text_model", "vision_model_fp16", "text_model_fp16", "text_model_cpu"}
+    for options, chosen in {
+        ("--precision", "fp16"): {"vision_model_fp16", "text_model_fp16"},
+        ("--precision", "fp32_cpu", "fp16", "--tower", "text"): {"text_model_cpu", "text_model_fp16"},
+        ("--precision", "fp32", "--precision", "fp16"): every,
+        ("--tower", "vision"): {"vision_model", "vision_model_fp16"},
+        (): every,
+    }.items():
+        checked, left_out = files(*options)
+        assert set(checked) == {f"onnx/{name}.onnx" for name in chosen}
+        assert set(left_out) == {f"onnx/{name}.onnx" for name in every - chosen}
+
+
+@pytest.mark.parametrize("options", [["--precision", "fp8"], ["--precision", "fp16", "fp32"], ["--tower", "audio"]])
+def test_verify_of_what_is_not_there(tiny_bundle: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tiny_bundle), "--json", *options]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "ConfigurationError"
+
+
+def test_verify_where_nothing_is_left_to_check(
+    tiny_bundle: Path, bundle_copy: Path, on_cuda: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify.main([str(tiny_bundle), "--json", "--precision", "fp32_cpu"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "ConfigurationError"
+    file = bundle_copy / "align.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"graphs": []}))
+    assert verify.main([str(bundle_copy), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "BundleError"
 
 
 def test_verify_as_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,9 @@ does not apply: graph inputs and outputs, which are the contract, are kept.
 ReadableNames
 before: node_Conv_861, val_29, and metadata with source paths and stack traces of the exporting machine
 after:  vision_model.encoder.blocks.3.expansion/Conv, …/Conv.1 for its constant input 1, no metadata
-algebra: only names change. Inputs, outputs, and parameters that have a path in the model keep their names. A
-convolution is named after its weight, because the tracer names it after the batch norm that was folded into it.
+algebra: only names change. Inputs, outputs, and parameters that have a path in the model keep their names. The tracer
+names a convolution after the batch norm that was folded into it: here it has the name of its weight in the module of
+that batch norm. The whole path of the weight may be that of another convolution, whose weight is equal.
 does not apply: nodes without the tracer's metadata.
 """
 
@@ -25,6 +26,7 @@ from align_exporter.graph.ir_helpers import name_of, operand
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 FOLDED_BIAS_SUFFIX = ".weight_bias"  # onnxscript's name for the bias of a folded batch norm
+FOLDED_OPERATION = "batch_norm"  # in the tracer's name for the operation
 TRACER_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
 
 
@@ -94,8 +96,9 @@ def _scope(node: ir.Node) -> str | None:
     scopes = node.metadata_props.get(SCOPES_KEY)
     if scopes is None:
         return None
-    if node.op_type == "Conv":
-        return name_of(operand(node, 1)).removesuffix(".weight")
-    *modules, _operation = ast.literal_eval(scopes)
+    *modules, operation = ast.literal_eval(scopes)
     path = modules[-1] if modules else ""
+    if node.op_type == "Conv" and FOLDED_OPERATION in operation:
+        weight = name_of(operand(node, 1)).removesuffix(".weight")
+        path = ".".join([*path.split(".")[:-1], weight.split(".")[-1]])
     return "" if path == TRACER_SCOPE else path

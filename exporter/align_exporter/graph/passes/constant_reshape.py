@@ -25,21 +25,23 @@ class ConstantReshape:
     """Counts the reshapes that it rewrote."""
 
     def __call__(self, model: ir.Model) -> int:
-        targets: dict[tuple[int, ...], ir.Value] = {}
         rewritten = 0
         for node in model.graph:
             if node.op_type != "Reshape" or refusal(node) is not None:
                 continue
-            target = _target(node)
-            if target not in targets:
-                name = "reshape_to_" + "_".join(map(str, target))
-                # Without dtype and shape, like the initializers of the tracer: the file gets no value_info for it.
-                targets[target] = ir.Value(name=name, const_value=ir.tensor(np.array(target, np.int64), name=name))
-                model.graph.register_initializer(targets[target])
-            node.replace_input_with(1, targets[target])
+            node.replace_input_with(1, _constant(model.graph, _target(node)))
             node.attributes.pop("allowzero", None)
             rewritten += 1
         return rewritten
+
+
+def _constant(graph: ir.Graph, target: tuple[int, ...]) -> ir.Value:
+    """The initializer for `target`, one for all reshapes."""
+    name = "reshape_to_" + "_".join(map(str, target))
+    if name not in graph.initializers:
+        # Without dtype and shape, like the initializers of the tracer: the file gets no value_info for it.
+        graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(np.array(target, np.int64), name=name)))
+    return graph.initializers[name]
 
 
 def refusal(node: ir.Node) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,8 +15,6 @@ from align_exporter.graph.passes.query_scale import FoldQueryScale
 from align_exporter.graph.passes.token_type import FoldTokenType
 from align_reference.config import AlignConfig
 from align_runtime.errors import BuildError
-
-logger = logging.getLogger(__name__)
 
 
 class GraphPass(Protocol):
@@ -35,7 +32,7 @@ class Step:
         graph_pass: the pass.
         expected: rewrites that follow from the configuration of the model; None: any number.
         required: what another number means. True: a later step relies on the rewrite, so the build fails. False: an
-            optimization; the graph is correct without it, so the difference is logged as a warning.
+            optimization; the graph is correct without it, so the difference is reported.
     """
 
     graph_pass: GraphPass
@@ -46,6 +43,22 @@ class Step:
     def name(self) -> str:
         """Class name of the pass."""
         return type(self.graph_pass).__name__
+
+
+@dataclass(frozen=True)
+class PassCount:
+    """The rewrites that a pass made; `expected` None: any number is right."""
+
+    name: str
+    rewrites: int
+    expected: int | None
+
+    @property
+    def is_expected(self) -> bool:
+        return self.expected is None or self.rewrites == self.expected
+
+    def __str__(self) -> str:
+        return f"the pass {self.name} made {self.rewrites} rewrites, expected {self.expected}"
 
 
 CLEAN_UP = (Step(RemoveUnused(), expected=None), Step(ReadableNames(), expected=None))
@@ -77,23 +90,21 @@ def text_steps(config: AlignConfig, target: str = "any") -> tuple[Step, ...]:
     )
 
 
-def run_steps(model: ir.Model, steps: Sequence[Step]) -> dict[str, int]:
-    """Runs `steps` in order; returns the number of rewrites by the name of the pass.
+def run_steps(model: ir.Model, steps: Sequence[Step]) -> tuple[PassCount, ...]:
+    """Runs `steps` in order; returns what each of them did.
 
     Raises:
         BuildError: a required pass made another number of rewrites than expected.
     """
-    counts: dict[str, int] = {}
-    for step in steps:
-        count = counts[step.name] = step.graph_pass(model)
-        if step.expected is None or count == step.expected:
-            continue
-        difference = f"the pass {step.name} made {count} rewrites, expected {step.expected}"
-        if step.required:
-            raise BuildError(
-                f"{difference}. See the graph that it ran on: align-export --dump-graph traced FILE. Either torch or "
-                "onnxscript writes another graph than the tested versions (constraints.txt), or the pass or `expected` "
-                "of its Step (graph/passes/order.py) is wrong for this model"
-            )
-        logger.warning("%s; the graph is correct without this optimization", difference)
-    return counts
+    return tuple(_run(model, step) for step in steps)
+
+
+def _run(model: ir.Model, step: Step) -> PassCount:
+    count = PassCount(step.name, step.graph_pass(model), step.expected)
+    if step.required and not count.is_expected:
+        raise BuildError(
+            f"{count}. See the graph that it ran on: align-export --dump-graph traced FILE. Either torch or "
+            "onnxscript writes another graph than the tested versions (constraints.txt), or the pass or `expected` "
+            "of its Step (graph/passes/order.py) is wrong for this model"
+        )
+    return count

@@ -5,21 +5,17 @@ algebra: (hW + b)·s = h(sW) + sb. Bit-identical where s is a power of two (D = 
 rounded once more.
 gain: TensorRT fuses attention only where Q is scaled and not the scores, and an FP16 product of unscaled Q and K
 overflows √D times earlier. ONNX Runtime's CPU kernels gain nothing: they fold the factor into the product.
-does not apply: a factor that is not a constant scalar; a Q that is not a projection with weight and bias followed by
-only Reshape, Transpose and Gather; a projection or an intermediate result that another node reads as well.
+A projection without bias is matched as well. Weight and bias may have other readers, which keep them as they were.
+does not apply: a factor that is not a constant scalar; a Q that is not a projection with constant weight and bias
+followed by only Reshape, Transpose and Gather; an intermediate result that another node reads as well (the tracer
+merges projections of query and key that are equal).
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from align_exporter.graph.ir_helpers import (
-    constant_values,
-    operand,
-    optional_operand,
-    producer_of,
-    replace_constant,
-)
+from align_exporter.graph.ir_helpers import constant_values, operand, optional_operand, producer_of, set_constant
 
 MOVE_OPERATORS = ("Reshape", "Transpose", "Gather")  # rearrange values and do not change them
 
@@ -32,10 +28,10 @@ class FoldQueryScale:
         for node in model.graph:
             if node.op_type != "Mul" or refusal(node) is not None:
                 continue
-            scores, scale = operand(node, 0), constant_values(operand(node, 1))
-            for weight in _projection(scores):
-                values = constant_values(weight)
-                replace_constant(weight, (values * scale).astype(values.dtype))
+            scores, scale = operand(node, 0), constant_values(operand(node, 1)).reshape(())
+            for reader in _projection(scores):
+                values = constant_values(operand(reader, 1))
+                set_constant(reader, 1, (values * scale).astype(values.dtype))
             ir.convenience.replace_all_uses_with(node.outputs[0], scores)
             model.graph.remove(node, safe=True)
             rewritten += 1
@@ -59,33 +55,39 @@ def refusal(node: ir.Node) -> str | None:
     return None
 
 
-def _projection(scores: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Weight and bias of the projection that computes the left factor of the product `scores`.
+def _projection(scores: ir.Value) -> tuple[ir.Node, ...]:
+    """The projection that computes the left factor of the product `scores`: MatMul and, where it has a bias, Add; the
+    second input of either is the constant.
 
     Raises:
         ValueError: there is no such projection; the message says why.
     """
     value: ir.Value | None = operand(producer_of(scores), 0)
-    while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
+    while value is not None and _has_one_reader(value):
         node = value.producer()
         if node is None:
             break
         if node.op_type in MOVE_OPERATORS:
             value = optional_operand(node, 0)
         elif node.op_type == "Add":
-            return _weight_and_bias(node)
+            return _with_bias(node)
+        elif node.op_type == "MatMul" and operand(node, 1).const_value is not None:
+            return (node,)
         else:
             break
     raise ValueError("the left factor is not a projection that only this product reads")
 
 
-def _weight_and_bias(addition: ir.Node) -> tuple[ir.Value, ir.Value]:
+def _with_bias(addition: ir.Node) -> tuple[ir.Node, ir.Node]:
     matmul = operand(addition, 0).producer()
     if matmul is None or matmul.op_type != "MatMul":
         raise ValueError("the left factor is a sum, but not of a product and a bias")
-    weight, bias = operand(matmul, 1), operand(addition, 1)
-    if any(constant.const_value is None or len(constant.uses()) != 1 for constant in (weight, bias)):
-        raise ValueError("the projection's weight or bias is not a constant that only the projection reads")
-    if len(matmul.outputs[0].uses()) != 1:
+    if operand(matmul, 1).const_value is None or operand(addition, 1).const_value is None:
+        raise ValueError("the projection's weight or bias is not constant")
+    if not _has_one_reader(matmul.outputs[0]):
         raise ValueError("the projection is read before its bias is added")
-    return weight, bias
+    return matmul, addition
+
+
+def _has_one_reader(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()

@@ -1,9 +1,10 @@
-"""CUDA memory, streams and graphs on the first visible GPU, with errors that say which action failed."""
+"""CUDA memory, streams and graphs on the current GPU of a thread, with errors that say which action failed."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar, overload
 
 import numpy as np
@@ -45,8 +46,8 @@ def _fail(status: libraries.cudart.cudaError_t, action: str) -> NoReturn:
     raise DeviceError(f"CUDA cannot {action}: {text.decode(errors='replace')} (error {int(status)})")
 
 
-def check_gpu() -> None:
-    """Raises BackendUnavailableError unless CUDA sees a GPU."""
+def check_gpu(gpu: int = 0) -> None:
+    """Raises BackendUnavailableError unless CUDA sees a GPU with the index `gpu`."""
     status, count = libraries.cudart.cudaGetDeviceCount()
     if status != libraries.cudart.cudaError_t.cudaSuccess or not count:
         _, text = libraries.cudart.cudaGetErrorString(status)
@@ -54,6 +55,25 @@ def check_gpu() -> None:
         raise BackendUnavailableError(
             f"no NVIDIA GPU can be used here ({reason}); check nvidia-smi, the driver and CUDA_VISIBLE_DEVICES"
         )
+    if gpu >= count:
+        raise BackendUnavailableError(
+            f"CUDA sees {count} GPU{'s' if count > 1 else ''}, none with the index {gpu}; see nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES"
+        )
+
+
+@contextmanager
+def on_gpu(gpu: int) -> Iterator[None]:
+    """Makes `gpu` the current GPU of the calling thread; afterwards it is the one that was current before."""
+    before = checked(libraries.cudart.cudaGetDevice(), "get the current GPU")
+    if before == gpu:
+        yield
+        return
+    checked(libraries.cudart.cudaSetDevice(gpu), f"use the GPU with the index {gpu}")
+    try:
+        yield
+    finally:
+        checked(libraries.cudart.cudaSetDevice(before), f"use the GPU with the index {before}")
 
 
 class DeviceMemory:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,8 @@ import numpy as np
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.cuda_runtime import check_gpu, checked
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.engines import EngineEntry, Machine, Shapes
-from align_runtime.errors import BundleError, DeviceError
+from align_runtime.engines import EngineEntry, Machine, Shapes, version
+from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
@@ -65,8 +64,8 @@ class Engine:
         return context
 
 
-def open_engine(plan: Path, entry: EngineEntry) -> Engine:
-    """Deserializes `plan`, which `entry` describes.
+def open_engine(plan: bytes, entry: EngineEntry) -> Engine:
+    """Deserializes `plan`, which `entry` describes, on the current GPU.
 
     Raises:
         BundleError: TensorRT cannot load it, or it does not match `entry`.
@@ -74,10 +73,10 @@ def open_engine(plan: Path, entry: EngineEntry) -> Engine:
     runtime = libraries.trt.Runtime(tensorrt_log())
     # A version-compatible plan contains the code of its own runtime; its sha256 was checked before.
     runtime.engine_host_code_allowed = entry.options.version_compatible
-    handle = runtime.deserialize_cuda_engine(plan.read_bytes())
+    handle = runtime.deserialize_cuda_engine(plan)
     if handle is None:
         raise BundleError(
-            f"TensorRT {libraries.trt.__version__} cannot load {plan}: {take_errors()}; build it again: "
+            f"TensorRT {libraries.trt.__version__} cannot load {entry.file}: {take_errors()}; build it again: "
             "align-export … --engine"
         )
     names = [handle.get_tensor_name(index) for index in range(handle.num_io_tensors)]
@@ -85,17 +84,24 @@ def open_engine(plan: Path, entry: EngineEntry) -> Engine:
     outputs = [name for name in names if name not in inputs]
     if len(outputs) != 1 or _profiles(handle, inputs) != [dict(profile) for profile in entry.profiles]:
         raise BundleError(
-            f"{plan} has the inputs {', '.join(inputs)}, the outputs {', '.join(outputs)} and profiles that do not"
-            " match its description; build it again: align-export … --engine"
+            f"{entry.file} has the inputs {', '.join(inputs)}, the outputs {', '.join(outputs)} and profiles that do "
+            "not match its description; build it again: align-export … --engine"
+        )
+    dtypes = {name: np.dtype(libraries.trt.nptype(handle.get_tensor_dtype(name))) for name in names}
+    shape = tuple(handle.get_tensor_shape(outputs[0]))
+    if dtypes[outputs[0]] != np.float32 or len(shape) != 2 or shape[1] < 1:
+        raise BundleError(
+            f"{entry.file} returns {dtypes[outputs[0]]} {shape}, expected float32 (batch, dim); build it again: "
+            "align-export … --engine"
         )
     profiles = range(len(entry.profiles))
     return Engine(
         runtime=runtime,
         handle=handle,
         profiles=entry.profiles,
-        dtypes={name: np.dtype(libraries.trt.nptype(handle.get_tensor_dtype(name))) for name in names},
+        dtypes=dtypes,
         output=outputs[0],
-        width=handle.get_tensor_shape(outputs[0])[1],
+        width=shape[1],
         scratch=max(1, *map(handle.get_device_memory_size_for_profile_v2, profiles)),  # CUDA cannot allocate 0 bytes
     )
 
@@ -112,15 +118,19 @@ def _only(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     return shapes[0] if len(set(shapes)) == 1 else ()
 
 
-def this_machine() -> Machine:
-    """The GPU, driver and TensorRT of this machine.
+def this_machine(gpu: int = 0) -> Machine:
+    """The GPU with the index `gpu`, and the driver and TensorRT of this machine.
 
     Raises:
-        BackendUnavailableError: TensorRT, CUDA or a GPU is missing.
+        BackendUnavailableError: TensorRT, CUDA or the GPU is missing, or TensorRT is of a version that is none.
     """
-    check_gpu()
-    properties = checked(libraries.cudart.cudaGetDeviceProperties(0), "describe the GPU")
+    check_gpu(gpu)
+    properties = checked(libraries.cudart.cudaGetDeviceProperties(gpu), "describe the GPU")
     driver = checked(libraries.cudart.cudaDriverGetVersion(), "get the driver's version")
+    try:
+        version(libraries.trt.__version__)
+    except ConfigurationError as error:
+        raise BackendUnavailableError(f"TensorRT cannot be used: {error}") from None
     return Machine(
         gpu=properties.name.decode(errors="replace").rstrip("\0"),
         compute_capability=f"{properties.major}.{properties.minor}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Condition
@@ -16,7 +16,8 @@ from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVIC
 from align_runtime.backends.tensorrt.cuda_runtime import CudaGraph, DeviceMemory, PinnedMemory, Stream
 from align_runtime.backends.tensorrt.engine import Engine
 from align_runtime.backends.tensorrt.log import take_errors
-from align_runtime.errors import ConfigurationError, DeviceError
+from align_runtime.errors import DeviceError
+from align_runtime.lifetime import closed
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
@@ -126,6 +127,11 @@ class Lane:
         output = self._engine.output
         return self._array(output, self._engine.shapes(self._profile)[output])[: self._rows].copy()
 
+    def settle(self) -> None:
+        """Waits for whatever was submitted, after an error, which matters more than another one here."""
+        with suppress(DeviceError):
+            self._stream.synchronize()
+
     def prepare(self, profile: int) -> Recording:
         """The recording of `profile`, captured now if there is none."""
         return self._recorded(self._recordings, profile, self._enqueue)
@@ -212,7 +218,7 @@ class LanePool:
 
     @contextmanager
     def take(self, most: int, least: int = 1) -> Iterator[list[Lane]]:
-        """Waits until `least` lanes are free, then takes up to `most` of the free ones.
+        """Waits until `least` lanes are free, then takes up to `most` of the free ones. All are idle when they return.
 
         Raises:
             ConfigurationError: the pool is closed.
@@ -220,11 +226,15 @@ class LanePool:
         with self._changed:
             self._changed.wait_for(lambda: len(self._free) >= least or self._closed)
             if self._closed:
-                raise ConfigurationError("the model is closed; load the bundle again")
+                raise closed()
             count = min(most, len(self._free))
             taken, self._free = self._free[:count], self._free[count:]
         try:
             yield taken
+        except BaseException:
+            for lane in taken:
+                lane.settle()
+            raise
         finally:
             with self._changed:
                 self._free += taken

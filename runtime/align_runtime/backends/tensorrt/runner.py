@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
 from align_runtime.backends.runner import Stopwatch
+from align_runtime.backends.tensorrt.cuda_runtime import on_gpu
 from align_runtime.backends.tensorrt.engine import open_engine, this_machine
 from align_runtime.backends.tensorrt.lane import Lane, LanePool
 from align_runtime.bundle import Bundle
-from align_runtime.engines import EngineEntry, Shapes, check_plan, choose_engine
+from align_runtime.engine_choice import choose_engine
+from align_runtime.engines import EngineEntry, Shapes, read_plan
 from align_runtime.errors import BundleError
 from align_runtime.graph_entry import Graph
 
@@ -24,39 +25,47 @@ from align_runtime.graph_entry import Graph
 LANES = 2
 
 
-def open_graph(bundle: Bundle, graph: Graph, _check_hashes: bool) -> TensorRtRunner:
-    """Loads the engine of `graph` that fits this machine; see `align_runtime.backends.open_graph`.
+def open_graph(bundle: Bundle, graph: Graph, gpu: int, _check_hashes: bool) -> TensorRtRunner:
+    """Loads the engine of `graph` that fits the GPU with the index `gpu`; see `align_runtime.backends.open_graph`.
 
     The engine's sha256 is always compared: TensorRT trusts the bytes that it reads.
     """
-    entry = choose_engine(bundle, graph, this_machine())
-    return TensorRtRunner(check_plan(bundle, entry), entry)
+    entry = choose_engine(bundle, graph, this_machine(gpu))
+    return TensorRtRunner(read_plan(bundle, entry), entry, gpu)
 
 
 class TensorRtRunner:
-    """One engine on the GPU, which any number of threads may share.
+    """One engine on a GPU, which any number of threads may share.
 
-    Each call takes a lane, or several for a large input.
+    Each call takes a lane, or several for a large input. The current GPU is that of the calling thread, so every call
+    sets it.
     """
 
-    def __init__(self, plan: Path, entry: EngineEntry, lanes: int = LANES) -> None:
+    def __init__(self, plan: bytes, entry: EngineEntry, gpu: int = 0, lanes: int = LANES) -> None:
         """Loads the engine in `plan` and allocates its memory, except for what TensorRT allocates for each new shape.
+
+        Args:
+            plan: the content of the file that `entry` describes.
+            gpu: index of the GPU.
 
         Raises:
             BundleError: TensorRT cannot load the plan, or it does not match `entry`.
             DeviceError: there is not enough memory.
         """
-        self.engine = open_engine(plan, entry)
+        self._gpu = gpu
+        with on_gpu(gpu):
+            self.engine = open_engine(plan, entry)
         self._buckets = _buckets(entry.profiles)
+        self.batches, self.in_flight = self._buckets.batches, lanes
         self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
         if set(self._profiles) != set(product(self._buckets.batches, self._buckets.lengths or (None,))):
             raise BundleError(
-                f"{plan}: its profiles {list(self._profiles)} do not cover every batch size with every length; build it"
-                " again: align-export … --engine"
+                f"{entry.file}: its profiles {list(self._profiles)} do not cover every batch size with every length; "
+                "build it again: align-export … --engine"
             )
         self._takes = {name: (self.engine.dtypes[name], _named(shape)) for name, shape in entry.profiles[0].items()}
         self._lanes: list[Lane] = []
-        with ExitStack() as opened:
+        with on_gpu(gpu), ExitStack() as opened:
             for _ in range(lanes):
                 lane = Lane(self.engine)
                 opened.callback(lane.close)
@@ -71,19 +80,17 @@ class TensorRtRunner:
         result = np.empty((rows, self.engine.width), dtype=np.float32)
         if not pieces:
             return result
-        with self._pool.take(len(pieces)) as lanes:
+        with on_gpu(self._gpu), self._pool.take(len(pieces)) as lanes:
             running: dict[Lane, Piece] = {}
-            try:
-                for index, piece in enumerate(pieces):
-                    lane = lanes[index % len(lanes)]
-                    if lane in running:
-                        result[running.pop(lane).rows] = lane.collect()
-                    rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
-                    lane.submit(rows_of_piece, self._profile(piece, inputs))
-                    running[lane] = piece
-            finally:
-                for lane, piece in running.items():  # also after an error: a lane is idle when it is returned
-                    result[piece.rows] = lane.collect()
+            for index, piece in enumerate(pieces):
+                lane = lanes[index % len(lanes)]
+                if lane in running:
+                    result[running[lane].rows] = lane.collect()
+                rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
+                lane.submit(rows_of_piece, self._profile(piece, inputs))
+                running[lane] = piece
+            for lane, piece in running.items():
+                result[piece.rows] = lane.collect()
         return result
 
     def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Mapping[str, float]]:
@@ -91,7 +98,7 @@ class TensorRtRunner:
         check_inputs(inputs, self._takes)
         rows, watch = row_count(inputs), Stopwatch()
         result = np.empty((rows, self.engine.width), dtype=np.float32)
-        with self._pool.take(1) as (lane,):
+        with on_gpu(self._gpu), self._pool.take(1) as (lane,):
             for piece in self._buckets.pieces(rows):
                 rows_of_piece = {name: values[piece.rows] for name, values in inputs.items()}
                 result[piece.rows] = lane.run_staged(rows_of_piece, self._profile(piece, inputs), watch)
@@ -99,13 +106,14 @@ class TensorRtRunner:
 
     def prepare(self) -> None:
         """Sets up every profile in every lane."""
-        with self._pool.take(len(self._lanes), len(self._lanes)) as lanes:
+        with on_gpu(self._gpu), self._pool.take(len(self._lanes), len(self._lanes)) as lanes:
             for lane in lanes:
                 for profile in self._profiles.values():
                     lane.prepare(profile)
 
     def close(self) -> None:
-        self._pool.close()
+        with on_gpu(self._gpu):
+            self._pool.close()
 
     def _profile(self, piece: Piece, inputs: Mapping[str, NDArray[Any]]) -> int:
         if not self._buckets.lengths:

@@ -45,6 +45,35 @@ def test_names_follow_the_modules() -> None:
     assert set(model.graph.initializers) == {"block.conv.weight", "block.conv/Conv.2", "block/Mul.1"}
 
 
+SHARED = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 2, 4, 4] x) => (float[n, 2, 4, 4] y)
+<float[2, 2, 1, 1] "blocks.0.conv.weight" = {1, 2, 3, 4}, float[2] "blocks.0.conv.weight_bias" = {1, 2}>
+{
+  a = Conv (x, "blocks.0.conv.weight", "blocks.0.conv.weight_bias")
+  b = Conv (a, "blocks.0.conv.weight", "blocks.0.conv.weight_bias")
+  c = Conv (b, "blocks.0.conv.weight")
+  y = Identity (c)
+}
+"""
+SHARED_SCOPES = [
+    "['', 'blocks.0', 'blocks.0.bn', '_native_batch_norm']",
+    "['', 'blocks.1', 'blocks.1.bn', '_native_batch_norm_1']",
+    "['', 'blocks.2', 'blocks.2.gate', 'conv2d_2']",
+    "['', 'identity']",
+]
+
+
+def test_a_convolution_whose_weight_is_equal_to_another_is_named_after_its_own_module() -> None:
+    model = ir.from_onnx_text(SHARED)
+    for node, scopes in zip(model.graph, SHARED_SCOPES, strict=True):
+        node.metadata_props[SCOPES_KEY] = scopes
+    ReadableNames()(model)
+    names = [node.name for node in model.graph]
+    assert names == ["blocks.0.conv/Conv", "blocks.1.conv/Conv", "blocks.2.gate/Conv", "Identity"]
+    assert set(model.graph.initializers) == {"blocks.0.conv.weight", "blocks.0.conv/Conv.2"}
+
+
 def test_no_metadata_of_the_machine_is_left() -> None:
     model = traced()
     ReadableNames()(model)

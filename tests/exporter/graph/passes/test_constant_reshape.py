@@ -55,6 +55,18 @@ def test_matches_and_computes_the_same(text: str, target: list[int], sizes: tupl
     np.testing.assert_array_equal(after, before)
 
 
+def test_a_target_that_is_there_already_is_read() -> None:
+    """By the reshape of an earlier run; the name says the values."""
+    model = ir.from_onnx_text(GRAPH)
+    made = ir.from_onnx_text(GRAPH)
+    ConstantReshape()(made)
+    target = next(node for node in made.graph if node.op_type == "Reshape").inputs[1]
+    assert target is not None
+    model.graph.register_initializer(ir.Value(name=target.name, const_value=target.const_value))
+    assert ConstantReshape()(model) == 1
+    assert targets(model) == [[0, 0, 2, 3]]
+
+
 def test_an_empty_batch_gives_an_empty_result() -> None:
     model = ir.from_onnx_text(GRAPH)
     ConstantReshape()(model)

@@ -61,6 +61,51 @@ def test_another_head_size_rounds_the_weights_once() -> None:
     np.testing.assert_allclose(evaluate(model), before, rtol=1e-5)
 
 
+# The weight is also that of the keys, and the bias that of the result.
+SHARED = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, s, 6] h) => (float[n, s, 6] y)
+<float[1] scale = {0.25}, float[6] b = {1, 2, 3, 4, 5, 6}, float[6, 6] w = {WEIGHT}>
+{
+  p = MatMul (h, w)
+  q = Add (p, b)
+  h2 = Neg (h)
+  k = MatMul (h2, w)
+  t = Transpose <perm = [0, 2, 1]> (k)
+  scores = MatMul (q, t)
+  y_ = Mul (scores, scale)
+  a = MatMul (y_, h)
+  y = Add (a, b)
+}
+""".replace("{WEIGHT}", "{" + ", ".join(str(value % 5) for value in range(36)) + "}")
+
+
+def test_other_readers_of_its_constants_keep_them() -> None:
+    model = ir.from_onnx_text(SHARED)
+    feed = {"h": np.random.default_rng(0).standard_normal((2, 6, 6)).astype(np.float32)}
+    before = run_graph(model, feed)[0]
+    assert FoldQueryScale()(model) == 1
+    assert "Mul" not in [node.op_type for node in model.graph]
+    np.testing.assert_array_equal(run_graph(model, feed)[0], before)
+    assert FoldQueryScale()(model) == 0
+
+
+def test_a_projection_whose_zero_bias_was_dropped_is_matched() -> None:
+    model = ir.from_onnx_text(GRAPH.replace("  q = Add (p, b)\n", "").replace("(q, heads)", "(p, heads)"))
+    before = evaluate(model)
+    assert FoldQueryScale()(model) == 1
+    assert "Mul" not in [node.op_type for node in model.graph]
+    np.testing.assert_array_equal(evaluate(model), before)
+
+
+def test_a_factor_of_any_rank_leaves_the_rank_of_weight_and_bias() -> None:
+    model = ir.from_onnx_text(GRAPH.replace("float scale = {0.25}", "float[1, 1, 1, 1] scale = {0.25}"))
+    before = evaluate(model)
+    assert FoldQueryScale()(model) == 1
+    assert (constants(model)["w"].shape, constants(model)["b"].shape) == ((6, 6), (6,))
+    np.testing.assert_array_equal(evaluate(model), before)
+
+
 def test_second_run_changes_nothing() -> None:
     model = ir.from_onnx_text(GRAPH)
     FoldQueryScale()(model)
@@ -95,7 +140,10 @@ PROJECTION_READ = "the left factor is not a projection that only this product re
             PROJECTION_READ,
         ),
         (GRAPH.replace("Add (p, b)", "Add (h, b)"), "the left factor is a sum, but not of a product and a bias"),
-        (GRAPH.replace("y_ = Mul", "z = Add (b, b)\n  y_ = Mul"), "the projection's weight or bias is not a constant"),
+        (
+            GRAPH.replace("q = Add (p, b)", "c = Neg (b)\n  q = Add (p, c)"),
+            "the projection's weight or bias is not constant",
+        ),
         (GRAPH.replace("y_ = Mul", "z = Relu (p)\n  y_ = Mul"), "the projection is read before its bias is added"),
     ],
 )
