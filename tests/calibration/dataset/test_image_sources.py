@@ -111,7 +111,7 @@ def test_files_that_cannot_be_read_are_skipped_by_name(tmp_path: Path) -> None:
     read = read_all(open_images(folder))
     assert {name: read[name] for name in FILES} == FILES
     assert read["pipe.png"] == Skipped("pipe.png", NOT_REGULAR)
-    assert read["dangling.png"] == Skipped("dangling.png", "it does not exist")
+    assert read["dangling.png"] == Skipped("dangling.png", "it is a link to a file that does not exist; fetch it again")
     assert len(read) == len(FILES) + 2
 
 
