@@ -34,7 +34,7 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    manifest_sha256: str = ""
+    manifest_sha256: str
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], manifest_sha256: str | None = None, complete: bool = True) -> Bundle:

@@ -16,7 +16,7 @@ from align_runtime.image_options import MAX_SIDE, ImageOptions
 from align_runtime.orientation import orientation_of, upright
 
 # One plugin each, never chosen by Pillow: others must not read untrusted files, e.g. EPS, which starts Ghostscript.
-# JpegImageFile also takes the first of several images in a file, whatever the index of a multi-picture file says.
+# JpegImageFile also takes the first of several images in a file, whatever the index of an MPO file says.
 PLUGINS = {
     "JPEG": ("JpegImagePlugin", "JpegImageFile"),
     "PNG": ("PngImagePlugin", "PngImageFile"),

@@ -12,8 +12,7 @@ from align_runtime.errors import BackendUnavailableError, BundleError, Configura
 from align_runtime.folder_exchange import interrupted
 from align_runtime.foreign_text import shortened
 from align_runtime.hub import HUB_ID, explained, is_in_cache, progress_bars
-from align_runtime.json_files import read_object
-from align_runtime.manifest import MANIFEST_NAME, Manifest
+from align_runtime.manifest import MANIFEST_NAME
 from align_runtime.user_path import user_path
 
 
@@ -92,7 +91,7 @@ def _download(repo_id: str, revision: str | None, quiet: bool) -> Path:
 
 
 def _listed_files(manifest: Path) -> list[str]:
-    return sorted(Manifest.from_json(read_object(manifest, BundleError), str(manifest)).files)
+    return sorted(Bundle.open(manifest.parent, complete=False).manifest.files)
 
 
 def _check_listed(where: str, there: set[str], wanted: list[str]) -> None:
@@ -116,7 +115,7 @@ def _check_present(repo_id: str, manifest: Path) -> None:
 
 def _check_download(repo_id: str, folder: Path, new: list[str]) -> None:
     """Compares what was downloaded with the manifest; what differs does not stay in the cache, to be taken as it is."""
-    bundle = Bundle(folder, Manifest.from_json(read_object(folder / MANIFEST_NAME, BundleError), str(folder)))
+    bundle = Bundle.open(folder, complete=False)
     for name in new:
         try:
             bundle.check_hash(name)

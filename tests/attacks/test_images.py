@@ -104,9 +104,9 @@ def test_memory_is_bounded(expensive: tuple[dict[str, tuple[str, float]], float]
 
 
 def test_scans_in_a_strip_are_counted_too() -> None:
-    picture = hostile.jpeg(64, 64, 200)
+    scans = hostile.jpeg(64, 64, 200)
     with pytest.raises(InputError, match="has 200 scans; expected at most 64"):
-        decode(hostile.grey_tiff(64, 64, (259, 3, 1, 7), data=picture))
+        decode(hostile.grey_tiff(64, 64, (259, 3, 1, 7), data=scans))
 
 
 @pytest.mark.slow
@@ -134,12 +134,12 @@ resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 # ── what stands beside the pixels ────────────────────────────────────────────────────────────────────────────────────
 
-PICTURE = Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=numpy.uint8))
+IMAGE = Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=numpy.uint8))
 
 
 def saved(kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    PICTURE.save(file, kind, **options)
+    IMAGE.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -186,7 +186,7 @@ BESIDE: dict[str, bytes | None] = {
 
 def odd_tiff() -> bytes:
     tags = [(tag, kind, 3, 0xFFFFFFF0) for tag, kind in ((269, 2), (282, 5), (700, 1), (0x8769, 4), (0x8825, 7))]
-    pixels = PICTURE.tobytes()
+    pixels = IMAGE.tobytes()
     own = [(256, 4, 1, 30), (257, 4, 1, 20), (258, 3, 3, struct.pack("<HHH", 8, 8, 8)), (259, 3, 1, 1)]
     own += [(262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, 3), (279, 4, 1, len(pixels))]
     return hostile.tiff([*own, *tags, (34675, 7, 9, 1 << 31), (0x0112, 2, 1, 0x78)], pixels, following=8)
@@ -241,7 +241,7 @@ def test_the_orientation_is_read_among_odd_tags(kind: str, order: str) -> None:
 )
 def test_orientations_of_odd_types_are_those_of_pillow(tag: hostile.Tag, turned: bool) -> None:
     data = saved("PNG", exif=exif(tag))
-    expected = PICTURE.transpose(Image.Transpose.ROTATE_180) if turned else PICTURE
+    expected = IMAGE.transpose(Image.Transpose.ROTATE_180) if turned else IMAGE
     assert decode(data).tobytes() == expected.tobytes()
 
 
@@ -249,10 +249,10 @@ def test_orientations_of_odd_types_are_those_of_pillow(tag: hostile.Tag, turned:
 def test_the_orientation_in_xmp(compressed: bool) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta tiff:Orientation="3"/>', zip=compressed)
-    assert decode(saved("PNG", pnginfo=info)).tobytes() == PICTURE.transpose(Image.Transpose.ROTATE_180).tobytes()
+    assert decode(saved("PNG", pnginfo=info)).tobytes() == IMAGE.transpose(Image.Transpose.ROTATE_180).tobytes()
     raw = zlib.compress(hexadecimal(exif((274, 3, 1, 3))))
     legacy = with_chunks(CHUNK(b"zTXt", b"Raw profile type exif\0\0" + raw))
-    assert decode(legacy).tobytes() == PICTURE.transpose(Image.Transpose.ROTATE_180).tobytes()
+    assert decode(legacy).tobytes() == IMAGE.transpose(Image.Transpose.ROTATE_180).tobytes()
 
 
 def hexadecimal(data: bytes) -> bytes:
@@ -261,7 +261,7 @@ def hexadecimal(data: bytes) -> bytes:
 
 def test_a_refused_image_has_its_index() -> None:
     with pytest.raises(InputError, match="input 1: .*has 4000 scans") as caught:
-        preprocess([PICTURE, hostile.jpeg(64, 64, 4000)], TYPICAL)
+        preprocess([IMAGE, hostile.jpeg(64, 64, 4000)], TYPICAL)
     assert caught.value.index == 1
     with pytest.raises(InputError, match="expected at most 599"):
         decode(saved("PNG"), ImageOptions(max_pixels=599))

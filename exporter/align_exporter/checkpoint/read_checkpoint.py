@@ -176,7 +176,7 @@ def read_tokenizer(
 
     Args:
         ignored: gets a line for each unknown key of ``tokenizer_config.json``; without it they are refused.
-        stand_in: the vocabulary where there is no file with one.
+        stand_in: the vocabulary to take if no file has one.
 
     Raises:
         CheckpointError: a file is missing or malformed, the files disagree, or the tokenizer is not BERT's.

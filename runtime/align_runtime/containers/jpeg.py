@@ -53,10 +53,10 @@ def strip(data: bytes) -> Stripped:
             tables.append(data[start:stop])
     if size is None:
         raise no_header("JPEG")
-    picture = b"".join((*tables, data[first_scan:end]))
-    if bytes([0xFF]) * MAX_FILL in picture:
-        raise too_many(picture.count(0xFF), "fill bytes", MAX_FILL)
-    return Stripped(picture, size, b"".join(exif) or None, xmp)
+    image = b"".join((*tables, data[first_scan:end]))
+    if bytes([0xFF]) * MAX_FILL in image:
+        raise too_many(image.count(0xFF), "fill bytes", MAX_FILL)
+    return Stripped(image, size, b"".join(exif) or None, xmp)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

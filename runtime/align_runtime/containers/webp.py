@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from align_runtime.containers.stripped import MAX_PARTS, Stripped, no_header, too_many
 
-ALPHA_AND_ANIMATION = 0x12  # the flags of an extended header that concern the picture
+ALPHA_AND_ANIMATION = 0x12  # the flags of an extended header that concern the image
 LOSSLESS_SIGNATURE = 0x2F
 
 
