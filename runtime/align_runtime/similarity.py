@@ -13,7 +13,7 @@ DEFAULT_TEMPLATE = "a photo of a {}"
 LENGTH_TOLERANCE = 1e-2  # embeddings that were stored in FP16 or in 8 bits are a little longer or shorter
 
 
-def checked_embeddings(name: str, values: ArrayLike, dim: int) -> NDArray[np.float32]:
+def checked_rows(name: str, values: ArrayLike, dim: int) -> NDArray[np.float32]:
     """`values` as float32 (n, dim). Messages of errors call them `name`.
 
     Raises:
@@ -47,9 +47,9 @@ def cosine(images: ArrayLike, texts: ArrayLike, dim: int) -> NDArray[np.float32]
     """Cosines float32 (n, m) of unit image embeddings (n, dim) with unit text embeddings (m, dim).
 
     Raises:
-        InputError: as `checked_embeddings`.
+        InputError: as `checked_rows`.
     """
-    rows, columns = checked_embeddings("images", images, dim), checked_embeddings("texts", texts, dim)
+    rows, columns = checked_rows("images", images, dim), checked_rows("texts", texts, dim)
     return np.asarray(rows @ columns.T, dtype=np.float32)
 
 
@@ -57,7 +57,7 @@ def logits(images: ArrayLike, texts: ArrayLike, dim: int, temperature: float) ->
     """Logits float32 (n, m): cosines divided by `temperature`.
 
     Raises:
-        InputError: as `checked_embeddings`.
+        InputError: as `checked_rows`.
         BundleError: the temperature is so small that a logit is beyond float32.
     """
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
