@@ -14,8 +14,8 @@ from align_runtime.graph_entry import GPU_TARGET
 from align_runtime.versions import version
 
 SWITCH = "ORT_DISABLE_TELEMETRY"
-# The first that loads every opset that align-export writes, reads weights from memory (`mmap=False`) and from the links
-# in a cache of the Hugging Face hub, which 1.24.0 and 1.24.1 refuse, and takes plugin providers.
+# The first that loads every opset that align-export writes, and reads weights from memory (`mmap=False`) and from the
+# links in a cache of the Hugging Face hub, which 1.24.1 refuses.
 LOWEST = "1.24.2"
 # Graphs by variant and target that need a newer one on a CPU. Before 1.30 its QuantizeLinear rounds FP16 values toward
 # zero instead of to the nearest: such a graph is right, and its embeddings are not.
