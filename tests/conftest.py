@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,19 @@ from support.trace_cache import TraceCache
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left with a long one when the other has finished."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector passes over what importing torch and transformers left: a tenth of the time of an export."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the commands cache calibration statistics: not where the user does."""
@@ -31,12 +45,17 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> TraceCache:
+    """Traces each tower once a run, see `support.trace_cache`."""
+    return TraceCache(build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir()))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Exports in this process trace each tower once a run, see `support.trace_cache`."""
-    folder = build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir())
+def traced_once(traces: TraceCache) -> Iterator[None]:
+    """Exports in this process use `traces`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_exporter.pipeline.trace", TraceCache(folder))
+        patch.setattr("align_exporter.pipeline.trace", traces)
         yield
 
 
