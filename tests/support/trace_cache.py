@@ -1,8 +1,8 @@
 """Traced towers are kept for the run: tracing is nine tenths of the time of exporting a small model.
 
 torch traces without looking at weights. What depends on them is what is folded and merged afterwards: zero biases and
-neutral factors go, equal constants become one, and so do operators that then compute the same. So a tower is traced once
-for all weights; what torch does to the traced graph afterwards is done once for each set of weights, with those in place.
+neutral factors go, equal constants become one, and so do operators that then compute the same. So a tower is traced
+once for all weights, and what follows is done once for each set of weights, with those in place.
 
 Exports in processes of their own (tests/exporter/test_export.py) trace anew and have to give the same bytes.
 """
