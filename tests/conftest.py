@@ -16,7 +16,7 @@ from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.progress import Progress
 from support import checkpoints
-from support.build_once import build_once
+from support.build_once import build_once, changed, shared_folder
 from support.calibration_images import draw_images
 from support.trace_cache import TraceCache
 
@@ -45,10 +45,19 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_folders_stay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into what others read; an error at the end of the run names the files."""
+    yield
+    assert changed(shared_folder(tmp_path_factory)) == []
+
+
 @pytest.fixture(scope="session")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> TraceCache:
     """Traces each tower once a run, see `support.trace_cache`."""
-    return TraceCache(build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir()))
+    folder = shared_folder(tmp_path_factory) / "traced"
+    folder.mkdir(exist_ok=True)
+    return TraceCache(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)
