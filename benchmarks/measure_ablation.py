@@ -20,13 +20,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.observers import OBSERVERS, mse_after_swish
+from align_calibration.observers import OBSERVERS, mse_after
 from align_calibration.quant_params import UINT8, QuantParams
 from align_calibration.run_instrumented import run_batches
 from align_exporter.command import main as export
-from align_exporter.int8.calibrate import Calibration, swish_inputs
+from align_exporter.int8.calibrate import Calibration
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_tensors
 from align_exporter.int8.fidelity import embedding_error
+from align_exporter.int8.visible_ranges import visible_through
 from align_runtime.bundle import Bundle
 from align_runtime.images import preprocess
 from align_runtime.parity import cosines
@@ -84,10 +85,10 @@ class Measurement:
         """By observer, and whether inputs of a SiLU get the range with the least error behind it."""
         calibration = Calibration(self._samples, self._folder, None, Progress(quiet=True))
         histograms = calibration.histograms(model, quantized_tensors(model.graph))
-        silu_inputs = swish_inputs(model.graph)
+        seen = visible_through(model.graph)
         return {
             (name, behind_silu): {
-                tensor: (mse_after_swish if behind_silu and tensor in silu_inputs else observe)(histogram, UINT8)
+                tensor: (mse_after(seen[tensor]) if behind_silu and tensor in seen else observe)(histogram, UINT8)
                 for tensor, histogram in histograms.items()
             }
             for name, observe in OBSERVERS.items()

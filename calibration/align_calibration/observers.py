@@ -19,6 +19,7 @@ CUTS = np.linspace(0.0, 0.75, 16)  # fractions of either side that the search fo
 AVERAGING = 0.01  # weight of a new sample in a moving average; torch's default
 
 Observer = Callable[[Histogram, QuantSpec], QuantParams]
+# A function applied value by value; one that gives several results per value puts them on a last axis.
 Activation = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
@@ -67,13 +68,13 @@ def mse(histogram: Histogram, spec: QuantSpec) -> QuantParams:
     return _smallest_mse(histogram, spec, lambda values: values)
 
 
-def mse_after_swish(histogram: Histogram, spec: QuantSpec) -> QuantParams:
-    """As `mse`, with the error measured after swish, x · sigmoid(x): for tensors that only a swish reads.
+def mse_after(activation: Activation) -> Observer:
+    """Returns an observer as `mse`, with the error measured after `activation`: for tensors that are read through it.
 
     Swish maps values below −8 almost to 0. A range that starts at −4 instead of −14 halves the scale and so the error
     of positive values, which pass almost unchanged.
     """
-    return _smallest_mse(histogram, spec, _swish)
+    return lambda histogram, spec: _smallest_mse(histogram, spec, activation)
 
 
 def _candidates(histogram: Histogram, spec: QuantSpec) -> list[QuantParams]:
@@ -88,21 +89,15 @@ def _smallest_mse(histogram: Histogram, spec: QuantSpec, activation: Activation)
     filled = histogram.counts > 0
     centres, counts = histogram.centres[filled], histogram.counts[filled]
     exact, candidates = activation(centres), _candidates(histogram, spec)
-    errors = [
-        (((activation(_dequantized(centres, params, spec)) - exact) ** 2) * counts).sum() for params in candidates
-    ]
-    return candidates[int(np.argmin(errors))]
+    rounded = activation(np.stack([_dequantized(centres, params, spec) for params in candidates]))
+    squares = ((rounded - exact) ** 2).reshape(len(candidates), len(centres), -1).sum(axis=-1)
+    return candidates[int(np.argmin(squares @ counts))]
 
 
 def _dequantized(values: NDArray[np.floating], params: QuantParams, spec: QuantSpec) -> NDArray[np.floating]:
     """`values`, quantized and dequantized."""
     integers = np.clip(np.rint(values / params.scale) + params.zero_point, spec.quant_min, spec.quant_max)
     return (integers - params.zero_point) * params.scale
-
-
-def _swish(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    with np.errstate(over="ignore"):  # for very negative values exp overflows, and the quotient is the correct 0
-        return values / (1.0 + np.exp(-values))
 
 
 OBSERVERS: Mapping[str, Observer] = {

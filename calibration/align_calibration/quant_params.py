@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,17 @@ class QuantParams:
     scale: float
     zero_point: int
     dtype: str
+
+    def within(self, low: float, high: float, spec: QuantSpec) -> QuantParams:
+        """These parameters with the scale reduced, by the rounding of float32 at most, so that no integer stands for a
+        value outside `low` … `high`."""
+        scale = np.float32(self.scale)
+        ends = np.float32(spec.quant_min - self.zero_point), np.float32(spec.quant_max - self.zero_point)
+        slightly = np.float32(1 - 1e-6)
+        if ends[0] * scale * slightly >= np.float32(low) and ends[1] * scale * slightly <= np.float32(high):
+            while ends[0] * scale < np.float32(low) or ends[1] * scale > np.float32(high):
+                scale = np.nextafter(scale, np.float32(0))
+        return replace(self, scale=float(scale))
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,13 @@ class BaseGraph:
     @cached_property
     def ranges(self) -> tuple[TensorRange, ...]:
         """The activation range of every tensor, measured once for all variants that need it."""
+        return self.ranges_of(self.model)
+
+    def ranges_of(self, model: ir.Model) -> tuple[TensorRange, ...]:
+        """The activation ranges of `model`, which may have other tensors and has the same inputs."""
         batches, count = self.run.inputs.for_ranges(self.spec.contract)
         bar = self.run.progress.bar(f"{self.tower}: activation ranges", batches, count)
-        return measure_ranges(self.model, bar, self.data_folder)
+        return measure_ranges(model, bar, self.data_folder)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Int8Result:
     Attributes:
         samples: calibration images or captions that scales were measured on.
         trials: of observers, the best first; none where activations are quantized dynamically.
+        first_layers: names of the first layers where they stay float (see `align_exporter.int8.first_layers`).
+        migration: what was done to outlier channels (see `align_exporter.int8.migrate_outliers`).
         target: the fidelity that was asked for; None without one.
         candidates: the mixed-precision graphs that were tried for the target, the chosen one first.
         speed: measured against the float graphs of the tower on the build machine.
@@ -118,6 +124,8 @@ class Int8Result:
 
     samples: int
     trials: tuple[ObserverTrial, ...]
+    first_layers: tuple[str, ...] = ()
+    migration: str = "none"
     target: FidelityTarget | None = None
     candidates: tuple[Candidate, ...] = ()
     speed: tuple[SpeedComparison, ...] = ()
@@ -129,8 +137,8 @@ class Int8Result:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Parts that stay float for the target."""
-        return self.candidates[0].kept if self.candidates else ()
+        """Parts that stay float: the first layers, and those for the target."""
+        return (*self.first_layers, *(self.candidates[0].kept if self.candidates else ()))
 
     @property
     def speedup(self) -> float | None:

@@ -17,7 +17,7 @@ from align_calibration.observers import (
     min_max,
     moving_average,
     mse,
-    mse_after_swish,
+    mse_after,
     percentile,
 )
 from align_calibration.quant_params import INT8, UINT8, QuantParams, QuantSpec
@@ -204,7 +204,7 @@ def swish(values: np.ndarray) -> np.ndarray:
 @BOTH
 def test_before_a_swish_very_negative_values_are_clipped(spec: QuantSpec) -> None:
     values = np.concatenate([4 * NORMAL - 4, [-30.0, 9.0]])
-    plain, after = (observe(histogram(values), spec) for observe in (mse, mse_after_swish))
+    plain, after = (observe(histogram(values), spec) for observe in (mse, mse_after(swish)))
     limits = np.iinfo(spec.dtype)
 
     def error_after_swish(params: QuantParams) -> float:

@@ -29,10 +29,13 @@ from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choos
 from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
 from align_exporter.int8.fidelity import FidelityTarget
+from align_exporter.int8.first_layers import first_layers
 from align_exporter.int8.fold_normalization import fold_normalization
-from align_exporter.int8.insert_qdq import insert_qdq
-from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target, unit_of
+from align_exporter.int8.insert_qdq import insert_qdq, round_scales_to_fp16
+from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target, stays_float
+from align_exporter.int8.prepare_weights import prepare_weights
 from align_exporter.int8.qdq_placement import place_qdq
+from align_exporter.int8.round_weights import replace_weights
 from align_runtime.graph_entry import SAMPLE_WORDS
 
 FOR_CPU = {
@@ -42,7 +45,11 @@ FOR_CPU = {
     ),
 }
 FOR_TENSORRT = QuantizationMethod(
-    INT8, lambda graph: place_qdq(graph).weighted_nodes, lambda graph: place_qdq(graph).tensors, insert_qdq
+    INT8,
+    lambda graph: place_qdq(graph).weighted_nodes,
+    lambda graph: place_qdq(graph).tensors,
+    insert_qdq,
+    round_scales_to_fp16,
 )
 
 
@@ -57,9 +64,12 @@ def build_for_cpu(base: BaseGraph) -> Draft:
     with base.run.progress.phase(f"{base.tower} int8_cpu: calibration"):
         if base.tower == "vision":
             fold_normalization(model)
+        prepared = prepare_weights(model, method, calibration_of(base))
+        method = prepared.method
         scales, result = _choose(base, model, method, partial(method.applied, model))
         kernels = _quantized_operators(model, base.tower, method, result.kept)
         method.apply(model, scales, result.kept)
+    result = replace(result, migration=prepared.migration)
     return Draft(model, int8=result, kernels=kernels, advice=_advice(base, result))
 
 
@@ -72,22 +82,27 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
     Raises:
         BuildError: as `build_for_cpu`, or more FP32 islands than a graph may have.
     """
-    model, ranges, options = base.copy(), base.ranges, base.run.options
+    model, options = base.copy(), base.run.options
     ir.external_data.load_to_model(model)
 
-    def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
-        float32, fp16 = decide_float32(graph, ranges, options)
-        casts = convert_to_fp16(graph, float32 | insert_qdq(graph, scales, kept, float32))
-        return replace(fp16, casts=casts)
-
-    def emulated(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
-        graph = model.clone()
-        quantized(graph, scales, kept)
-        return emulate_fp16(graph)
-
     with base.run.progress.phase(f"{base.tower} int8: calibration"):
-        scales, result = _choose(base, model, FOR_TENSORRT, emulated)
+        prepared = prepare_weights(model, FOR_TENSORRT, calibration_of(base))
+        ranges = base.ranges if base.tower == "vision" else base.ranges_of(model)  # its outliers were moved
+
+        def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
+            replace_weights(graph, prepared.weights, kept)
+            float32, fp16 = decide_float32(graph, ranges, options)
+            casts = convert_to_fp16(graph, float32 | insert_qdq(graph, scales, kept, float32))
+            return replace(fp16, casts=casts)
+
+        def emulated(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
+            graph = model.clone()
+            quantized(graph, scales, kept)
+            return emulate_fp16(graph)
+
+        scales, result = _choose(base, model, prepared.method, emulated)
         fp16 = quantized(model, scales, result.kept)
+    result = replace(result, migration=prepared.migration)
     return Draft(model, fp16=fp16, int8=result, advice=_advice(base, result))
 
 
@@ -100,9 +115,11 @@ def _choose(
         emulated: as in `meet_target`.
     """
     run, contract = base.run, base.spec.contract
-    calibration = _calibration(base, run.inputs.for_scales(contract))
+    calibration = calibration_of(base)
     scales, trials = choose_scales(model, method, calibration)
-    result = Int8Result(len(calibration.samples) if trials else 0, trials)
+    first = first_layers(model, method, scales, calibration, trials)
+    method = method.with_float(first)
+    result = Int8Result(len(calibration.samples) if trials else 0, trials, first)
     if run.options.has_int8_target:
         goal = MixedPrecisionGoal(
             target=FidelityTarget(run.options.int8_min_cosine, run.options.int8_min_agreement),
@@ -110,10 +127,19 @@ def _choose(
             others=run.inputs.other_embeddings(base.tower),
             tokens=run.checkpoint.facts.max_length,
         )
-        candidates = meet_target(goal, model, method, emulated, scales, calibration)
+
+        def with_first(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
+            return emulated(scales, (*first, *kept))
+
+        candidates = meet_target(goal, model, method, with_first, scales, calibration)
         result = replace(result, target=goal.target, candidates=candidates)
     _warn_of_few(base, result)
     return scales, result
+
+
+def calibration_of(base: BaseGraph) -> Calibration:
+    """What the INT8 graphs of `base` are calibrated on."""
+    return _calibration(base, base.run.inputs.for_scales(base.spec.contract))
 
 
 def _calibration(base: BaseGraph, samples: Sequence[Batch]) -> Calibration:
@@ -126,7 +152,7 @@ def _quantized_operators(
     model: ir.Model, tower: str, method: QuantizationMethod, kept: Collection[str]
 ) -> Counter[str]:
     """Numbers of quantized operators of the float graph `model`, by operator; a dense layer is a ``"MatMul"``."""
-    nodes = [node for node in method.operators(model.graph) if unit_of(node) not in kept]
+    nodes = [node for node in method.operators(model.graph) if not stays_float(node, kept)]
     return Counter("MatMul" if tower == "text" else node.op_type for node in nodes)
 
 

@@ -7,7 +7,7 @@ mean squared error of the embeddings decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.histograms import Histogram, measure_histograms
-from align_calibration.observers import OBSERVERS, mse_after_swish
+from align_calibration.observers import OBSERVERS, mse_after
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_calibration.run_instrumented import Batch, run_batches
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.int8.fidelity import embedding_error
+from align_exporter.int8.visible_ranges import visible_through
 from align_runtime.errors import BuildError
 from align_runtime.progress import Progress
 
@@ -79,12 +80,18 @@ class QuantizationMethod:
         tensors: names of the activations that need a scale.
         apply: quantizes a float32 graph in place, with a scale for each of these tensors, but for the named parts (see
             `align_exporter.int8.mixed_precision`).
+        weight_scales: rounds scales of weights to the type in which the graph stores them.
     """
 
     spec: QuantSpec
     operators: Callable[[ir.Graph], Sequence[ir.Node]]
     tensors: Callable[[ir.Graph], list[str]]
     apply: Callable[[ir.Model, Mapping[str, QuantParams], Collection[str]], object]
+    weight_scales: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.asarray
+
+    def with_float(self, names: Collection[str]) -> QuantizationMethod:
+        """This method, with the parts `names` always float."""
+        return replace(self, apply=lambda model, scales, kept: self.apply(model, scales, (*names, *kept)))
 
     def applied(self, model: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str] = ()) -> ir.Model:
         """A quantized copy of `model`."""
@@ -108,26 +115,20 @@ def choose_scales(
     if not tensors:
         return {}, ()
     histograms = calibration.histograms(model, tensors)
-    # For the input of a swish, the error after the swish counts, whatever the observer of the other tensors.
-    swished = swish_inputs(model.graph)
-    fixed = {name: mse_after_swish(histograms[name], method.spec) for name in tensors if name in swished}
+    # Where readers see a tensor through a function alone, the error behind it counts, whatever the observer.
+    seen = {
+        name: mse_after(activation)(histograms[name], method.spec)
+        for name, activation in visible_through(model.graph).items()
+        if name in histograms
+    }
     exact = calibration.embeddings(model, "calibration: float embeddings")
     scales, trials = {}, []
-    for number, name in enumerate(OBSERVERS, start=1):
-        observe = OBSERVERS[name]
-        scales[name] = {tensor: fixed.get(tensor) or observe(histograms[tensor], method.spec) for tensor in tensors}
+    for number, (name, observe) in enumerate(OBSERVERS.items(), start=1):
+        scales[name] = {
+            tensor: seen.get(tensor) or observe(histogram, method.spec) for tensor, histogram in histograms.items()
+        }
         quantized = method.applied(model, scales[name])
         actual = calibration.embeddings(quantized, f"calibration: observer {number} of {len(OBSERVERS)}, {name}")
         trials.append(ObserverTrial(name, embedding_error(actual, exact)))
     trials.sort(key=lambda trial: trial.error)
     return scales[trials[0].scheme], tuple(trials)
-
-
-def swish_inputs(graph: ir.Graph) -> set[str]:
-    """Names of the tensors that only a swish reads: Mul(x, Sigmoid(x))."""
-    return {
-        value.name or ""
-        for node in graph
-        if node.op_type == "Sigmoid" and (value := node.inputs[0]) is not None
-        if {use.node for use in value.uses()} == {node, *(use.node for use in node.outputs[0].uses())}
-    }

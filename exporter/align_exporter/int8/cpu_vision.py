@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from align_calibration.quant_params import QuantParams
+from align_calibration.quant_params import UINT8, QuantParams
 from align_exporter.graph.ir_helpers import (
     add_constant,
     constant_values,
@@ -26,8 +26,9 @@ from align_exporter.graph.ir_helpers import (
     own_constant,
 )
 from align_exporter.int8.fold_normalization import pixel_scale
-from align_exporter.int8.mixed_precision import unit_of
+from align_exporter.int8.mixed_precision import stays_float
 from align_exporter.int8.quantize_weights import quantize_weights, replace_with_dequantized
+from align_exporter.int8.visible_ranges import saturation
 
 MAX_BIAS = 2.0**30  # of an int32 bias; the other half of the range is for the accumulated products
 MIN_BIAS_SCALE = 1e-37
@@ -44,7 +45,7 @@ def quantized_nodes(graph: ir.Graph, kept: Collection[str] = ()) -> list[ir.Node
     after = _reachable(graph, forwards=True)
     before = _reachable(graph, forwards=False)
     between = (node for node in graph if node in after and node in before)
-    return [node for node in between if _has_kernel(node) and unit_of(node) not in kept]
+    return [node for node in between if _has_kernel(node) and not stays_float(node, kept)]
 
 
 def _has_kernel(node: ir.Node) -> bool:
@@ -56,12 +57,21 @@ def _has_kernel(node: ir.Node) -> bool:
 def quantized_tensors(graph: ir.Graph, kept: Collection[str] = ()) -> list[str]:
     """Names of the activations that need a scale, in the order of the graph.
 
-    These are all that `quantized_nodes` read or write, except pixels, which are uint8 already.
+    These are all that `quantized_nodes` read or write, except pixels, which are uint8 already, and what is read only
+    by a Relu or Clip whose result is quantized: ONNX Runtime fuses that operator into the QuantizeLinear behind it.
     """
     nodes = quantized_nodes(graph, kept)
     values = [value for node in nodes for value in (*node.inputs, *node.outputs)]
     activations = (value for value in values if value is not None and not value.is_initializer())
-    return list(dict.fromkeys(name_of(value) for value in activations if pixel_scale(value) is None))
+    found = dict.fromkeys(value for value in activations if pixel_scale(value) is None)
+    return [name_of(value) for value in found if not _is_saturated(value, found)]
+
+
+def _is_saturated(value: ir.Value, quantized: Collection[ir.Value]) -> bool:
+    """Whether all that is read of `value` is what a Relu or Clip leaves of it, and that is among the `quantized`."""
+    results = [use.node.outputs[0] for use in value.uses() if use.idx == 0]
+    read = [result for result in results if saturation(result) is not None and result in quantized]
+    return bool(read) and len(read) == len(value.uses()) and not value.is_graph_output()
 
 
 def quantize_vision_for_cpu(model: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str] = ()) -> None:
@@ -78,7 +88,9 @@ def quantize_vision_for_cpu(model: ir.Model, scales: Mapping[str, QuantParams], 
         if node.op_type == "Conv":
             _quantize_weights(graph, node, scales)
     for name in tensors:
-        _quantize_activation(graph, values[name], scales[name])
+        bounds = saturation(values[name])
+        params = scales[name] if bounds is None else scales[name].within(bounds.low, bounds.high, UINT8)
+        _quantize_activation(graph, values[name], params)
 
 
 def _reachable(graph: ir.Graph, forwards: bool) -> set[ir.Node]:

@@ -20,7 +20,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams
-from align_exporter.graph.ir_helpers import add_constant, constant_values, name_of, operand, reconnect
+from align_exporter.graph.ir_helpers import (
+    add_constant,
+    constant_values,
+    name_of,
+    operand,
+    optional_operand,
+    reconnect,
+    shape_of,
+)
 from align_exporter.int8.qdq_placement import place_qdq
 from align_exporter.int8.quantize_weights import (
     MIN_SCALE,
@@ -57,7 +65,31 @@ def insert_qdq(
         least = _least_scale([value.producer(), *readers], float32)
         scale = round_scales_to_fp16(np.maximum(np.float32(scales[name_of(value)].scale), least))
         added |= _quantize_activation(graph, value, readers, scale, float32)
+    added |= {addition for node, addition in _separate_biases(graph) if node in float32}
     return frozenset(added)
+
+
+def _separate_biases(graph: ir.Graph) -> list[tuple[ir.Node, ir.Node]]:
+    """Adds the biases of layers that only a QuantizeLinear reads behind them; returns each layer with its addition.
+
+    ONNX Runtime's WeightBiasQuantization quantizes a bias there, and loses one in FP16: the embeddings of an ordinary
+    session were wrong, silently. TensorRT takes the bias of a convolution apart itself before it fuses (docs/int8.md).
+    """
+    layers = [node for node in graph if node.op_type in ("Conv", "Gemm") and optional_operand(node, 2) is not None]
+    found = []
+    for node in layers:
+        (output,), readers = node.outputs, {use.node.op_type for use in node.outputs[0].uses()}
+        if readers != {"QuantizeLinear"} or output.is_graph_output():
+            continue
+        values, ones = constant_values(operand(node, 2)), [1] * (len(shape_of(output)) - 2)
+        addend = add_constant(graph, f"{name_of(output)}/bias", values.reshape(-1, *ones))
+        node.replace_input_with(2, None)
+        total = ir.val(f"{name_of(output)}/total", dtype=output.dtype, shape=output.shape)
+        ir.convenience.replace_all_uses_with(output, total)
+        addition = ir.node("Add", [output, addend], outputs=[total], name=total.name)
+        graph.insert_after(node, [addition])
+        found.append((node, addition))
+    return found
 
 
 def _least_scale(nodes: Iterable[ir.Node | None], float32: Collection[ir.Node]) -> np.float32:

@@ -40,6 +40,11 @@ def unit_of(node: ir.Node) -> str:
     return block[0] if block else node.name or ""
 
 
+def stays_float(node: ir.Node, kept: Collection[str]) -> bool:
+    """Whether `node`, or the part that it belongs to, is among the names in `kept`."""
+    return node.name in kept or unit_of(node) in kept
+
+
 def unit_macs(nodes: Iterable[ir.Node]) -> dict[str, int]:
     """The parts that `nodes` belong to, in order, with their MACs for one image or one token."""
     macs: Counter[str] = Counter()

@@ -29,7 +29,7 @@ import onnx_ir as ir
 from align_exporter.fp16.islands import squeeze_excite, squeeze_excite_without_residual
 from align_exporter.graph.ir_helpers import name_of, operand, shape_of
 from align_exporter.int8.cpu_text import dense_nodes
-from align_exporter.int8.mixed_precision import unit_of
+from align_exporter.int8.mixed_precision import stays_float
 
 DEPTHWISE_MULTIPLE = 8  # of the number of channels
 DEPTHWISE_KERNEL = 3  # minimum height and width
@@ -55,7 +55,7 @@ class Placement:
 
 def place_qdq(graph: ir.Graph, kept: Collection[str] = ()) -> Placement:
     """The placement for the float32 graph `graph`; units in `kept` stay float (see mixed_precision.py)."""
-    nodes = [node for node in graph if unit_of(node) not in kept]
+    nodes = [node for node in graph if not stays_float(node, kept)]
     gates = [squeeze_excite(node) for node in nodes if node.op_type == "GlobalAveragePool"]
     gating = {node for found in gates if found.product for node in found.nodes}
     dense = set(dense_nodes(graph))

@@ -12,8 +12,9 @@
                     ``passes`` (of an FP32 graph: ``name``, ``rewrites``, and ``expected`` or null for any number);
                     of INT8 graphs also ``observers`` (``observer``, ``error``; the first was chosen), ``target``
                     (``cosine``, ``agreement``), ``candidates`` (``kept``, ``int8_share``, ``cosine``, ``agreement``;
-                    the first was chosen) and ``speed`` (``case``, ``baseline``, ``speedup``, ``seconds`` of every round
-                    by variant)
+                    the first was chosen), ``speed`` (``case``, ``baseline``, ``speedup``, ``seconds`` of every round by
+                    variant), ``first_layers`` (names, where they stay float) and ``outlier_channels`` (what was done to
+                    them)
 ``headroom``        factor between the largest value on the samples and the FP16 maximum
 ``ranges``          tower → activation ranges, see `align_calibration.ranges.TensorRange`
 ``calibration``     the user's calibration dataset, or null
@@ -100,6 +101,7 @@ class GraphRecord:
         target: fidelity requested of an INT8 graph; None without one.
         candidates: INT8 graphs that were tried for the target; the first was chosen.
         speed: an INT8 graph against the float graphs of its tower, per input.
+        first_layers, migration: as in `align_exporter.build_types.Int8Result`.
         passes: what the graph passes did on an FP32 graph.
 
     Raises:
@@ -117,6 +119,8 @@ class GraphRecord:
     target: FidelityTarget | None = None
     candidates: tuple[Candidate, ...] = ()
     speed: tuple[SpeedComparison, ...] = ()
+    first_layers: tuple[str, ...] = ()
+    migration: str = "none"
     passes: tuple[PassCount, ...] = ()
 
     def __post_init__(self) -> None:
@@ -154,6 +158,8 @@ class GraphRecord:
             return values
         return values | {
             "observers": [{"observer": trial.scheme, "error": trial.error} for trial in self.trials],
+            "first_layers": self.first_layers,
+            "outlier_channels": self.migration,
             "target": None if self.target is None else asdict(self.target),
             "candidates": [
                 {"kept": candidate.kept, "int8_share": candidate.share, **asdict(candidate.fidelity)}
@@ -286,6 +292,8 @@ def _graph_record(manifest: Manifest, entry: BuiltGraph) -> GraphRecord:
         target=entry.int8.target if entry.int8 else None,
         candidates=entry.int8.candidates if entry.int8 else (),
         speed=entry.int8.speed if entry.int8 else (),
+        first_layers=entry.int8.first_layers if entry.int8 else (),
+        migration=entry.int8.migration if entry.int8 else "none",
         passes=entry.passes,
     )
 

@@ -197,7 +197,7 @@ def speed_words(quantization: Quantization) -> str:
 
 def _activations(graph: Graph, quantization: Quantization) -> str:
     if quantization.samples == 0:
-        return "dynamic per-token quantization of activations, needs no calibration"
+        return "dynamic per-token quantization of activations, without calibrated scales"
     return (
         f"activation ranges by the observer '{quantization.scheme}' on {quantization.samples} "
         f"{SAMPLE_WORDS[graph.tower]}"

@@ -109,7 +109,7 @@ def test_load_takes_the_variant_and_its_exact_name(bundle: Bundle) -> None:
 
 def test_verify_and_inspect_describe_int8(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify([str(bundle.folder), "--quiet"]) == 0
-    assert "int8 94.5 %, float32 5.5 %" in capsys.readouterr().out
+    assert "int8 94.4 %, float32 5.6 %" in capsys.readouterr().out
     assert inspect([str(bundle.folder)]) == 0
     printed = capsys.readouterr().out
     assert "on 128 images; " in printed

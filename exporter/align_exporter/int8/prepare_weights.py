@@ -1,0 +1,93 @@
+"""Weights that lose little in INT8: outlier channels are moved into them, then they are rounded together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from align_calibration.channel_ranges import measure_channel_ranges
+from align_calibration.observers import min_max
+from align_calibration.quant_params import QuantParams
+from align_calibration.second_moments import measure_moments
+from align_exporter.graph.ir_helpers import name_of, operand
+from align_exporter.int8.calibrate import Calibration, QuantizationMethod
+from align_exporter.int8.fidelity import embedding_error
+from align_exporter.int8.insert_qdq import output_axis
+from align_exporter.int8.migrate_outliers import MIGRATIONS, Migration, migrate_outliers
+from align_exporter.int8.round_weights import RoundedWeights, replace_weights, round_weights
+
+# Samples that moments are measured on: of an image 256 positions of each feature map, of a caption a dozen tokens.
+MAX_IMAGES, MAX_CAPTIONS = 32, 128
+WEIGHTED = ("Conv", "MatMul", "Gemm")
+DENSE = ("MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph whose weights are ready for INT8.
+
+    Attributes:
+        method: the method of before with the `weights` in place of those of the graph.
+        weights: rounded, by the name of their layer.
+        migration: name of what was done to outlier channels, of `MIGRATIONS`.
+    """
+
+    method: QuantizationMethod
+    weights: Mapping[str, RoundedWeights]
+    migration: str
+
+
+def prepare_weights(model: ir.Model, method: QuantizationMethod, calibration: Calibration) -> Prepared:
+    """Moves outlier channels in `model`, in place, which is exact, and rounds a copy of its weights.
+
+    The weights of `model` are not rounded: a part that stays float computes with them.
+    """
+    migration = _choose_migration(model, method, calibration)
+    _migrate(model, method, calibration, MIGRATIONS[migration])
+    layers = [node for node in method.operators(model.graph) if node.op_type in WEIGHTED]
+    most = MAX_IMAGES if any(node.op_type == "Conv" for node in layers) else MAX_CAPTIONS
+    samples = calibration.samples[:: -(-len(calibration.samples) // most)]
+    moments = measure_moments(model, layers, samples, calibration.folder)
+    weights = {
+        name_of(node): round_weights(node, output_axis(node), measured, method.weight_scales)
+        for node, measured in calibration.progress.track("calibration: weights", moments, len(layers))
+    }
+
+    def apply(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> object:
+        replace_weights(graph, weights, kept)
+        return method.apply(graph, scales, kept)
+
+    return Prepared(replace(method, apply=apply), weights, migration)
+
+
+def _choose_migration(model: ir.Model, method: QuantizationMethod, calibration: Calibration) -> str:
+    """The best of `MIGRATIONS`, each fitted to every second sample and judged on the others."""
+    fitted, judged = (replace(calibration, samples=calibration.samples[start::2]) for start in (0, 1))
+    if not judged.samples or not _dense(model, method):
+        return "none"
+    is_static = bool(method.tensors(model.graph))
+    exact, errors = judged.embeddings(model, "calibration: outlier channels, float"), {}
+    for name, migration in MIGRATIONS.items():
+        if migration.shifted and not is_static:
+            continue  # the scale of a token would be that of its largest shift
+        copy = model.clone()
+        _migrate(copy, method, fitted, migration)
+        histograms = fitted.histograms(copy, method.tensors(copy.graph)) if is_static else {}
+        scales = {tensor: min_max(histogram, method.spec) for tensor, histogram in histograms.items()}
+        quantized = method.applied(copy, scales)
+        errors[name] = embedding_error(judged.embeddings(quantized, f"calibration: outlier channels, {name}"), exact)
+    return min(errors, key=errors.__getitem__)
+
+
+def _migrate(model: ir.Model, method: QuantizationMethod, calibration: Calibration, migration: Migration) -> None:
+    layers = _dense(model, method)
+    read = list(dict.fromkeys(name_of(operand(node, 0)) for node in layers))
+    if read:
+        ranges = measure_channel_ranges(model, read, calibration.samples, calibration.folder)
+        migrate_outliers(model.graph, layers, ranges, migration)
+
+
+def _dense(model: ir.Model, method: QuantizationMethod) -> list[ir.Node]:
+    return [node for node in method.operators(model.graph) if node.op_type in DENSE]

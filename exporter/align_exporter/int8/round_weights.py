@@ -1,0 +1,110 @@
+"""Rounds weights to int8 so that the outputs of their layer change least, instead of each weight by itself.
+
+before: W, b      after: W′ on the int8 grid of its channel, b′ = b + (W − W′)·E[x]
+
+The error of an output is (W′ − W)·x. Its mean over the calibration samples is corrected by the bias, exactly. What is
+left has the variance (W′ − W)·C·(W′ − W)ᵀ with the covariance C of x, and is made small by rounding one input after the
+other and passing its error on to those that are not rounded yet: Frantar et al., "GPTQ: Accurate Post-Training
+Quantization for Generative Pre-trained Transformers", 2022, algorithm 1, here with the covariance in place of the
+second moment, since the bias takes the mean. Behind a MatMul without a bias it is the second moment.
+
+The largest weight of each channel stays at ±127. So W′ has the scales of W, and whoever quantizes W′ finds these
+integers again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from align_calibration.second_moments import Moments, patch_shape
+from align_exporter.graph.ir_helpers import constant_values, name_of, operand, set_constant
+from align_exporter.int8.biases import bias_operand, bias_values
+from align_exporter.int8.mixed_precision import stays_float
+from align_exporter.int8.quantize_weights import INT8_MAX, MIN_SCALE, channel_scales
+
+DAMPING = 0.1  # of the mean variance, added to every variance: inputs that never vary, and few samples
+ADDED_AT_ONCE = 64  # inputs whose errors are passed on together
+Scales = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RoundedWeights:
+    """Weights on the int8 grid, in the shape of the originals, and the bias that corrects their mean error; None where
+    `bias_operand` finds no place for it."""
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+
+
+def round_weights(node: ir.Node, axis: int, moments: Moments, scale_type: Callable[[Scales], Scales]) -> RoundedWeights:
+    """The rounded weights of `node`, a convolution or dense layer.
+
+    Args:
+        axis: of the output channels.
+        scale_type: rounds scales to the type in which the graph stores them.
+    """
+    weights = np.moveaxis(constant_values(operand(node, 1)), axis, 0)  # (channels, …)
+    scales = np.maximum(scale_type(channel_scales(weights)), MIN_SCALE).astype(np.float64)
+    groups, inputs = patch_shape(node)
+    exact = weights.reshape(groups, -1, inputs).astype(np.float64)
+    steps = scales.reshape(groups, -1, 1)
+    place = bias_operand(node)
+    costs = moments.second if place is None else moments.covariance.astype(np.float64)
+    rounded = np.stack([_round(*part) for part in zip(exact / steps, costs, strict=True)]) * steps
+    bias = None
+    if place is not None:
+        correction = np.einsum("goi,gi->go", exact - rounded, moments.mean).ravel()
+        bias = (bias_values(place) + correction).astype(np.float32)
+    on_grid = np.moveaxis(rounded.reshape(weights.shape), 0, axis).astype(np.float32)
+    return RoundedWeights(np.ascontiguousarray(on_grid), bias)
+
+
+def replace_weights(model: ir.Model, rounded: Mapping[str, RoundedWeights], kept: Collection[str]) -> None:
+    """Gives the layers of `model` their `rounded` weights, by name, in place, but for the units in `kept`."""
+    for node in model.graph:
+        found = rounded.get(name_of(node))
+        if found is None or stays_float(node, kept):
+            continue
+        set_constant(node, 1, found.weights)
+        place = bias_operand(node)
+        if found.bias is not None and place is not None:
+            set_constant(*place, found.bias)
+
+
+def _round(weights: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integers for `weights` (channels, inputs) in steps of their scales; `covariance` is that of the inputs."""
+    largest = np.abs(weights).argmax(axis=1)
+    order = np.argsort(-np.diag(covariance), kind="stable")  # those that vary most first: theirs cost most
+    factor = _factor(covariance[np.ix_(order, order)])
+    rest, integers = weights[:, order], np.zeros_like(weights)
+    fixed = np.argsort(order)[largest]
+    extremes = np.sign(weights[np.arange(len(weights)), largest]) * INT8_MAX
+    for start in range(0, len(order), ADDED_AT_ONCE):
+        end = min(start + ADDED_AT_ONCE, len(order))
+        errors = np.empty((len(weights), end - start))
+        for column in range(start, end):
+            rounded = np.clip(np.rint(rest[:, column]), -INT8_MAX, INT8_MAX)
+            rounded = np.where(fixed == column, extremes, rounded)
+            integers[:, column] = rounded
+            error = (rest[:, column] - rounded) / factor[column, column]
+            rest[:, column + 1 : end] -= np.outer(error, factor[column, column + 1 : end])
+            errors[:, column - start] = error
+        rest[:, end:] -= errors @ factor[start:end, end:]
+    return integers[:, np.argsort(order)]
+
+
+def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper Cholesky factor of the inverse of the damped `covariance`."""
+    mean = float(np.mean(np.diag(covariance)))
+    damping = DAMPING * mean if mean > 0 else 1.0  # inputs that never vary: any rounding is as good
+    while True:  # float32 rounding of products may leave eigenvalues below 0
+        try:
+            inverse = np.linalg.inv(covariance + damping * np.eye(len(covariance)))
+            return np.linalg.cholesky(inverse).T
+        except np.linalg.LinAlgError:
+            damping *= 10
