@@ -51,6 +51,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("align_exporter.int8.calibrate.OBSERVERS", {name: OBSERVERS[name] for name in ("min-max", "MSE")})
         patch.setattr("align_exporter.int8.speed.ROUNDS", 2)
+        patch.setattr("align_exporter.int8.first_layers.WORTH", 0.0)  # they stay float or not by what values cost
 
         def exported(
             state: made.State, folder: Path | None = None, progress: Progress | None = None, **options: Any

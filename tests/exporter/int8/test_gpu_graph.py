@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 import align_runtime
@@ -116,6 +118,15 @@ def test_verify_and_inspect_name_what_was_not_measured(bundle: Bundle, capsys: p
     assert "onnx/vision_model_int8.onnx: activation ranges by the observer '" in printed
     assert "on 128 images; speed not measured" in printed
     assert "captions; speed not measured" in printed
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_any_session_computes_what_ours_computes(bundle: Bundle, tower: str) -> None:
+    """ONNX Runtime's WeightBiasQuantization loses FP16 biases before a QuantizeLinear; only our runner turns it off."""
+    file, samples = bundle.path(graph_of(bundle, tower).file), golden.read(bundle)
+    feed = {spec.name: getattr(samples, spec.name) for spec in graph_of(bundle, tower).inputs}
+    (plain,) = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, feed)
+    np.testing.assert_array_equal(plain, open_runner(file, "cpu", None).run(feed))
 
 
 def test_the_report_says_so_too(bundle: Bundle) -> None:
