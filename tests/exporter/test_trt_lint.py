@@ -143,7 +143,7 @@ def transposed_uint8(model: ir.Model) -> None:
 
 
 def mixed_types(model: ir.Model) -> None:
-    set_constant(node(model, "depthwise").inputs[2], np.zeros(8, dtype=np.float32))
+    set_constant(node(model, "reduce").inputs[2], np.zeros(8, dtype=np.float32))
 
 
 def missing_type(model: ir.Model) -> None:
@@ -231,7 +231,7 @@ BREAKS: list[tuple[str, str, str, Callable[[ir.Model], None]]] = [
     ("constant axes", "norm", "'axes'", computed_axes),
     ("UINT8", "early", "'pixels'", transposed_uint8),
     ("UINT8", "early", "Transpose computes", transposed_uint8),
-    ("strong typing", "depthwise", "FLOAT and FLOAT16", mixed_types),
+    ("strong typing", "reduce", "FLOAT and FLOAT16", mixed_types),
     ("known types", "tokens", "'k'", missing_type),
     ("signed integers", "s/dequantized", "UINT8", unsigned),
     ("zero points", "s/dequantized", "not a constant 0", asymmetric),
