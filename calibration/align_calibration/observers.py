@@ -6,7 +6,8 @@ between checkpoints and is measured (see align_exporter/int8/calibrate.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from align_calibration.kl_divergence import kl_divergences
 from align_calibration.quant_params import QuantParams, QuantSpec
 
 CUTS = np.linspace(0.0, 0.75, 16)  # fractions of either side that the search for the best range cuts off
+CONSTANT = 1e-6  # of the span of an activation: results that differ by less are one
 AVERAGING = 0.01  # weight of a new sample in a moving average; torch's default
 
 Observer = Callable[[Histogram, QuantSpec], QuantParams]
@@ -65,16 +67,35 @@ def entropy(histogram: Histogram, spec: QuantSpec) -> QuantParams:
 
 def mse(histogram: Histogram, spec: QuantSpec) -> QuantParams:
     """The candidate range with the smallest mean square error of rounding and clipping."""
-    return _smallest_mse(histogram, spec, lambda values: values)
+    return _smallest_mse(histogram, spec, _candidates(histogram, spec), lambda values: values)
 
 
 def mse_after(activation: Activation) -> Observer:
     """Returns an observer as `mse`, with the error measured after `activation`: for tensors that are read through it.
 
     Swish maps values below −8 almost to 0. A range that starts at −4 instead of −14 halves the scale and so the error
-    of positive values, which pass almost unchanged.
+    of positive values, which pass almost unchanged. Where an activation is constant up to either end of the range, as
+    a clip is, the search starts where it ceases to be.
     """
-    return lambda histogram, spec: _smallest_mse(histogram, spec, activation)
+
+    def observe(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+        lowest, highest = _varying(histogram, activation)
+        candidates = _candidates(replace(histogram, lowest=lowest, highest=highest), spec)
+        return _smallest_mse(histogram, spec, candidates, activation)
+
+    return observe
+
+
+def _varying(histogram: Histogram, activation: Activation) -> tuple[float, float]:
+    """The range of `histogram` without the ends in which `activation` is constant."""
+    results = activation(histogram.centres).reshape(len(histogram.counts), -1)
+    least = CONSTANT * (results.max(axis=0) - results.min(axis=0))
+    edges = np.linspace(histogram.lowest, histogram.highest, len(results) + 1)
+    # How many bins give the same as the outermost one, without the last of them; 0 where all do.
+    below, above = (
+        max(int((np.abs(rows - rows[0]) > least).any(axis=1).argmax()) - 1, 0) for rows in (results, results[::-1])
+    )
+    return float(edges[below]), float(edges[len(results) - above])
 
 
 def _candidates(histogram: Histogram, spec: QuantSpec) -> list[QuantParams]:
@@ -84,11 +105,13 @@ def _candidates(histogram: Histogram, spec: QuantSpec) -> list[QuantParams]:
     return list(dict.fromkeys(spec.fit(low, high) for low in lows for high in highs))
 
 
-def _smallest_mse(histogram: Histogram, spec: QuantSpec, activation: Activation) -> QuantParams:
-    """The candidate with the smallest mean square error after `activation`."""
+def _smallest_mse(
+    histogram: Histogram, spec: QuantSpec, candidates: Sequence[QuantParams], activation: Activation
+) -> QuantParams:
+    """The one of `candidates` with the smallest mean square error after `activation`."""
     filled = histogram.counts > 0
     centres, counts = histogram.centres[filled], histogram.counts[filled]
-    exact, candidates = activation(centres), _candidates(histogram, spec)
+    exact = activation(centres)
     rounded = activation(np.stack([_dequantized(centres, params, spec) for params in candidates]))
     squares = ((rounded - exact) ** 2).reshape(len(candidates), len(centres), -1).sum(axis=-1)
     return candidates[int(np.argmin(squares @ counts))]

@@ -71,6 +71,23 @@ def test_zero_is_exact(low: float, high: float, zero_point: int) -> None:
     assert params.scale > 0
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-6.0, 0.0), (0.0, 0.1)])
+@pytest.mark.parametrize("factor", [1.0, 1 + 1e-7, 1 + 4e-7, 1 + 8e-7])
+def test_no_integer_stands_for_a_value_outside_of_a_clip(low: float, high: float, factor: float) -> None:
+    """A range that was measured behind it may exceed it by rounding; ONNX Runtime would keep the Clip."""
+    fitted = UINT8.fit(low * factor, high * factor)
+    found = fitted.within(low, high, UINT8)
+    lowest, highest = (np.float32(end - found.zero_point) * np.float32(found.scale) for end in (0, 255))
+    assert np.float32(low) <= lowest <= highest <= np.float32(high)
+    assert found.scale == pytest.approx(fitted.scale, rel=1e-6)
+    assert found.zero_point == fitted.zero_point
+
+
+@pytest.mark.parametrize("fitted", [UINT8.fit(0, 9), UINT8.fit(-1, 5), UINT8.fit(0, 3)])
+def test_any_other_range_stays_beside_a_clip(fitted: QuantParams) -> None:
+    assert fitted.within(0, 6, UINT8) == fitted
+
+
 @BOTH
 def test_min_max_clips_nothing(spec: QuantSpec) -> None:
     low, high = ends(min_max(histogram(TAILED), spec))
