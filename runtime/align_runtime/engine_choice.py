@@ -6,17 +6,8 @@ import logging
 from collections.abc import Iterator
 
 from align_runtime.bundle import Bundle
-from align_runtime.engines import (
-    AMPERE_PLUS,
-    BUILD,
-    SAME_CAPABILITY,
-    EngineEntry,
-    Engines,
-    Machine,
-    read_engines,
-    source_of,
-    version,
-)
+from align_runtime.engine_targets import BUILD, TENSORRT, TITLES, Machine, version
+from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, EngineEntry, Engines, read_engines, source_of
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.foreign_text import cut
 from align_runtime.graph_entry import Graph
@@ -39,18 +30,19 @@ def choose_engine(bundle: Bundle, graph: Graph, machine: Machine) -> EngineEntry
     found = read_engines(bundle)
     for reason in found.skipped:
         logger.warning("skipped an engine: %s", reason)
-    built = [entry for entry in found.entries if (entry.tower, entry.variant) == (graph.tower, graph.variant)]
+    wanted = (graph.tower, graph.variant, TENSORRT)
+    built = [entry for entry in found.entries if (entry.tower, entry.variant, entry.runtime) == wanted]
     if not built:
         raise BackendUnavailableError(
-            f"the bundle {bundle.folder} has no TensorRT engine of the {graph.tower} tower in {graph.variant}"
-            f"{_skipped(bundle, found)}; {BUILD}"
+            f"the bundle {bundle.folder} has no {TITLES[TENSORRT]} engine of the {graph.tower} tower in {graph.variant}"
+            f"{_skipped(bundle, found)}; {BUILD[TENSORRT]}"
         )
     reasons = {entry.file: list(_obstacles(entry, machine, source_of(bundle, graph))) for entry in built}
     usable = [entry for entry in built if not reasons[entry.file]]
     if not usable:
         differences = "; ".join(f"{file}: {' and '.join(found)}" for file, found in list(reasons.items())[:MAX_REASONS])
         raise BackendUnavailableError(
-            f"no TensorRT engine of the bundle {bundle.folder} runs here. {differences}; {BUILD}"
+            f"no {TITLES[TENSORRT]} engine of the bundle {bundle.folder} runs here. {differences}; {BUILD[TENSORRT]}"
         )
     return min(usable, key=lambda entry: (entry.machine != machine, entry.file))
 
@@ -66,6 +58,7 @@ def _obstacles(entry: EngineEntry, machine: Machine, source: dict[str, str]) -> 
     if entry.source != source:
         yield "it was built from another graph than the one now in the bundle"
     built, options = entry.machine, entry.options
+    assert isinstance(built, Machine)
     if options.version_compatible:
         if version(machine.tensorrt) < version(built.tensorrt):
             yield f"it needs TensorRT {built.tensorrt} or newer, here is {machine.tensorrt}"

@@ -18,7 +18,8 @@ from align_runtime.bundle_writing import inventory
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
 from align_runtime.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
-from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, Machine, read_engines, read_plan
+from align_runtime.engine_targets import Machine
+from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, read_engines, read_plan
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 
 MACHINE = Machine(gpu="NVIDIA Double 80GB", compute_capability="9.0", driver="13.0", tensorrt="11.4.0.106")
@@ -34,6 +35,7 @@ def describe(bundle: Path, name: str = NAME, plan: bytes = b"a plan", **changes:
         "schema_version": ENGINE_SCHEMA,
         "tower": graph.tower,
         "variant": graph.variant,
+        "runtime": "tensorrt",
         "source": {file: manifest.files[file].sha256 for file in graph.files},
         "file": f"engines/{name}.plan",
         "bytes": len(plan),
@@ -45,6 +47,7 @@ def describe(bundle: Path, name: str = NAME, plan: bytes = b"a plan", **changes:
             "hardware": "this",
             "version_compatible": False,
             "without_lean_runtime": False,
+            "ranges": False,
         },
         "profiles": [{"pixels": [1, 65, 65, 3]}],
         "seconds": 1.5,
@@ -131,10 +134,10 @@ def test_what_was_skipped_is_said_where_no_engine_is_left(bundle_copy: Path) -> 
         ({"file": "/etc/passwd"}, "not a plain path"),
         ({"file": "engines/another.plan"}, f"expected engines/{NAME}.plan"),
         ({"bytes": 1 << 60}, "bytes is"),
-        ({"profiles": []}, "0 profiles"),
+        ({"profiles": []}, "0 shapes"),
         ({"profiles": [{"pixels": [1 << 60, 1]}]}, "sizes from 1"),
         ({"profiles": [{"pixels": [1]}]}, "2 to 8 dimensions"),
-        ({"profiles": [{"pixels": [1, 65, 65, 3]}] * 5000}, "5000 profiles"),
+        ({"profiles": [{"pixels": [1, 65, 65, 3]}] * 5000}, "5000 shapes"),
         ({"seconds": -1}, "seconds is -1.0"),
         ({"products": {"float32": -1}}, "float32 is -1"),
         ({"machine": vars(MACHINE) | {"tensorrt": "newest"}}, "'newest' is not a version"),

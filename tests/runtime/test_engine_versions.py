@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from align_runtime.engines import version
+from align_runtime.engine_targets import version
 from align_runtime.errors import ConfigurationError
 
 ASCENDING = [

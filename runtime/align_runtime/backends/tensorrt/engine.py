@@ -11,7 +11,8 @@ import numpy as np
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.cuda_runtime import check_gpu, checked
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.engines import EngineEntry, Machine, Shapes, version
+from align_runtime.engine_targets import Machine, version
+from align_runtime.engines import EngineEntry, Shapes
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def open_engine(plan: bytes, entry: EngineEntry) -> Engine:
     Raises:
         BundleError: TensorRT cannot load it, or it does not match `entry`.
     """
-    runtime = libraries.trt.Runtime(tensorrt_log())
+    runtime = libraries.trt.Runtime(tensorrt_log(libraries.trt))
     # A version-compatible plan contains the code of its own runtime; its sha256 was checked before.
     runtime.engine_host_code_allowed = entry.options.version_compatible
     handle = runtime.deserialize_cuda_engine(plan)
