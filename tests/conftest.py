@@ -17,6 +17,7 @@ from align_runtime.progress import Progress
 from support import checkpoints
 from support.build_once import build_once
 from support.calibration_images import draw_images
+from support.rtx import check_and_parse
 from support.trace_cache import TraceCache
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,14 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("align_exporter.pipeline.trace", TraceCache(folder))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def judged_by_tensorrt() -> Iterator[None]:
+    """Every graph for TensorRT that a test exports in this process is read by the parser of TensorRT for RTX."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_exporter.pipeline.check_tensorrt", check_and_parse)
         yield
 
 

@@ -19,8 +19,8 @@ from align_bench.page.formatting import NBSP
 from align_calibration.dataset.calibration_dataset import select_dataset
 from align_calibration.observers import OBSERVERS
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
@@ -155,7 +155,7 @@ def test_engines_are_built_from_everything_at_once(export: Export, state: made.S
     check(export(made.WHOLE["all of it"](state), tmp_path))
     with installed("tensorrt-11"):
         request = EngineRequest(variants=("fp32", "fp16", "int8"), batches=(1,))
-        outcomes = build_engines(tmp_path / "bundle", request, builder_machine(), False, Progress(quiet=True))
+        outcomes = build_engines(tmp_path / "bundle", request, open_toolkits(request), False, Progress(quiet=True))
     assert [outcome.reason for outcome in outcomes] == ["no engine yet"] * 6
 
 

@@ -23,8 +23,6 @@ class FakeTensorRt:
         module: replaces ``tensorrt``.
         demoted: operators that its engines compute in float32, against the types of the graph.
         scaled: factor on the outputs of its engines.
-        parse_error: operator that the parser cannot read.
-        build_error: the error that the builder reports.
         built: number of plans built; `cached`: number of those that found a timing cache.
         refuse_timings: whether a timing cache is from another GPU.
         no_contexts: whether engines return no execution context, as if out of memory.
@@ -35,8 +33,6 @@ class FakeTensorRt:
         self.major = int(surface.rpartition("-")[2])
         self.demoted: set[str] = set()
         self.scaled = 1.0
-        self.parse_error = ""
-        self.build_error = ""
         self.built = 0
         self.cached = 0
         self.refuse_timings = False

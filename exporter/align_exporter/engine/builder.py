@@ -126,8 +126,10 @@ def _timing_cache(config: trt.IBuilderConfig, timings: Path, progress: Progress)
 
 def _parser_errors(parser: trt.OnnxParser) -> str:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    texts = [
-        f"{error.node_operator()} {error.node_name()!r}: {plain(error.desc())} ({error.code().name})"
-        for error in errors
-    ]
+    texts = [f"{error.node_operator()} {error.node_name()!r}: {_reason(error)}" for error in errors]
     return "; ".join(texts) or take_errors()
+
+
+def _reason(error: trt.ParserError) -> str:
+    description = plain(error.desc())
+    return f"{'not supported' if description == 'false' else description} ({error.code().name})"

@@ -22,22 +22,22 @@ class EngineRequest:
     """Engines to build.
 
     Attributes:
-        runtime: what builds and runs them, of `align_runtime.engine_targets.TITLES`.
-        capabilities: the compute capabilities that TensorRT for RTX builds for; empty for another runtime.
         variants: of the bundle; empty for all that TensorRT runs.
         batches: batch sizes, ascending; a profile for each. With ``options.ranges``, the smallest, the most frequent
             and the largest, of one profile.
         lengths: tokens of a text, ascending, a profile for each of them and every batch size, or the three of a range;
             empty for powers of two up to the longest text of the model.
         options: how to build.
+        runtime: what builds and runs them, of `align_runtime.engine_targets.TITLES`.
+        capabilities: the compute capabilities that TensorRT for RTX builds for; empty for another runtime.
     """
 
-    runtime: str = TENSORRT
-    capabilities: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     batches: tuple[int, ...] = BATCHES
     lengths: tuple[int, ...] = ()
     options: EngineOptions = field(default_factory=EngineOptions)
+    runtime: str = TENSORRT
+    capabilities: tuple[str, ...] = ()
 
     def lengths_up_to(self, longest: int) -> tuple[int, ...]:
         """Returns the lengths to build for; `longest` is the number of tokens of the longest text of the model.

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 EXPECTED = ("has Int64 binding", "Converting conv activation scales", "Converting conv weight scales")
 # On a machine without a driver, each error brings this one along.
 WITHOUT_DRIVER = re.compile(r"\[checkMacros\.cpp::catchCudaError::\d+\] .*?\(cudaError \d+: [^)]*\)\)")
+SOURCE = re.compile(r" In \w+ at /_src/\S+:\d+")  # of TensorRT, where the error arose
 _errors: deque[str] = deque(maxlen=8)
 
 
@@ -46,5 +47,5 @@ def take_errors() -> str:
 
 
 def plain(message: str) -> str:
-    """`message` of TensorRT on one line, without the error that it adds where there is no driver."""
-    return " ".join(WITHOUT_DRIVER.sub("", message).split())
+    """`message` of TensorRT on one line, without its own source and the error that it adds where there is no driver."""
+    return " ".join(SOURCE.sub("", WITHOUT_DRIVER.sub("", message)).split())
