@@ -76,6 +76,7 @@ benchmarks: install
 	$(MEASURE)clients
 	$(MEASURE)resident
 	$(MEASURE)profile
+	$(MEASURE)engines
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny

@@ -23,6 +23,14 @@ from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, read_
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 
 MACHINE = Machine(gpu="NVIDIA Double 80GB", compute_capability="9.0", driver="13.0", tensorrt="11.4.0.106")
+OPTIONS = {
+    "level": 3,
+    "workspace": None,
+    "hardware": "this",
+    "version_compatible": False,
+    "without_lean_runtime": False,
+    "ranges": False,
+}
 NAME = "vision_fp32.double"
 SECRET = b"not for the bundle"
 
@@ -41,14 +49,7 @@ def describe(bundle: Path, name: str = NAME, plan: bytes = b"a plan", **changes:
         "bytes": len(plan),
         "sha256": sha256(plan).hexdigest(),
         "machine": vars(MACHINE),
-        "options": {
-            "level": 3,
-            "workspace": None,
-            "hardware": "this",
-            "version_compatible": False,
-            "without_lean_runtime": False,
-            "ranges": False,
-        },
+        "options": OPTIONS,
         "profiles": [{"pixels": [1, 65, 65, 3]}],
         "seconds": 1.5,
         "products": {"float32": 9},
@@ -135,6 +136,13 @@ def test_what_was_skipped_is_said_where_no_engine_is_left(bundle_copy: Path) -> 
         ({"file": "engines/another.plan"}, f"expected engines/{NAME}.plan"),
         ({"bytes": 1 << 60}, "bytes is"),
         ({"profiles": []}, "0 shapes"),
+        ({"runtime": "lean"}, "runtime is 'lean'"),
+        ({"parity": None}, "parity is None"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": [], "tensorrt": "1.7"}}, "expected some of"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": ["9.0"], "tensorrt": "1.7"}}, "'9.0'"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": [8.9], "tensorrt": "1.7"}}, "8.9"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": ["8.9"], "tensorrt": "x"}}, "'x' is not a version"),
+        ({"options": OPTIONS | {"ranges": True}}, "1 shapes; expected 3"),
         ({"profiles": [{"pixels": [1 << 60, 1]}]}, "sizes from 1"),
         ({"profiles": [{"pixels": [1]}]}, "2 to 8 dimensions"),
         ({"profiles": [{"pixels": [1, 65, 65, 3]}] * 5000}, "5000 shapes"),
