@@ -223,6 +223,18 @@ def made_up() -> dict[str, dict[str, Any]]:
             "cases": [{"images": 500, "trials": False, "runs": 4000, "peak_bytes": 2**31, "cache_bytes": 10**7}],
         },
     }
+    engine = {
+        "tower": "vision",
+        "variant": "fp16",
+        "machine": {"compute_capabilities": ["8.6", "8.9"], "tensorrt": "1.7.1.116"},
+        "options": {"ranges": True},
+        "profiles": [{}, {}, {}],
+        "seconds": 12.3,
+        "bytes": 10**8,
+        "graph_bytes": 10**8,
+        "products": {"float16": 200},
+    }
+    results["engines"] = {"machine": MACHINE, "peak_bytes": 2**31, "engines": [engine]}
     # Nothing is shared, so that a test can damage one of them.
     return {name: copy.deepcopy(result) for name, result in results.items()}
 
