@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterator
 
 from align_runtime.bundle import Bundle
-from align_runtime.engine_targets import BUILD, TENSORRT, TITLES, Machine, version
+from align_runtime.engine_targets import BUILD, TENSORRT, TITLES, Machine
 from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, EngineEntry, Engines, read_engines, source_of
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.foreign_text import cut
 from align_runtime.graph_entry import Graph
+from align_runtime.versions import version
 
 AMPERE = (8, 0)
 MAX_REASONS = 2  # engines that an error describes

@@ -24,6 +24,7 @@ from align_runtime.manifest import check_sha256
 from align_runtime.parity import Limits, Parity
 from align_runtime.precision import MAX_COUNT
 from align_runtime.regular_files import read_regular
+from align_runtime.versions import version
 
 ENGINES = "engines"
 ENGINE_SCHEMA = 3
@@ -39,6 +40,7 @@ MAX_SECONDS = 1e9
 MAX_ENGINES = 256  # descriptions in a bundle
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_PLAN_BYTES = 1 << 32  # an FP32 plan of the published text tower has 700 MB
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 

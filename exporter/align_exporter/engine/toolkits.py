@@ -12,10 +12,11 @@ from align_exporter.engine.request import EngineRequest
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.engine import this_machine
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
-from align_runtime.engine_targets import RTX, TENSORRT, TITLES, TURING, Machine, RtxTarget, version
+from align_runtime.engine_targets import RTX, TENSORRT, TITLES, TURING, Machine, RtxTarget
 from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineEntry, EngineOptions
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.parity import Parity
+from align_runtime.versions import version
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
