@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from align_runtime.errors import ConfigurationError
+from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGETS
 from align_runtime.onnxruntime_import import import_onnxruntime
@@ -104,6 +104,6 @@ def _has_cuda() -> bool:
     try:
         onnxruntime = import_onnxruntime()
         ctypes.CDLL("libcuda.so.1")
-    except (ImportError, OSError):
+    except (BackendUnavailableError, OSError):
         return False
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()

@@ -15,11 +15,11 @@ from align_runtime.engines import (
     Machine,
     read_engines,
     source_of,
-    version,
 )
 from align_runtime.errors import BackendUnavailableError
 from align_runtime.foreign_text import cut
 from align_runtime.graph_entry import Graph
+from align_runtime.versions import version
 
 AMPERE = (8, 0)
 MAX_REASONS = 2  # engines that an error describes

@@ -8,7 +8,6 @@ one TensorRT, and can be added or removed later. ``engines/`` holds the plan and
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,6 +23,7 @@ from align_runtime.manifest import check_sha256
 from align_runtime.parity import Limits, Parity
 from align_runtime.precision import MAX_COUNT
 from align_runtime.regular_files import read_regular
+from align_runtime.versions import version
 
 ENGINES = "engines"
 ENGINE_SCHEMA = 2
@@ -38,12 +38,6 @@ MAX_SECONDS = 1e9
 MAX_ENGINES = 256  # descriptions in a bundle
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_PLAN_BYTES = 1 << 32  # an FP32 plan of the published text tower has 700 MB
-# A version as in PEP 440: 11.4.0.106, 11.0.0b1, 11.4.0.106+cuda13, 10.9.0.post12.dev1.
-VERSION = re.compile(
-    r"(\d{1,9}(?:\.\d{1,9})*)(?:[._-]?(dev|alpha|a|beta|b|rc|c|post)[._-]?(\d{0,9}))?(?:[.+-][A-Za-z0-9].*)?"
-)
-STAGES = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "rc": 3, "c": 3, "": 4, "post": 5}  # of a release
-RELEASE = 6  # numbers of a release that are compared
 BUILD = "build one on this machine: align-export … --engine"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -269,18 +263,3 @@ def read_plan(bundle: Bundle, entry: EngineEntry) -> bytes:
     if len(plan) != entry.bytes or hashlib.sha256(plan).hexdigest() != entry.sha256:
         raise BundleError(f"{bundle.folder}: {entry.file} is not the engine that was built; {BUILD}")
     return plan
-
-
-def version(value: str) -> tuple[int, ...]:
-    """`value` for comparisons: the numbers of the release, its stage, and the number of that.
-
-    ``"11.0.0b1"`` is before ``"11.0.0"``, and ``"11.4.0.106+cuda13"`` equals ``"11.4.0.106"``.
-
-    Raises:
-        ConfigurationError: it is not a version.
-    """
-    found = VERSION.fullmatch(value)
-    if found is None:
-        raise ConfigurationError(f"{shortened(value)} is not a version; expected one such as '11.4.0.106'")
-    numbers = [int(part) for part in found[1].split(".")][:RELEASE]
-    return (*numbers, *[0] * (RELEASE - len(numbers)), STAGES[found[2] or ""], int(found[3] or 0))

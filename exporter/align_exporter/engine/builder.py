@@ -11,9 +11,10 @@ from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.engine import this_machine
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
 from align_runtime.engine_files import put_file, read_timings
-from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineOptions, Machine, Shapes, version
+from align_runtime.engines import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU, EngineOptions, Machine, Shapes
 from align_runtime.errors import BackendUnavailableError, BuildError
 from align_runtime.progress import Progress
+from align_runtime.versions import version
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt

@@ -12,6 +12,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.lifetime import keep_in_forks
 from align_runtime.memory import MAPPED, MemoryUse
+from align_runtime.onnxruntime_import import check_onnxruntime
 
 __all__ = ["BucketedRunner", "Runner", "StagedRunner", "open_graph", "open_runner"]
 
@@ -33,13 +34,14 @@ def open_graph(
 
     Raises:
         ConfigurationError: there is no such device, or threads for a GPU.
-        BackendUnavailableError: its package or library is missing or does not work, or there is no engine.
+        BackendUnavailableError: its package or library is missing, too old or does not work, or there is no engine.
         BundleError: a file is damaged or cannot be loaded.
     """
     backend, (_, gpu) = backend_of(device), split_device(device)
     if threads is not None and not backend.on_cpu:
         raise ConfigurationError(f"threads is {threads!r}, but {device} computes on the GPU; leave threads out")
     if backend.on_cpu:
+        check_onnxruntime(graph.variant, graph.target)
         return open_runner(bundle.graph_file(graph, check_hashes), device, threads, memory)
     runner: Runner = import_module(backend.module).open_graph(bundle, graph, gpu, check_hashes)
     return keep_in_forks(runner)

@@ -231,10 +231,7 @@ def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tupl
 
 def _onnxruntime(provider: Provider) -> Any:
     """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
-    try:
-        onnxruntime = import_onnxruntime()
-    except ImportError as error:
-        raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
+    onnxruntime = import_onnxruntime(INSTALL)
     if provider.name not in onnxruntime.get_available_providers():
         raise BackendUnavailableError(
             f"the installed onnxruntime {onnxruntime.__version__} has no {provider.name}; replace it with: {INSTALL}"

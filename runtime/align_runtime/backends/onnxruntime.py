@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from align_runtime.errors import AlignError, BackendUnavailableError, BundleError, InputError
+from align_runtime.errors import AlignError, BundleError, InputError
 from align_runtime.memory import MAPPED, MemoryUse, out_of_memory
 from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.processors import available_cores, check_thread_count, limited_cores
@@ -34,17 +34,12 @@ class OnnxRuntimeRunner:
             threads: of one run; None for all cores.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime is not installed.
+            BackendUnavailableError: ONNX Runtime is not installed, or too old.
             ConfigurationError: `threads` is out of range.
             BundleError: ONNX Runtime cannot load the file.
             DeviceError: there is not enough memory, or the threads cannot be started.
         """
-        try:
-            onnxruntime = import_onnxruntime()
-        except ImportError as error:
-            raise BackendUnavailableError(
-                f"onnxruntime cannot be imported ({error}); install it with: pip install 'align-onnx[cpu]'"
-            ) from None
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         # Without VNNI, sums of uint8 × int8 products saturate at 16 bits. Exact kernels take 1.7 times as long, also on
@@ -103,11 +98,6 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def _add_data(options: Any, data: Mapping[str, bytes]) -> None:
     """Hands the content of files to a session of `options`, which copies what it needs while it is created."""
-    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-        raise BackendUnavailableError(
-            "the installed onnxruntime cannot read weights from memory (mmap=False); upgrade it: "
-            "pip install -U onnxruntime"
-        )
     sizes = [len(content) for content in data.values()]
     options.add_external_initializers_from_files_in_memory(list(data), list(data.values()), sizes)
 

@@ -11,8 +11,9 @@ import numpy as np
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.cuda_runtime import check_gpu, checked
 from align_runtime.backends.tensorrt.log import take_errors, tensorrt_log
-from align_runtime.engines import EngineEntry, Machine, Shapes, version
+from align_runtime.engines import EngineEntry, Machine, Shapes
 from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError
+from align_runtime.versions import version
 
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
