@@ -13,7 +13,7 @@ from typing import Any
 
 from align_runtime.errors import AlignError
 from benchmarks.result_files import EVALUATION, RESULTS, ROOT, ResultFileError, read_json
-from benchmarks.sections import accuracy, export, memory, openvino, peers, speed, targets
+from benchmarks.sections import accuracy, export, gpu, memory, openvino, peers, speed, targets
 from benchmarks.sections.headline import HEADINGS, HEADLINES, NOTE, Headline
 from benchmarks.sections.layout import Section, measured_on, table
 
@@ -34,7 +34,7 @@ INTRODUCTION = """\
 # Benchmarks
 
 Every table is made from a committed result file, which holds the raw samples. Each section names its hardware, versions
-and date. **Nothing here was measured on a GPU.**
+and date. {gpus}
 
 - **Interleaved timing.** Candidates run in turn in one process on the same inputs, in an order that is reversed in
   every second round. A speedup is the median of the paired rounds' ratios, baseline time divided by candidate time:
@@ -57,12 +57,12 @@ class Results:
     """The result files in a folder and the evaluation of align-tiny, read once each."""
 
     def __init__(self, folder: Path = RESULTS, evaluation: Path = EVALUATION) -> None:
-        self._folder, self._evaluation = folder, evaluation
+        self.folder, self._evaluation = folder, evaluation
         self._read: dict[str, dict[str, Any]] = {}
 
     def file(self, source: str) -> Path:
         """The result file that a section names as its source."""
-        return self._evaluation if source == "evaluation" else self._folder / f"{source}.json"
+        return self._evaluation if source == "evaluation" else self.folder / f"{source}.json"
 
     def __getitem__(self, source: str) -> dict[str, Any]:
         """The content of a result file.
@@ -107,9 +107,11 @@ def _described(error: Exception) -> str:
 
 def page(results: Results) -> str:
     """``docs/benchmarks.md``."""
-    contents = [f"- [{section.title}](#{section.anchor})" for section in SECTIONS]
-    sections = [line for section in SECTIONS for line in results.section(section)]
-    return "\n".join([INTRODUCTION, *contents, "", *sections])
+    chosen = (*SECTIONS, *gpu.gpu_sections(results.folder))
+    contents = [f"- [{section.title}](#{section.anchor})" for section in chosen]
+    sections = [line for section in chosen for line in results.section(section)]
+    head = INTRODUCTION.format(gpus=gpu.introduction(results.folder))
+    return "\n".join([head, *contents, "", *sections])
 
 
 def headline_figures(results: Results) -> str:
