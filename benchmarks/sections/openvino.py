@@ -30,7 +30,7 @@ def render(result: Mapping[str, Any]) -> list[str]:
     times = [[_inputs(case), *(_cell(case, name) for name in candidates)] for case in result["cases"]]
     distances = [
         (
-            f"`{entry['file']}` in {entry['variant']}",
+            f"`{entry['file']}` in {entry['variant']}{', **outside its limits**' if entry['failures'] else ''}",
             f"{entry['parity']['max_abs']:.1e} ({entry['limits']['max_abs']:.0e})",
             f"{cosine(entry['parity']['min_cosine'])} ({entry['limits']['min_cosine']})",
             f"{cosine(entry['parity']['min_centred_cosine'])} ({entry['limits']['min_centred_cosine']})",

@@ -55,7 +55,7 @@ MAX_DIFFERENCE = 2.0
 # of bf16, which OpenVINO computes FP32 graphs in, is in no manifest and holds for every bundle (docs/accuracy.md).
 WIDEST: Mapping[str, Limits] = {
     "fp32": Limits(max_abs=5e-5, min_cosine=0.999999, min_centred_cosine=0.99999),
-    "bf16": Limits(max_abs=2e-2, min_cosine=0.995, min_centred_cosine=0.99),
+    "bf16": Limits(max_abs=3e-2, min_cosine=0.99, min_centred_cosine=0.98),
     "fp16": Limits(max_abs=2e-2, min_cosine=0.9995, min_centred_cosine=0.9995),
     "int8": Limits(max_abs=0.1, min_cosine=0.95, min_centred_cosine=0.94),
 }

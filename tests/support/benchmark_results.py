@@ -175,6 +175,7 @@ def made_up() -> dict[str, dict[str, Any]]:
                 {
                     "file": "onnx/vision_model.onnx",
                     "variant": "bf16",
+                    "failures": [],
                     "limits": {"max_abs": 2e-2, "min_cosine": 0.995, "min_centred_cosine": 0.99},
                     "parity": {"max_abs": 3e-3, "min_cosine": 0.9999, "min_centred_cosine": 0.9998},
                 }
