@@ -73,7 +73,7 @@ def test_unknown_devices(tiny_bundle: Path) -> None:
         lambda: backend_of("tpu"),
         lambda: resolve_device("tpu"),
     ):
-        with pytest.raises(ConfigurationError, match="device is 'tpu'.*cpu, cuda, tensorrt, auto"):
+        with pytest.raises(ConfigurationError, match="device is 'tpu'.*cpu, openvino, cuda, tensorrt, auto"):
             call()
 
 
