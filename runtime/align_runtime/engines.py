@@ -24,7 +24,6 @@ from align_runtime.manifest import check_sha256
 from align_runtime.parity import Limits, Parity
 from align_runtime.precision import MAX_COUNT
 from align_runtime.regular_files import read_regular
-from align_runtime.versions import version
 
 ENGINES = "engines"
 ENGINE_SCHEMA = 3

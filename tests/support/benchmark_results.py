@@ -86,6 +86,18 @@ def _graph(variant: str, bytes_: int, cosine: float, **macs: int) -> dict[str, A
     return {"file": file, "variant": variant, "target": "any", "bytes": bytes_, "parity": parity, "content": content}
 
 
+def gpu_check() -> dict[str, Any]:
+    """A result of the GPU check on a made-up card: one case, a step that failed and one without time."""
+    seconds = case("vision 32", **{"torch eager": 0.04, "torch.compile reduce-overhead": 0.02, "cuda fp16": 0.01})
+    steps = [
+        {"name": "speed", "exit_code": 0, "result": [{"tower": "vision", "batch": 32, **seconds}]},
+        {"name": "rtx", "exit_code": 1, "result": None},
+        {"name": "speed after autotuning", "exit_code": 125, "result": None},
+    ]
+    gpu = {"name": "Made-up GPU", "driver_version": "580.1"}
+    return {"machine": MACHINE, "gpu": gpu, "packages": {"torch": "2.11"}, "steps": steps}
+
+
 def made_up() -> dict[str, dict[str, Any]]:
     """Result by name of its file."""
     export = {"seconds": 60.0, "peak_bytes": 2**31}
@@ -144,6 +156,29 @@ def made_up() -> dict[str, dict[str, Any]]:
                     "peak_bytes": peak * 2**20,
                 }
                 for precision, peak in (("fp32", 1000), ("int8", 400))
+            ],
+        },
+        "openvino": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "threads": 2,
+            "cases": [
+                {"tower": "vision", "batch": 1, **case("images 1", **{"cpu fp32": 0.2, "openvino bf16": 0.1})},
+                {
+                    "tower": "vision",
+                    "batch": 8,
+                    "callers": 4,
+                    **case("callers", **{"cpu fp32": 1.0, "openvino bf16": 0.5}),
+                },
+            ],
+            "parity": [
+                {
+                    "file": "onnx/vision_model.onnx",
+                    "variant": "bf16",
+                    "failures": [],
+                    "limits": {"max_abs": 2e-2, "min_cosine": 0.995, "min_centred_cosine": 0.99},
+                    "parity": {"max_abs": 3e-3, "min_cosine": 0.9999, "min_centred_cosine": 0.9998},
+                }
             ],
         },
         "clients": {

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# On the machine with the GPU: unpacks what pack.sh packed beside this file and runs the check; its result and its log
+# are in $OUT (this folder without it). Arguments go to the check: --dry-run tries it on a CPU, --minutes 10 is a limit.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${OUT:-$here}
+mkdir -p "$here/source" "$here/site" "$out"
+tar xzf "$here/source.tar.gz" -C "$here/source"
+for first in "$here"/*.tar.xz.aa; do
+  if [ -f "$first" ]; then cat "${first%aa}"* | tar xJ -C "$here/site"; fi
+done
+cd "$here/source"
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/align_runtime/__init__.py)
+mkdir -p "$here/site/align_onnx-$version.dist-info" # the packages are read from the source, and ask for their version
+printf 'Metadata-Version: 2.1\nName: align-onnx\nVersion: %s\n' "$version" >"$here/site/align_onnx-$version.dist-info/METADATA"
+export PYTHONPATH=runtime:reference:exporter:calibration:.:tests:$here/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+"${PYTHON:-python3}" -m benchmarks.gpu.check --results "$out" "$@" 2>&1 | tee "$out/log"
