@@ -18,7 +18,7 @@ from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGET
 from align_runtime.onnxruntime_import import import_onnxruntime
 
 AUTO = "auto"
-Device = Literal["cpu", "openvino", "cuda", "tensorrt", "auto"] | str  # the names, or "cuda:1"
+Device = Literal["cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx", "auto"] | str  # the names, or "cuda:1"
 INDEX = re.compile(r"0|[1-9][0-9]{0,2}")
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ BACKENDS: Mapping[str, Backend] = {
     ),
     "cuda": Backend("align_runtime.backends.cuda", GPU_TARGET),
     "tensorrt": Backend("align_runtime.backends.tensorrt.runner", GPU_TARGET, has_engines=True),
+    "tensorrt-rtx": Backend("align_runtime.backends.tensorrt.rtx", GPU_TARGET, has_engines=True),
 }
 DEVICES = tuple(BACKENDS)
 
@@ -94,8 +95,8 @@ def targets_on(device: str) -> tuple[str, str]:
 def resolve_device(device: str) -> str:
     """`device`, checked; for ``"auto"`` ``"cuda"`` if its driver and ONNX Runtime's provider are there, else ``"cpu"``.
 
-    The choice is logged as a warning: a service should name its device. ``"auto"`` never takes ``"tensorrt"``, which
-    needs engines that not every bundle has, nor ``"openvino"``, which rounds otherwise than ``"cpu"``.
+    The choice is logged as a warning: a service should name its device. ``"auto"`` takes no device that
+    runs engines, which not every bundle has, nor ``"openvino"``, which rounds otherwise than ``"cpu"``.
 
     Raises:
         ConfigurationError: there is no such device.

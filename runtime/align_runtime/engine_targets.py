@@ -57,8 +57,12 @@ class Machine:
     @property
     def place(self) -> str:
         """What tells its engines apart in file names: ``"nvidia-h100-80gb-hbm3.11.4.0.106"``."""
-        gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
-        return f"{gpu}.{self.tensorrt}"
+        return f"{self.gpu_name}.{self.tensorrt}"
+
+    @property
+    def gpu_name(self) -> str:
+        """The GPU as in file names: ``"nvidia-h100-80gb-hbm3"``."""
+        return re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
 
     @property
     def title(self) -> str:

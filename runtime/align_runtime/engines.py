@@ -201,6 +201,11 @@ def _shapes(where: str, values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]
     return shapes
 
 
+def shape_ranges(profiles: tuple[Shapes, ...], options: EngineOptions) -> list[tuple[Shapes, ...]]:
+    """The smallest, the most frequent and the largest shapes of every optimization profile."""
+    return [profiles] if options.ranges else [(shapes,) * RANGE for shapes in profiles]
+
+
 def sidecar_of(plan: Path) -> Path:
     """Path of the description of the engine in `plan`."""
     return plan.with_suffix(".json")

@@ -18,7 +18,7 @@ from align_runtime.bundle_writing import inventory
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
 from align_runtime.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
-from align_runtime.engine_targets import Machine
+from align_runtime.engine_targets import TENSORRT, Machine
 from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, read_engines, read_plan
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 
@@ -111,7 +111,7 @@ def test_a_description_that_cannot_be_read_is_skipped_and_reported(
     found = read_engines(bundle)
     assert [entry.file for entry in found.entries] == [f"engines/{NAME}.plan"]
     assert len(found.skipped) == 1
-    assert choose_engine(bundle, bundle.manifest.graphs[0], MACHINE).file == f"engines/{NAME}.plan"
+    assert choose_engine(bundle, bundle.manifest.graphs[0], MACHINE, TENSORRT).file == f"engines/{NAME}.plan"
     assert inspect.main([str(bundle_copy)]) == 0
     printed = capsys.readouterr().out
     assert "engine skipped: " in printed
@@ -124,7 +124,7 @@ def test_what_was_skipped_is_said_where_no_engine_is_left(bundle_copy: Path) -> 
     describe(bundle_copy).write_text("{")
     bundle = Bundle.open(bundle_copy)
     with pytest.raises(BackendUnavailableError, match=r"has no TensorRT engine .*1 skipped, first: .*not valid JSON"):
-        choose_engine(bundle, bundle.manifest.graphs[0], MACHINE)
+        choose_engine(bundle, bundle.manifest.graphs[0], MACHINE, TENSORRT)
 
 
 @pytest.mark.parametrize(

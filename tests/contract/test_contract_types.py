@@ -25,6 +25,7 @@ from support.surfaces import read_surface
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime/align_runtime/backends/tensorrt"
 EXPORTER = ROOT / "exporter/align_exporter/engine"
+RTX = "tensorrt_rtx-1"
 SOURCES = ("reference", "calibration", "exporter", "runtime")
 # Mutants that mypy accepts: attributes of numpy and of our own objects that have a name of TensorRT or CUDA, and
 # optional arguments, whose absence the doubles detect (test_contract_doubles.py).
@@ -73,10 +74,11 @@ def type_check(tmp_path_factory: pytest.TempPathFactory) -> TypeCheck:
     work = tmp_path_factory.mktemp("contract")
     (work / "mypy.ini").write_text(CONFIG)
     for name in WHEELS:
-        if name.startswith("tensorrt"):
+        if name.startswith("tensorrt") and name != RTX:
             write_stub(read_surface(name), work / name / "tensorrt")
             bindings = work / name / "cuda" / "bindings"
             write_stub(read_surface("cudart-13"), bindings / "runtime")
+            write_stub(read_surface(RTX), work / name / "tensorrt_rtx")
             for package in (bindings, bindings.parent):
                 (package / "__init__.pyi").touch()
 
@@ -112,7 +114,7 @@ def test_contract_of_the_runtime_with_the_lean_runtime(type_check: TypeCheck, su
 
 
 def test_contract_check_detects_every_name_and_argument(type_check: TypeCheck, tmp_path: Path) -> None:
-    names = read_surface("tensorrt-11").names | read_surface("cudart-13").names
+    names = frozenset().union(*(read_surface(name).names for name in ("tensorrt-11", RTX, "cudart-13")))
     planted = {}
     for file in gpu_modules(RUNTIME) + gpu_modules(EXPORTER):
         if file.name == "libraries.py":

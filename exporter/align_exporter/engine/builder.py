@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from align_exporter.engine.toolkits import Toolkit
 from align_runtime.backends.tensorrt.log import plain, take_errors, tensorrt_log
 from align_runtime.engine_files import put_file, read_timings
-from align_runtime.engines import EngineOptions, Shapes
+from align_runtime.engines import EngineOptions, Shapes, shape_ranges
 from align_runtime.errors import BuildError
 from align_runtime.progress import Progress
 
@@ -53,7 +52,7 @@ def parse_graph(toolkit: Toolkit, file: Path) -> ParsedGraph:
 def build_plan(
     toolkit: Toolkit,
     graph: ParsedGraph,
-    profiles: Sequence[Shapes],
+    profiles: tuple[Shapes, ...],
     options: EngineOptions,
     timings: Path,
     progress: Progress,
@@ -72,7 +71,7 @@ def build_plan(
     config.clear_flag(toolkit.api.BuilderFlag.TF32)  # float32 means float32
     toolkit.configure(config, options)
     config.progress_monitor = build_monitor(toolkit.api, graph.name, progress)
-    for least, usual, most in [profiles] if options.ranges else [(shapes,) * 3 for shapes in profiles]:
+    for least, usual, most in shape_ranges(profiles, options):
         profile = graph.builder.create_optimization_profile()
         for name in usual:
             profile.set_shape(name, least[name], usual[name], most[name])

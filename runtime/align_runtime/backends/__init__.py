@@ -26,7 +26,7 @@ def open_graph(
     memory: MemoryUse = MAPPED,
     streams: int = 1,
 ) -> Runner:
-    """Loads `graph` of `bundle` onto `device`; on ``"tensorrt"`` its engine that fits this machine.
+    """Loads `graph` of `bundle` onto `device`; on devices that run engines its engine that fits this machine.
 
     Args:
         threads: of one run on a CPU; None for all cores.

@@ -20,7 +20,7 @@ from align_exporter.graph.content import product_types
 from align_runtime.bundle import Bundle
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
-from align_runtime.engine_targets import Machine, RtxTarget
+from align_runtime.engine_targets import TENSORRT, Machine, RtxTarget
 from align_runtime.engines import engines_of, read_plan
 from align_runtime.errors import BackendUnavailableError, BuildError, PrecisionError
 from align_runtime.progress import Progress
@@ -91,7 +91,7 @@ def test_an_engine_is_for_rtx_alone(tiny_fp16_bundle: Path, tmp_path: Path) -> N
     here = Machine(gpu="NVIDIA L4", compute_capability="8.9", driver="13.0", tensorrt="11.4.0.106")
     assert text.entry.file == f"engines/text_fp16.rtx-sm86-sm89-sm120.{text.entry.machine.tensorrt}.plan"
     with pytest.raises(BackendUnavailableError, match="has no TensorRT engine of the text tower"):
-        choose_engine(bundle, bundle.graph("text", "fp16", "tensorrt"), here)
+        choose_engine(bundle, bundle.graph("text", "fp16", "tensorrt"), here, TENSORRT)
 
 
 # What must not be built. The linter would refuse these graphs too; here the real parser does.
