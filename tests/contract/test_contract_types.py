@@ -31,19 +31,26 @@ SOURCES = ("reference", "calibration", "exporter", "runtime")
 # optional arguments, whose absence the doubles detect (test_contract_doubles.py).
 OURS = {
     "cuda_runtime.py: size renamed", "cuda_runtime.py: dtype renamed", "cuda_runtime.py: handle renamed",
-    "engine.py: dtype renamed",
+    "engine.py: dtype renamed", "runner.py: shape renamed", "rtx.py: __init__ without an argument",
     "engine.py: dtype without an argument", "lane.py: shape renamed", "builder.py: pop without an argument",
 }  # fmt: skip
 OPTIONAL = {
     "builder.py: create_network without an argument", "engine.py: create_execution_context without an argument",
+    "rtx.py: set_execution_context_allocation_strategy without an argument",
+    "rtx.py: set_runtime_cache without an argument",
 }  # fmt: skip
 # Names of the module, which is chosen when it runs: TensorRT's doubles and the real TensorRT for RTX look them up.
 CHOSEN = {
     *(f"builder.py: {name} renamed" for name in ("Builder", "BuilderFlag", "DETAILED", "IProgressMonitor", "OnnxParser",
                                                  "ProfilingVerbosity", "TF32", "__init__")),
+    *(f"engine.py: {name} renamed" for name in ("ExecutionContextAllocationStrategy", "INPUT", "Runtime",
+                                                "TensorIOMode", "USER_MANAGED", "__version__", "nptype")),
+    "engine.py: Runtime without an argument", "engine.py: nptype without an argument",
+    "rtx.py: create_runtime_config renamed", "toolkits.py: num_compute_capabilities renamed",
+    "toolkits.py: set_compute_capability renamed", "toolkits.py: set_compute_capability without an argument",
     *(f"builder.py: {name} without an argument" for name in ("Builder", "OnnxParser", "__init__")),
     *(f"log.py: {name} renamed" for name in ("ERROR", "ILogger", "INTERNAL_ERROR", "WARNING", "__init__")),
-    "log.py: __init__ without an argument", "toolkits.py: __version__ renamed",
+    "log.py: __init__ without an argument",
 }  # fmt: skip
 CONFIG = """
 [mypy]

@@ -21,7 +21,7 @@ _errors: deque[str] = deque(maxlen=8)
 
 
 @cache
-def tensorrt_log(api: Any) -> trt.ILogger:
+def tensorrt_log(api: Any) -> Any:
     """The logger of the module `api` in this process; TensorRT requires the same one for all of its objects."""
 
     class Log(api.ILogger):

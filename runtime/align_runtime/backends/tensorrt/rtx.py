@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.cuda_runtime import on_gpu
@@ -108,14 +108,15 @@ class RtxRunner(TensorRtRunner):
 
     def _open(self, plan: bytes, entry: EngineEntry) -> Engine:
         engine = open_engine(plan, entry, libraries.rtx)
-        config = engine.handle.create_runtime_config()
+        handle: Any = engine.handle  # of the other library than its type names
+        config: rtx.IRuntimeConfig = handle.create_runtime_config()
         config.set_execution_context_allocation_strategy(engine.setup)
         config.cuda_graph_strategy = libraries.rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         # Not lazily, which gives one input other embeddings once its kernels are compiled in the background.
         config.dynamic_shapes_kernel_specialization_strategy = (
             libraries.rtx.DynamicShapesKernelSpecializationStrategy.EAGER
         )
-        self._cache: rtx.IRuntimeCache = config.create_runtime_cache()
+        self._cache = config.create_runtime_cache()
         self._kept = read_compiled_kernels(self._compiled)
         if self._kept and not self._cache.deserialize(self._kept):
             logger.warning("%s is from another GPU or driver; kernels are compiled again", self._compiled.name)
