@@ -6,12 +6,19 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here}
 mkdir -p "$here/source" "$here/site" "$out"
 tar xzf "$here/source.tar.gz" -C "$here/source"
+python=${PYTHON:-python3}
 for first in "$here"/*.tar.xz.aa; do
-  if [ -f "$first" ]; then cat "${first%aa}"* | tar xJ -C "$here/site"; fi
+  if [ -f "$first" ]; then
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then
+      echo "error: the packed packages are for Python 3.12; got $("$python" --version). Set PYTHON" >&2
+      exit 2
+    fi
+    cat "${first%aa}"* | tar xJ -C "$here/site"
+  fi
 done
 cd "$here/source"
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/align_runtime/__init__.py)
 mkdir -p "$here/site/align_onnx-$version.dist-info" # the packages are read from the source, and ask for their version
 printf 'Metadata-Version: 2.1\nName: align-onnx\nVersion: %s\n' "$version" >"$here/site/align_onnx-$version.dist-info/METADATA"
 export PYTHONPATH=runtime:reference:exporter:calibration:.:tests:$here/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
-"${PYTHON:-python3}" -m benchmarks.gpu.check --results "$out" "$@" 2>&1 | tee "$out/log"
+"$python" -m benchmarks.gpu.check --results "$out" "$@" 2>&1 | tee "$out/log"

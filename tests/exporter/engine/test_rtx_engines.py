@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import re
 import shutil
@@ -11,18 +12,22 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+import align_runtime
 from align_exporter.engine.build import build_engines
 from align_exporter.engine.builder import parse_graph
 from align_exporter.engine.network import check_network
 from align_exporter.engine.request import EngineOutcome, EngineRequest
 from align_exporter.engine.toolkits import open_toolkits
 from align_exporter.graph.content import product_types
+from align_runtime.backends.tensorrt.libraries import rtx
+from align_runtime.backends.tensorrt.log import tensorrt_log
+from align_runtime.backends.tensorrt.rtx import check_validity
 from align_runtime.bundle import Bundle
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
 from align_runtime.engine_targets import TENSORRT, Machine, RtxTarget
 from align_runtime.engines import engines_of, read_plan
-from align_runtime.errors import BackendUnavailableError, BuildError, PrecisionError
+from align_runtime.errors import BackendUnavailableError, BuildError, BundleError, PrecisionError
 from align_runtime.progress import Progress
 from support.lint_faults import Fault, asymmetric, change_operator, mixed_sum, quantized
 from support.rtx import rtx_request, toolkit
@@ -92,6 +97,27 @@ def test_an_engine_is_for_rtx_alone(tiny_fp16_bundle: Path, tmp_path: Path) -> N
     assert text.entry.file == f"engines/text_fp16.rtx-sm86-sm89-sm120.{text.entry.machine.tensorrt}.plan"
     with pytest.raises(BackendUnavailableError, match="has no TensorRT engine of the text tower"):
         choose_engine(bundle, bundle.graph("text", "fp16", "tensorrt"), here, TENSORRT)
+
+
+def test_without_a_gpu_an_engine_does_not_load(tiny_fp16_bundle: Path, tmp_path: Path) -> None:
+    """The real library and the real CUDA runtime, up to what they need a GPU for."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        pass
+    else:
+        pytest.skip("this machine has a driver")
+    folder = Path(shutil.copytree(tiny_fp16_bundle, tmp_path / "bundle"))
+    (vision, _) = build(folder, rtx_request("fp16"))
+    with pytest.raises(BackendUnavailableError, match="no NVIDIA GPU can be used here.*check nvidia-smi"):
+        align_runtime.load(folder, precision="fp16", device="tensorrt-rtx")
+    plan = read_plan(Bundle.open(folder), vision.entry)
+    assert rtx.Runtime(tensorrt_log(rtx)).engine_header_size == 64
+    here = Machine(gpu="NVIDIA L4", compute_capability="8.9", driver="13.0", tensorrt=rtx.__version__)
+    with pytest.raises(BackendUnavailableError, match="Error reading CUDA GPU properties"):  # the header is right
+        check_validity(plan, vision.entry, here)
+    with pytest.raises(BundleError, match="not an engine that this version reads"):
+        check_validity(b"x" * 64 + plan, vision.entry, here)
 
 
 # What must not be built. The linter would refuse these graphs too; here the real parser does.
