@@ -35,6 +35,10 @@ if [ "${1:-}" != --source ]; then
       mv "$work/kept.so" "$provider"
       rm -rf "$site/onnxruntime/transformers" "$site/onnxruntime/tools"
     fi
+    if [ -d "$site/tensorrt_rtx_bindings" ]; then # the package of that name, which is no wheel, is this import
+      mkdir "$site/tensorrt_rtx"
+      printf 'from tensorrt_rtx_bindings import *\nfrom tensorrt_rtx_bindings import __version__\n' >"$site/tensorrt_rtx/__init__.py"
+    fi
     pieces "$site" "$name"
   done
 fi

@@ -73,7 +73,7 @@ def test_unknown_devices(tiny_bundle: Path) -> None:
         lambda: backend_of("tpu"),
         lambda: resolve_device("tpu"),
     ):
-        with pytest.raises(ConfigurationError, match="device is 'tpu'.*cpu, openvino, cuda, tensorrt, auto"):
+        with pytest.raises(ConfigurationError, match="device is 'tpu'.*cpu, openvino, cuda, tensorrt, tensorrt-rtx, auto"):
             call()
 
 
@@ -88,7 +88,7 @@ def test_unknown_devices(tiny_bundle: Path) -> None:
         ("tensorrt:٣", "index of a GPU, as in 'tensorrt:1'"),
         ("cuda:9999", "index of a GPU"),
         ("cpu:0", "cpu is one device"),
-        ("auto:1", "known: cpu, openvino, cuda, tensorrt, auto"),
+        ("auto:1", "known: cpu, openvino, cuda, tensorrt, tensorrt-rtx, auto"),
         (1, "known: cpu"),
     ],
 )
@@ -109,5 +109,6 @@ def test_targets() -> None:
         "openvino": (CPU_TARGET, ANY_TARGET),
         "cuda": (GPU_TARGET, ANY_TARGET),
         "tensorrt": (GPU_TARGET, ANY_TARGET),
+        "tensorrt-rtx": (GPU_TARGET, ANY_TARGET),
     }
     assert [targets_on(target)[0] for target in TARGETS] == list(TARGETS)
