@@ -1,15 +1,18 @@
 """Checks a machine with a GPU, step by step; writes ``benchmarks/results/gpu-<name of the GPU>.json`` after every step.
 
     python -m benchmarks.gpu.check [--minutes 14] [--devices cuda tensorrt] [--dry-run] [--results FOLDER]
+                                   [--work FOLDER [--only STEP ...]]
 
 Exports align-tiny and a model of the published sizes, compares their graphs with the reference on the GPU, and measures
 them against PyTorch. A step that fails, hangs or has no time left is recorded and the others still run; the exit code
-is 1 then. With ``--dry-run`` it does the same in small on a CPU, and its result is nothing to publish.
+is 1 then. With ``--dry-run`` it does the same in small on a CPU, and its result is nothing to publish. What it makes
+stays in the folder of ``--work``, where ``--only`` runs single steps again; the results of the others are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -117,12 +120,29 @@ def write_result(file: Path, facts: dict[str, str], outcomes: Sequence[Outcome])
     partial.replace(file)
 
 
+def read_outcomes(file: Path) -> dict[str, Outcome]:
+    """The outcomes that `write_result` wrote into `file`, by step; none without the file."""
+    if not file.is_file():
+        return {}
+    return {entry["name"]: Outcome(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))["steps"]}
+
+
+def chosen(known: Sequence[Step], names: Sequence[str] | None, parser: argparse.ArgumentParser) -> list[Step]:
+    """The steps with `names`, all of them without any; a name that is unknown ends the program."""
+    by_name = {step.name: step for step in known}
+    if unknown := sorted(set(names or ()) - set(by_name)):
+        parser.error(f"--only: expected one of {', '.join(by_name)}; got {', '.join(unknown)}")
+    return [step for step in known if names is None or step.name in names]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, help="that all steps may take together (default: 14, in a dry run 60)")
     parser.add_argument("--devices", nargs="+", default=["cuda"], help="of the runtime (default: cuda)")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, with small models")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
+    parser.add_argument("--work", type=Path, help="what is made stays in this folder (default: a temporary one)")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="of a run with the same --work, these steps again")
     options = parser.parse_args()
     minutes, facts = options.minutes or (60 if options.dry_run else 14), gpu_facts()
     end = time.monotonic() + 60 * minutes
@@ -132,13 +152,15 @@ def main() -> int:
     devices = ("cpu",) if options.dry_run else tuple(options.devices)
     target = Target(devices, options.dry_run, engines="tensorrt" in devices)
     options.results.mkdir(parents=True, exist_ok=True)
-    file, outcomes = result_file(facts, options.dry_run, options.results), list[Outcome]()
-    with tempfile.TemporaryDirectory() as work:
-        for step in steps(Path(work), target):
+    file = result_file(facts, options.dry_run, options.results)
+    outcomes = read_outcomes(file) if options.only else {}
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for step in chosen(steps(work, target), options.only, parser):
             patient = replace(step, limit=step.limit * (SLOWNESS if options.dry_run else 1))
-            outcomes.append(run_step(patient, end - time.monotonic()))
-            write_result(file, facts, outcomes)
-    failed = [outcome.name for outcome in outcomes if outcome.exit_code]
+            outcomes[step.name] = run_step(patient, end - time.monotonic())
+            write_result(file, facts, list(outcomes.values()))
+    failed = [outcome.name for outcome in outcomes.values() if outcome.exit_code]
     print(f"wrote {file};", f"not passed: {', '.join(failed)}" if failed else "all steps passed")
     return 1 if failed else 0
 

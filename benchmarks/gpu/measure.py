@@ -82,7 +82,7 @@ def torch_candidates(tower: nn.Module, inputs: Inputs, device: str, mode: str) -
 
     found = {"torch eager": candidate(module)}
     if mode != "none":
-        found[f"torch.compile {mode}"] = candidate(torch.compile(module, mode=mode))
+        found[f"torch.compile {mode}"] = candidate(torch.compile(module, mode=mode, dynamic=False))
     return found
 
 
@@ -114,7 +114,6 @@ def measure(checkpoint: Path, bundle: Bundle, options: argparse.Namespace) -> It
                 for variant in options.precisions or variants:
                     opened = open_graph(bundle, bundle.graph(tower, variant, device), device, None, check_hashes=False)
                     runners[f"{device} {variant}"] = stack.enter_context(closing(opened))
-                    opened.prepare()
             for batch in batches:
                 inputs = make(bundle, batch)
                 candidates = torch_candidates(half, inputs, torch_device, "none" if options.dry else options.compile)

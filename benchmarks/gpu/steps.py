@@ -80,11 +80,12 @@ def steps(work: Path, target: Target) -> list[Step]:
         Step("checkpoint", ["-m", "benchmarks.gpu.checkpoint", str(checkpoint), *dry], 60),
         Step(f"export {FULL}", export(checkpoint, full, "--fp16", *loose, *engine), 150),
         *verify(FULL, full, 60),
-        speed("speed", 150),
+        speed("speed", 100, "--compile", "none"),
         study("options", 90),
-        study("callers", 45),
-        study("memory", 30),
         study("profile", 40),
+        study("memory", 30),
+        study("callers", 90),
+        speed("speed against torch.compile", 200, "--precisions", "fp16", "--compile", "reduce-overhead"),
         study("rtx", 40),
         Step(
             f"export {FULL} in INT8",
@@ -93,6 +94,6 @@ def steps(work: Path, target: Target) -> list[Step]:
         ),
         *verify(f"{FULL} in INT8", full, 60),
         speed("speed of INT8", 100, "--precisions", "int8", "--compile", "none"),
-        speed("speed after autotuning", 200, "--precisions", "fp16", "--compile", "max-autotune"),
+        speed("speed against autotuning", 200, "--precisions", "fp16", "--compile", "max-autotune"),
         Step("tests", ["-m", "pytest", "-q", "-m", "gpu", "tests/gpu"], 60),
     ]

@@ -73,7 +73,9 @@ def callers(bundle: Path, device: str, dry: bool) -> Iterator[Part]:
     pixels = vision_inputs(Bundle.open(bundle), 1)["pixels"]
     seconds = 0.2 if dry else SECONDS
     with align_runtime.load(bundle, precision="fp16", device=device, towers=("vision",)) as model:
+        start = time.perf_counter()
         model.warmup()
+        yield "warmup", time.perf_counter() - start
         for count in CALLERS:
             latencies, start = list[float](), time.perf_counter()
 
