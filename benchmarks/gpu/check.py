@@ -156,6 +156,7 @@ def main() -> int:
     outcomes = read_outcomes(file) if options.only else {}
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
         for step in chosen(steps(work, target), options.only, parser):
             patient = replace(step, limit=step.limit * (SLOWNESS if options.dry_run else 1))
             outcomes[step.name] = run_step(patient, end - time.monotonic())

@@ -38,6 +38,7 @@ SWEEP: tuple[dict[str, str], ...] = (
     {"prefer_nhwc": "0"},
     {"cudnn_conv_algo_search": "HEURISTIC"},
     {"use_tf32": "1"},
+    {"fuse_conv_bias": "0"},
     {"prefer_nhwc": "0", "enable_cuda_graph": "0"},
 )
 LIBRARIES = ("nvinfer", "nvonnxparser", "cudnn", "cublasLt", "cuda")
