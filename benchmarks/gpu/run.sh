@@ -5,17 +5,21 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here}
 mkdir -p "$here/source" "$here/site" "$out"
-tar xzf "$here/source.tar.gz" -C "$here/source"
 python=${PYTHON:-python3}
-for first in "$here"/*.tar.xz.aa; do
-  if [ -f "$first" ]; then
-    if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then
-      echo "error: the packed packages are for Python 3.12; got $("$python" --version). Set PYTHON" >&2
-      exit 2
-    fi
-    cat "${first%aa}"* | tar xJ -C "$here/site"
+unpacked=$here/unpacked # a second run with --only and --work goes on with what the first one unpacked
+for archive in "$here"/source.tar.gz "$here"/*.tar.xz.aa; do
+  if [ ! -f "$archive" ] || [ "$unpacked" -nt "$archive" ]; then
+    continue
+  elif [ "$archive" = "$here/source.tar.gz" ]; then
+    tar xzf "$archive" -C "$here/source"
+  elif "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then
+    cat "${archive%aa}"* | tar xJ -C "$here/site"
+  else
+    echo "error: the packed packages are for Python 3.12; got $("$python" --version). Set PYTHON" >&2
+    exit 2
   fi
 done
+touch "$unpacked"
 cd "$here/source"
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/align_runtime/__init__.py)
 mkdir -p "$here/site/align_onnx-$version.dist-info" # the packages are read from the source, and ask for their version
