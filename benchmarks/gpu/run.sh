@@ -25,4 +25,7 @@ version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/align_runtime/__init__
 mkdir -p "$here/site/align_onnx-$version.dist-info" # the packages are read from the source, and ask for their version
 printf 'Metadata-Version: 2.1\nName: align-onnx\nVersion: %s\n' "$version" >"$here/site/align_onnx-$version.dist-info/METADATA"
 export PYTHONPATH=runtime:reference:exporter:calibration:.:tests:$here/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+# ONNX Runtime looks for CUDA's packages beside its own; here they are where torch is.
+LD_LIBRARY_PATH=$("$python" -c 'import glob, sys; print(":".join(d for p in sys.path for d in glob.glob(p + "/nvidia/*/lib")))')
+export LD_LIBRARY_PATH
 "$python" -m benchmarks.gpu.check --results "$out" "$@" 2>&1 | tee "$out/log"
