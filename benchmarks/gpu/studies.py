@@ -23,7 +23,7 @@ import onnxruntime
 import align_runtime
 from align_bench.statistics import percentile
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CUDA, CudaRunner, Provider
+from align_runtime.backends.cuda import CudaRunner, Provider, provider_of
 from align_runtime.backends.onnxruntime import keep_float_biases
 from align_runtime.bundle import Bundle
 from benchmarks.gpu.measure import vision_inputs
@@ -31,15 +31,16 @@ from benchmarks.gpu.rtx import rtx
 
 BATCH, ROUNDS, SECONDS = 32, 20, 4.0
 CALLERS = (1, 4, 16)
-# What differs from the options of `align_runtime.backends.cuda.CUDA`.
+FP16 = provider_of("fp16")
+# What differs from the options of `FP16`.
 SWEEP: tuple[dict[str, str], ...] = (
     {},
-    {"enable_cuda_graph": "0"},
-    {"prefer_nhwc": "0"},
     {"cudnn_conv_algo_search": "HEURISTIC"},
-    {"use_tf32": "1"},
+    {"enable_cuda_graph": "0"},
     {"fuse_conv_bias": "0"},
-    {"prefer_nhwc": "0", "enable_cuda_graph": "0"},
+    {"prefer_nhwc": "0"},
+    {"prefer_nhwc": "0", "fuse_conv_bias": "0"},
+    {"use_tf32": "0"},
 )
 LIBRARIES = ("nvinfer", "nvonnxparser", "cudnn", "cublasLt", "cuda")
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "onnxruntime", "torch", "transformers", "skimage")
@@ -60,7 +61,7 @@ def options(bundle: Path, device: str, dry: bool) -> Iterator[Part]:
     inputs = vision_inputs(opened, batch)
     file = opened.graph_file(opened.graph("vision", "fp16", device))
     for changes in SWEEP:
-        provider = Provider("CPUExecutionProvider", "cpu", {}) if dry else Provider(options={**CUDA.options, **changes})
+        provider = Provider("CPUExecutionProvider", "cpu", {}) if dry else Provider(options={**FP16.options, **changes})
         start = time.perf_counter()
         runner = CudaRunner(file, Buckets((batch,)), provider)
         runner.run(inputs)
@@ -116,7 +117,7 @@ def profile(bundle: Path, device: str, dry: bool) -> Iterator[Part]:
         settings.profile_file_prefix = f"{folder}/profile"
         file = opened.graph_file(opened.graph("vision", "fp16", device))
         changes = {"enable_cuda_graph": "0"}  # inside of a CUDA graph nothing is timed
-        provider: Any = "CPUExecutionProvider" if dry else (CUDA.name, {**CUDA.options, **changes})
+        provider: Any = "CPUExecutionProvider" if dry else (FP16.name, {**FP16.options, **changes})
         session = onnxruntime.InferenceSession(str(file), settings, providers=[provider])
         for _ in range(3):
             session.run(None, inputs)

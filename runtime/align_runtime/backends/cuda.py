@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import BATCHES, Buckets, Piece, check_inputs, default_lengths, row_count
+from align_runtime.backends.capture import CAPTURES
 from align_runtime.backends.onnxruntime import keep_float_biases
 from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
 from align_runtime.bundle import Bundle
@@ -37,7 +38,9 @@ logger = logging.getLogger(__name__)
 def open_graph(bundle: Bundle, graph: Graph, gpu: int, check_hashes: bool) -> CudaRunner:
     """Loads `graph` of `bundle` onto the GPU with the index `gpu`; see `align_runtime.backends.open_graph`."""
     lengths = default_lengths(bundle.manifest.model.max_length) if graph.tower == "text" else ()
-    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), gpu=gpu)
+    return CudaRunner(
+        bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), provider_of(graph.variant), gpu=gpu
+    )
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Provider:
     """An execution provider of ONNX Runtime, the device of its tensors, and its options.
 
     The default options: convolutions in NHWC, the layout of tensor cores, with the fastest of all algorithms whatever
-    workspace it needs; no TF32, since the parity gate compares full float32; CUDA graphs.
+    workspace it needs; no TF32, since the parity gate compares full float32; CUDA graphs. See `provider_of`.
     """
 
     name: str = "CUDAExecutionProvider"
@@ -65,10 +68,20 @@ class Provider:
 CUDA = Provider()
 
 
+def provider_of(variant: str) -> Provider:
+    """CUDA with the options for graphs of `variant`.
+
+    ONNX Runtime keeps the convolutions of every precision off the tensor cores where TF32 is not allowed. Half precision
+    needs them, and its values have no more digits than TF32's.
+    """
+    return CUDA if variant == "fp32" else Provider(options={**CUDA.options, "use_tf32": "1"})
+
+
 @dataclass(frozen=True)
 class Slot:
-    """Inputs and output of one shape at fixed addresses, which a CUDA graph requires."""
+    """A session with inputs and output of one shape at fixed addresses, which a CUDA graph requires."""
 
+    session: Any
     binding: Any
     run_options: Any
     inputs: Mapping[str, Any]
@@ -79,7 +92,8 @@ class CudaRunner:
     """One graph on the GPU, which any number of threads may share.
 
     A thread of its own runs every batch: the GPU runs one batch at a time, and ONNX Runtime captures CUDA graphs per
-    thread.
+    thread. Images have a session for each batch size: a convolution keeps the plan of its last shape only, makes it
+    anew for another, and the CUDA graphs that were captured with the old one then compute something else.
     """
 
     def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA, gpu: int = 0) -> None:
@@ -92,9 +106,12 @@ class CudaRunner:
         self._runtime = _onnxruntime(provider)
         self._buckets, self._provider, self._gpu = buckets, provider, gpu
         self.batches, self.in_flight = buckets.batches, IN_FLIGHT
-        self._session = self._open(file)
-        self._output, self._width = _output_of(self._session, file)
-        self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
+        self._file = file
+        with CAPTURES.shared():
+            session = self._open()
+        self._sessions = {self._shared_by(buckets.batches[0]): session}
+        self._output, self._width = _output_of(session, file)
+        self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
         check_startable(1)
         self._worker = Workers(1)
@@ -122,10 +139,16 @@ class CudaRunner:
 
     def close(self) -> None:
         self._worker.close()
-        self._slots.clear()
-        del self._session
+        with CAPTURES.shared():
+            self._slots.clear()
+            self._sessions.clear()
 
-    def _open(self, file: Path) -> Any:
+    def _shared_by(self, batch: int) -> int | None:
+        """The key of the session for `batch`."""
+        return None if self._buckets.lengths else batch
+
+    def _open(self) -> Any:
+        file = self._file
         options = dict(self._provider.options)
         if self._gpu:  # the CPU provider, with which tests run this code, has no such option
             options[DEVICE_ID] = str(self._gpu)
@@ -180,21 +203,34 @@ class CudaRunner:
     def _run_piece(
         self, piece: Piece, length: int | None, inputs: Mapping[str, NDArray[Any]], watch: Stopwatch
     ) -> NDArray[np.float32]:
+        rows = {name: values[piece.rows] for name, values in inputs.items()}
         slot = self._slots.get((piece.batch, length))
-        if slot is None:
-            slot = self._slots[piece.batch, length] = self._new_slot(piece.batch, length)
+        if slot is not None:
+            with CAPTURES.shared():
+                return self._run_slot(slot, rows, watch)
+        with CAPTURES.alone():
+            slot = self._new_slot(piece.batch, length)
+            embeds = self._run_slot(slot, rows, watch)
+        self._slots[piece.batch, length] = slot
+        return embeds
+
+    def _run_slot(self, slot: Slot, rows: Mapping[str, NDArray[Any]], watch: Stopwatch) -> NDArray[np.float32]:
         watch.start()
         for name, value in slot.inputs.items():
-            value.update_inplace(_filled(inputs[name][piece.rows], tuple(value.shape())))
+            value.update_inplace(_filled(rows[name], tuple(value.shape())))
         watch.lap(HOST_TO_DEVICE)
-        self._session.run_with_iobinding(slot.binding, slot.run_options)
+        slot.session.run_with_iobinding(slot.binding, slot.run_options)
         watch.lap(COMPUTE)
         output = slot.output.numpy()
         watch.lap(DEVICE_TO_HOST)
-        return output[: piece.rows.stop - piece.rows.start]
+        return output[: row_count(rows)]
 
     def _new_slot(self, batch: int, length: int | None) -> Slot:
-        binding = self._session.io_binding()
+        key = self._shared_by(batch)
+        if key not in self._sessions:
+            self._sessions[key] = self._open()
+        session = self._sessions[key]
+        binding = session.io_binding()
         inputs = {}
         for name, (dtype, shape) in self._takes.items():
             inputs[name] = self._allocate(_sized(shape, batch, length), dtype)
@@ -203,7 +239,7 @@ class CudaRunner:
         binding.bind_ortvalue_output(self._output, output)
         run_options = self._runtime.RunOptions()
         run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is shared by all shapes
-        return Slot(binding, run_options, inputs, output)
+        return Slot(session, binding, run_options, inputs, output)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, self._gpu)
