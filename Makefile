@@ -33,8 +33,8 @@ demo: install
 		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
 # Two processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest. A test file
-# stays in one process, so that its fixtures are built once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# stays in one process, so that its fixtures are built once; files are handed out in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m "not slow"

@@ -1,7 +1,7 @@
 """Checkpoints with equal, shared, missing and zero constants export in every variant, and are computed as such.
 
 Each group of parameters is constant in turn, a group of the text tower and one of the vision tower in each checkpoint;
-then everything at once. Tracing is shared (see support/weight_swap.py), and two observers of eight are tried.
+then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are tried.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from align_runtime.manifest import Manifest
 from align_runtime.progress import Progress
 from support import constant_checkpoints as made
 from support.rtx import rtx_request
-from support.weight_swap import WeightSwap
 
 # Random weights say nothing about the accuracy of INT8 and little about that of FP16 where embeddings nearly collapse:
 # the gate lets every finite number pass. FP32 has the limits of every export, FP16 a bound of the test's own; that INT8
@@ -49,7 +48,6 @@ def state() -> made.State:
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_exporter.pipeline.trace", WeightSwap())
         patch.setattr("align_exporter.int8.calibrate.OBSERVERS", {name: OBSERVERS[name] for name in ("min-max", "MSE")})
         patch.setattr("align_exporter.int8.speed.ROUNDS", 2)
 
