@@ -13,9 +13,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import onnxruntime
@@ -23,24 +24,26 @@ import onnxruntime
 import align_runtime
 from align_bench.statistics import percentile
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CudaRunner, Provider, provider_of
+from align_runtime.backends.cuda import CudaRunner
+from align_runtime.backends.cuda_provider import Provider, provider_of
 from align_runtime.backends.onnxruntime import keep_float_biases
 from align_runtime.bundle import Bundle
 from benchmarks.gpu.measure import vision_inputs
 from benchmarks.gpu.rtx import rtx
 
-BATCH, ROUNDS, SECONDS = 32, 20, 4.0
+BATCH, ROUNDS, PROFILED, SECONDS = 32, 20, 5, 4.0
 CALLERS = (1, 4, 16)
 FP16 = provider_of("fp16")
-# What differs from the options of `FP16`.
-SWEEP: tuple[dict[str, str], ...] = (
-    {},
-    {"cudnn_conv_algo_search": "HEURISTIC"},
-    {"enable_cuda_graph": "0"},
-    {"fuse_conv_bias": "0"},
-    {"prefer_nhwc": "0"},
-    {"prefer_nhwc": "0", "fuse_conv_bias": "0"},
-    {"use_tf32": "0"},
+# Batch of images, and what differs from the options of `FP16`.
+SWEEP: tuple[tuple[int, dict[str, str]], ...] = (
+    (32, {}),
+    (32, {"cudnn_conv_algo_search": "EXHAUSTIVE"}),
+    (32, {"prefer_nhwc": "0"}),
+    (1, {}),
+    (1, {"enable_cuda_graph": "0"}),
+    (8, {}),
+    (32, {"fuse_conv_bias": "1"}),
+    (32, {"use_tf32": "0"}),
 )
 LIBRARIES = ("nvinfer", "nvonnxparser", "cudnn", "cublasLt", "cuda")
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "onnxruntime", "torch", "transformers", "skimage")
@@ -55,18 +58,19 @@ def machine(bundle: Path, device: str, dry: bool) -> Iterator[Part]:
 
 
 def options(bundle: Path, device: str, dry: bool) -> Iterator[Part]:
-    """Time of a batch of images in FP16 with other options of ONNX Runtime's CUDA provider, IO binding as always."""
+    """Seconds until a batch of images is through for the first time, and later, with options of the CUDA provider."""
     opened = Bundle.open(bundle)
-    batch = 2 if dry else BATCH
-    inputs = vision_inputs(opened, batch)
     file = opened.graph_file(opened.graph("vision", "fp16", device))
-    for changes in SWEEP:
+    for rows, changes in SWEEP:
+        batch = min(rows, 2) if dry else rows
+        inputs = vision_inputs(opened, batch)
         provider = Provider("CPUExecutionProvider", "cpu", {}) if dry else Provider(options={**FP16.options, **changes})
         start = time.perf_counter()
         runner = CudaRunner(file, Buckets((batch,)), provider)
         runner.run(inputs)
         ready = time.perf_counter() - start
-        yield json.dumps(changes), {"batch": batch, "ready": ready, "seconds": _timed(lambda: runner.run(inputs), dry)}  # noqa: B023
+        seconds = _timed(lambda: runner.run(inputs), dry)  # noqa: B023
+        yield f"{rows} {json.dumps(changes)}", {"batch": batch, "changes": changes, "ready": ready, "seconds": seconds}
         runner.close()
 
 
@@ -119,14 +123,17 @@ def profile(bundle: Path, device: str, dry: bool) -> Iterator[Part]:
         changes = {"enable_cuda_graph": "0"}  # inside of a CUDA graph nothing is timed
         provider: Any = "CPUExecutionProvider" if dry else (FP16.name, {**FP16.options, **changes})
         session = onnxruntime.InferenceSession(str(file), settings, providers=[provider])
-        for _ in range(3):
+        for _ in range(PROFILED):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    kernels = Counter[str]()
+    times = defaultdict[tuple[str, str], list[int]](list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            kernels[event["args"]["op_name"]] += event["dur"]
-    yield "microseconds of 3 runs", dict(kernels.most_common(20))
+            times[event["args"]["op_name"], event["name"]].append(event["dur"])
+    kinds = Counter[str]()
+    for (kind, _), durations in times.items():
+        kinds[kind] += round(median(durations))  # the first run, which plans the convolutions, is no median
+    yield "microseconds of a run", dict(kinds.most_common(20))
 
 
 def _timed(call: Callable[[], object], dry: bool) -> list[float]:

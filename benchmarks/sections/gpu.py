@@ -13,8 +13,10 @@ from benchmarks.result_files import read_json
 from benchmarks.sections.layout import Section, milliseconds, table
 
 PATTERN = "gpu-*.json"  # of the result files; a dry run is named otherwise
-BASELINE = "torch.compile"  # how its candidates begin
-SPEED = ("speed", "speed of INT8", "speed after autotuning")
+BASELINE = "torch eager"
+SPEED = ("speed", "speed against torch.compile", "speed of INT8", "speed against autotuning")
+ACCURACY = ("model, device", "tower", "precision", "max abs error", "min cosine")
+OPTIONS = ("batch", "options", "s until ready", "p50, ms")
 PACKAGES = ("torch", "onnxruntime-gpu", "tensorrt")
 NOTHING = "**Nothing here was measured on a GPU.**"
 
@@ -42,8 +44,10 @@ def render(result: Mapping[str, Any]) -> list[str]:
         f"One {_name(result)}, driver {result['gpu']['driver_version']}; {', '.join(packages)}. Milliseconds from "
         "pixels or tokens in host memory to embeddings in host memory, published sizes, random weights.",
         "",
-        *table(("tower", "batch", "candidate", "p50", "p95", "against torch.compile"), rows),
+        *table(("tower", "batch", "candidate", "p50", "p95", "× torch eager"), rows),
         "",
+        *_accuracy(steps),
+        *_options(steps.get("options")),
         f"Steps that did not pass: {', '.join(ended)}." if ended else f"All {len(steps)} steps passed.",
     ]
 
@@ -51,12 +55,37 @@ def render(result: Mapping[str, Any]) -> list[str]:
 def _rows(step: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
     rows = []
     for case in (step or {}).get("result") or []:
-        compiled = [name for name in case["seconds"] if name.startswith(BASELINE)]
         for name, seconds in case["seconds"].items():
-            ratio = f"{speedup(case['seconds'][compiled[0]], seconds):.2f}×" if compiled else "—"
+            ratio = f"{speedup(case['seconds'][BASELINE], seconds):.2f}×"
             times = milliseconds(median(seconds)), milliseconds(percentile(seconds, 0.95))
             rows.append((case["tower"], str(case["batch"]), name, *times, ratio))
     return rows
+
+
+def _accuracy(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How far the GPU's embeddings of golden inputs are from the reference."""
+    rows = [
+        (name.removeprefix("verify "), check["tower"], check["variant"], f"{parity['max_abs']:.1e}", f"{cosine:.7f}")
+        for name, step in steps.items()
+        if name.startswith("verify ")
+        for check in (step["result"] or {}).get("checks", ())
+        if (parity := check["parity"]) and (cosine := parity["min_cosine"])
+    ]
+    return ["Against the reference:", "", *table(ACCURACY, rows), ""] if rows else []
+
+
+def _options(step: Mapping[str, Any] | None) -> list[str]:
+    """What the options of the CUDA provider do."""
+    rows = [
+        (
+            str(case["batch"]),
+            ", ".join(f"`{name}={value}`" for name, value in case["changes"].items()) or 'as `device="cuda"`',
+            f"{case['ready']:.1f}",
+            milliseconds(median(case["seconds"])),
+        )
+        for case in ((step or {}).get("result") or {}).values()
+    ]
+    return ["Vision in FP16 with other options:", "", *table(OPTIONS, rows), ""] if rows else []
 
 
 def _name(result: Mapping[str, Any]) -> str:

@@ -30,6 +30,9 @@ def test_a_result_names_its_card(tmp_path: Path) -> None:
     text = page(results(tmp_path))
     assert NOTHING not in text
     assert "## GPU check on Made-up GPU" in text
-    assert "| vision | 32 | cuda fp16 | 10.0 | 10.0 | 2.00× |" in text
-    assert "Steps that did not pass: rtx (exit code 1), speed after autotuning (no time left)." in text
+    assert "| vision | 32 | cuda fp16 | 10.0 | 10.0 | 4.00× |" in text
+    assert "| full-size on cuda | vision | fp16 | 4.0e-03 | 0.9996000 |" in text
+    assert "| 32 | `prefer_nhwc=0` | 8.0 | 25.0 |" in text
+    failed = "options (ran past its limit), rtx (exit code 1), speed against autotuning (no time left)"
+    assert f"Steps that did not pass: {failed}." in text
     assert "(../benchmarks/results/gpu-made-up-gpu.json)" in text

@@ -80,3 +80,31 @@ def test_contract_without_a_gpu_it_says_so(
     monkeypatch.setattr(gpu_check, "gpu_facts", dict)
     assert gpu_check.main() == 2
     assert "nvidia-smi finds no GPU" in capsys.readouterr().err
+
+
+def test_contract_single_steps_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they made is still there, and the results of the others are kept."""
+    work, ran = tmp_path / "work", list[str]()
+
+    def run(step: Step, left: float) -> Outcome:
+        ran.append(step.name)
+        (work / step.name).touch()
+        return Outcome(step.name, len(ran) - 1, 0.1, step.limit)
+
+    monkeypatch.setattr(gpu_check, "steps", lambda work, target: [Step(name, [], 10) for name in ("first", "second")])
+    monkeypatch.setattr(gpu_check, "run_step", run)
+    command = ["check", "--dry-run", "--results", str(tmp_path), "--work", str(work)]
+    monkeypatch.setattr(sys, "argv", command)
+    assert gpu_check.main() == 1
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "first"])
+    assert gpu_check.main() == 1
+    assert ran == ["first", "second", "first"]
+    assert sorted(path.name for path in work.iterdir()) == ["first", "second"]
+    told = json.loads((tmp_path / "dry-run.json").read_text())["steps"]
+    assert [(step["name"], step["exit_code"]) for step in told] == [("first", 2), ("second", 1)]
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "third"])
+    with pytest.raises(SystemExit):
+        gpu_check.main()
+    assert "expected one of first, second; got third" in capsys.readouterr().err

@@ -89,10 +89,14 @@ def _graph(variant: str, bytes_: int, cosine: float, **macs: int) -> dict[str, A
 def gpu_check() -> dict[str, Any]:
     """A result of the GPU check on a made-up card: one case, a step that failed and one without time."""
     seconds = case("vision 32", **{"torch eager": 0.04, "torch.compile reduce-overhead": 0.02, "cuda fp16": 0.01})
+    check = {"tower": "vision", "variant": "fp16", "parity": {"max_abs": 0.004, "min_cosine": 0.9996}}
+    options = {"32": {"batch": 32, "changes": {"prefer_nhwc": "0"}, "ready": 8.0, "seconds": [0.02, 0.03]}}
     steps = [
+        {"name": "verify full-size on cuda", "exit_code": 0, "result": {"checks": [check]}},
         {"name": "speed", "exit_code": 0, "result": [{"tower": "vision", "batch": 32, **seconds}]},
+        {"name": "options", "exit_code": 124, "result": options},
         {"name": "rtx", "exit_code": 1, "result": None},
-        {"name": "speed after autotuning", "exit_code": 125, "result": None},
+        {"name": "speed against autotuning", "exit_code": 125, "result": None},
     ]
     gpu = {"name": "Made-up GPU", "driver_version": "580.1"}
     return {"machine": MACHINE, "gpu": gpu, "packages": {"torch": "2.11"}, "steps": steps}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -17,19 +15,19 @@ from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import BATCHES, Buckets, Piece, check_inputs, default_lengths, row_count
 from align_runtime.backends.capture import CAPTURES
+from align_runtime.backends.cuda_provider import CUDA, GRAPHS, Provider, onnxruntime_with, provider_of
 from align_runtime.backends.onnxruntime import keep_float_biases
 from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 from align_runtime.graph_entry import Graph
-from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.workers import Workers, check_startable
 
-INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
 IN_FLIGHT = 2  # one batch runs while the next one waits for it
-GRAPHS, DEVICE_ID = "enable_cuda_graph", "device_id"
+DEVICE_ID = "device_id"
 NO_SUCH_GPU = "invalid device ordinal"  # CUDA's message
+FAILURE = re.compile(r"(CUDA|CUDNN|CUDNN_FE|CUBLAS) failure \d+: [^;\n]+")  # in ONNX Runtime's messages
 NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime's message where a node is not on the GPU
 
 logger = logging.getLogger(__name__)
@@ -41,40 +39,6 @@ def open_graph(bundle: Bundle, graph: Graph, gpu: int, check_hashes: bool) -> Cu
     return CudaRunner(
         bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), provider_of(graph.variant), gpu=gpu
     )
-
-
-@dataclass(frozen=True)
-class Provider:
-    """An execution provider of ONNX Runtime, the device of its tensors, and its options.
-
-    The default options: convolutions in NHWC, the layout of tensor cores, with the fastest of all algorithms whatever
-    workspace it needs; no TF32, since the parity gate compares full float32; CUDA graphs. See `provider_of`.
-    """
-
-    name: str = "CUDAExecutionProvider"
-    device: str = "cuda"
-    options: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "prefer_nhwc": "1",
-            "use_tf32": "0",
-            "fuse_conv_bias": "1",
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "cudnn_conv_use_max_workspace": "1",
-            GRAPHS: "1",
-        }
-    )
-
-
-CUDA = Provider()
-
-
-def provider_of(variant: str) -> Provider:
-    """CUDA with the options for graphs of `variant`.
-
-    ONNX Runtime keeps the convolutions of every precision off the tensor cores where TF32 is not allowed. Half precision
-    needs them, and its values have no more digits than TF32's.
-    """
-    return CUDA if variant == "fp32" else Provider(options={**CUDA.options, "use_tf32": "1"})
 
 
 @dataclass(frozen=True)
@@ -103,7 +67,7 @@ class CudaRunner:
             BackendUnavailableError: ONNX Runtime, its CUDA provider, the GPU, or a library that it needs is missing.
             BundleError: the file cannot be loaded.
         """
-        self._runtime = _onnxruntime(provider)
+        self._runtime = onnxruntime_with(provider)
         self._buckets, self._provider, self._gpu = buckets, provider, gpu
         self.batches, self.in_flight = buckets.batches, IN_FLIGHT
         self._file = file
@@ -265,46 +229,6 @@ def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tupl
     return tuple(sizes[size] if isinstance(size, str) else size for size in shape)
 
 
-def _onnxruntime(provider: Provider) -> Any:
-    """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
-    onnxruntime = import_onnxruntime(INSTALL)
-    if provider.name not in onnxruntime.get_available_providers():
-        raise BackendUnavailableError(
-            f"the installed onnxruntime {onnxruntime.__version__} has no {provider.name}; replace it with: {INSTALL}"
-        )
-    if provider is CUDA:
-        _check_libraries(Path(onnxruntime.__file__).parent / "capi", onnxruntime)
-    return onnxruntime
-
-
-def _check_libraries(folder: Path, onnxruntime: Any) -> None:
-    """Raises BackendUnavailableError with the name of a library that the CUDA provider needs and cannot load.
-
-    ONNX Runtime itself would log it and continue without CUDA.
-    """
-    _without_prints(onnxruntime.preload_dlls)()  # CUDA and cuDNN that were installed as Python packages
-    if sys.platform != "linux":
-        return
-    try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
-        ctypes.CDLL("libcudnn.so.9")  # loaded by the provider at its first convolution
-    except OSError as error:
-        library = str(error).partition(":")[0]
-        cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
-        raise BackendUnavailableError(f"ONNX Runtime's CUDA provider cannot be loaded ({error}); {cure}") from None
-
-
-def _without_prints(function: Any) -> Any:
-    """`function` with a `print` of its own, which logs; the standard output of the process stays as it is."""
-    if not isinstance(function, FunctionType):
-        return function
-    names = function.__globals__ | {"print": lambda *words, **_: logger.debug("%s", " ".join(map(str, words)))}
-    quiet = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    quiet.__kwdefaults__ = function.__kwdefaults__
-    return quiet
-
-
 def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """`values` padded to `shape`: with copies of the last row, and with zeros as tokens, which the mask hides."""
     if values.shape == shape:
@@ -321,4 +245,7 @@ def _dtype(tensor: Any) -> np.dtype[Any]:
 
 
 def _first_line(error: Exception) -> str:
+    """What an error says: of one in CUDA's libraries, what they say, which stands behind a C++ signature."""
+    if found := FAILURE.search(str(error)):
+        return found.group().strip()
     return (str(error).strip() or type(error).__name__).splitlines()[0]
