@@ -26,6 +26,14 @@ def test_contract_steps_have_limits_and_names_of_their_own(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
+def test_contract_bundles_that_were_brought_along_are_not_exported(tmp_path: Path) -> None:
+    names = {step.name for step in steps(tmp_path, Target())}
+    for bundle in ("align-tiny", "full-size"):
+        (tmp_path / bundle).mkdir()
+        (tmp_path / bundle / "align.json").touch()
+    assert names - {step.name for step in steps(tmp_path, Target())} == {"export align-tiny", "export full-size"}
+
+
 def test_contract_a_step_that_fails_is_recorded(tmp_path: Path) -> None:
     failed = run_step(Step("failed", ["-c", "import sys; print('half'); sys.exit('why')"], 60), 600)
     assert (failed.exit_code, failed.output) == (1, "half\nwhy\n")
