@@ -83,7 +83,7 @@ def steps(work: Path, target: Target) -> list[Step]:
         *exported(ROOT / "reference" / TINY, tiny, 150, "--fp16", "--int8"),
         *verify(TINY, tiny, 60),
         Step("checkpoint", ["-m", "benchmarks.gpu.checkpoint", str(checkpoint), *dry], 60),
-        *exported(checkpoint, full, 300, "--fp16", *loose),
+        *exported(checkpoint, full, 240, "--fp16", *loose),
         *verify(FULL, full, 60),
         speed("speed", 150, "--compile", "none"),
         study("options", 150),
