@@ -57,8 +57,8 @@ class CudaRunner:
 
     A thread of its own runs every batch: the GPU runs one batch at a time, and ONNX Runtime captures CUDA graphs per
     thread. Images have a session for each batch size: a convolution keeps the plan of its last shape only, makes it
-    anew for another, and the CUDA graphs that were captured with the old one then compute something else. All are opened
-    at once, so that they read the same file.
+    anew for another, and the CUDA graphs that were captured with the old one then compute something else. All sessions
+    are opened at once, so that they read the same file.
     """
 
     def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA, gpu: int = 0) -> None:
