@@ -2,7 +2,7 @@
 # figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
-# gpu-check  for a host with an NVIDIA GPU
+# gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check clean
+.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run clean
 
 install: $(STAMP)
 
@@ -73,9 +73,11 @@ benchmarks: install
 	$(MEASURE)text
 	$(MEASURE)vision
 	$(MEASURE)bench
+	$(MEASURE)openvino
 	$(MEASURE)clients
 	$(MEASURE)resident
 	$(MEASURE)profile
+	$(MEASURE)engines
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
@@ -91,14 +93,24 @@ figures: install
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python docs/make_cli.py
 
-# onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
+# For a host of one's own, with TensorRT; without the limit of fifteen minutes. onnxruntime comes with [dev] and is taken
+# away again: beside onnxruntime-gpu it would take the place of its files.
 gpu-check:
 	$(PYTHON) -m venv .venv-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gpu,tensorrt]'
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
-	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check
+	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check --devices cuda tensorrt --minutes 120
+
+# For a machine that one has for fifteen minutes, without a network: into .gpu/, see benchmarks/gpu/pack.sh.
+gpu-pack: install
+	PYTHON=$(BIN)/python benchmarks/gpu/pack.sh
+
+# The same steps on a CPU, from the packed source as on such a machine.
+gpu-dry-run: install
+	benchmarks/gpu/pack.sh --source
+	PYTHON=$(abspath $(BIN))/python bash .gpu/1/run.sh --dry-run
 
 clean:
-	rm -rf build dist $(VENV) .venv-gpu
+	rm -rf build dist $(VENV) .venv-gpu .gpu

@@ -18,6 +18,7 @@ from align_runtime.progress import Progress
 from support import checkpoints
 from support.build_once import build_once, changed, shared_folder
 from support.calibration_images import draw_images
+from support.rtx import check_and_parse
 from support.trace_cache import TraceCache
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,14 @@ def traced_once(traces: TraceCache) -> Iterator[None]:
     """Exports in this process use `traces`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("align_exporter.pipeline.trace", traces)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def judged_by_tensorrt() -> Iterator[None]:
+    """Every graph for TensorRT that a test exports in this process is read by the parser of TensorRT for RTX."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_exporter.pipeline.check_tensorrt", check_and_parse)
         yield
 
 

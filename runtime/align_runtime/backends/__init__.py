@@ -24,13 +24,15 @@ def open_graph(
     threads: int | None,
     check_hashes: bool = False,
     memory: MemoryUse = MAPPED,
+    streams: int = 1,
 ) -> Runner:
-    """Loads `graph` of `bundle` onto `device`; on ``"tensorrt"`` its engine that fits this machine.
+    """Loads `graph` of `bundle` onto `device`; on devices that run engines its engine that fits this machine.
 
     Args:
         threads: of one run on a CPU; None for all cores.
         check_hashes: compare the sha256 of the graph's files with the manifest. Those of engines are always compared.
         memory: on a CPU; a GPU has its own copy of everything.
+        streams: on a CPU, the number of runs side by side, each with `threads`.
 
     Raises:
         ConfigurationError: there is no such device, or threads for a GPU.
@@ -42,16 +44,25 @@ def open_graph(
         raise ConfigurationError(f"threads is {threads!r}, but {device} computes on the GPU; leave threads out")
     if backend.on_cpu:
         check_onnxruntime(graph.variant, graph.target)
-        return open_runner(bundle.graph_file(graph, check_hashes), device, threads, memory)
+        return open_runner(bundle.graph_file(graph, check_hashes), device, threads, memory, graph.variant, streams)
     runner: Runner = import_module(backend.module).open_graph(bundle, graph, gpu, check_hashes)
     return keep_in_forks(runner)
 
 
-def open_runner(file: Path, device: str, threads: int | None, memory: MemoryUse = MAPPED) -> Runner:
+def open_runner(
+    file: Path,
+    device: str,
+    threads: int | None,
+    memory: MemoryUse = MAPPED,
+    precision: str = "fp32",
+    streams: int = 1,
+) -> Runner:
     """Loads the plain ONNX file `file`, which need not be part of a bundle, on a CPU.
 
     Args:
         threads: of one run; None for all cores.
+        precision: that it is computed in, where the device decides and not the file.
+        streams: the number of runs side by side, each with `threads`.
 
     Raises:
         ConfigurationError: there is no such device, or it runs only graphs of bundles.
@@ -63,5 +74,5 @@ def open_runner(file: Path, device: str, threads: int | None, memory: MemoryUse 
     if not backend.on_cpu:
         known = ", ".join(name for name, row in BACKENDS.items() if row.on_cpu)
         raise ConfigurationError(f"device is {device!r}, which runs graphs of bundles; plain ONNX files run on {known}")
-    runner: Runner = import_module(backend.module).open_file(file, threads, memory)
+    runner: Runner = import_module(backend.module).open_file(file, threads, memory, precision, streams)
     return keep_in_forks(runner)

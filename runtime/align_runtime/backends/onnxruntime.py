@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,29 @@ LOG_ERRORS_ONLY = 3  # warnings about graph rewrites are of no use to the user o
 OUT_OF_MEMORY = ("std::bad_alloc", "Failed to allocate memory", "out of memory")  # in messages of ONNX Runtime
 
 
-def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
-    """Loads an ONNX file; see `align_runtime.backends.open_runner`."""
+def open_file(file: Path, threads: int | None, memory: MemoryUse, _precision: str, _streams: int) -> OnnxRuntimeRunner:
+    """Loads an ONNX file; see `align_runtime.backends.open_runner`.
+
+    The precision is that of the file, and any number of threads may run a session.
+    """
     return OnnxRuntimeRunner(file, threads, memory)
 
 
 class OnnxRuntimeRunner:
     """One graph in one session, which any number of threads may share."""
 
-    def __init__(self, file: Path, threads: int | None, memory: MemoryUse = MAPPED) -> None:
+    def __init__(
+        self,
+        file: Path,
+        threads: int | None,
+        memory: MemoryUse = MAPPED,
+        configure: Callable[[Any], None] | None = None,
+    ) -> None:
         """Loads the graph in `file`.
 
         Args:
             threads: of one run; None for all cores.
+            configure: adds another provider than the CPU's to the SessionOptions.
 
         Raises:
             BackendUnavailableError: ONNX Runtime is not installed, or too old.
@@ -56,7 +66,10 @@ class OnnxRuntimeRunner:
         if memory.data:
             _add_data(options, memory.data)
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            if configure is not None:
+                configure(options)
+            providers = ["CPUExecutionProvider"] if configure is None else None
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
             damaged = BundleError(f"ONNX Runtime cannot load {file}: {_first_line(error)}")
             raise _error(error, f"load {file}", damaged) from None
