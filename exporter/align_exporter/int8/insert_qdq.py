@@ -83,7 +83,7 @@ def _separate_biases(graph: ir.Graph) -> list[tuple[ir.Node, ir.Node]]:
             continue
         values, ones = constant_values(operand(node, 2)), [1] * (len(shape_of(output)) - 2)
         addend = add_constant(graph, f"{name_of(output)}/bias", values.reshape(-1, *ones))
-        node.replace_input_with(2, None)
+        node.resize_inputs(2)  # TensorRT refuses an empty one
         total = ir.val(f"{name_of(output)}/total", dtype=output.dtype, shape=output.shape)
         ir.convenience.replace_all_uses_with(output, total)
         addition = ir.node("Add", [output, addend], outputs=[total], name=total.name)
