@@ -37,20 +37,21 @@ OURS = {"align-onnx": "cpu", "align-onnx for TensorRT": "cuda"}  # name in the r
 LIMIT = 1800  # seconds of CPU time; the slowest recipe that finishes takes two thirds of it
 
 
-def quantized(draw: Draw, peer: str, python: Path, effort: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def quantized(place: Path, peer: str, python: Path, effort: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Runs every recipe of `peer` on both towers: a record with its `file`, or with its `error`.
 
     Args:
+        place: has ``TOWER.onnx`` and ``TOWER.npz`` of both towers, see `benchmarks.peers.worker.Job`.
         effort: `limit` and `slow` of benchmarks.peers.worker.Job.
     """
     script = ROOT / "benchmarks" / "peers" / f"quantize_with_{peer}.py"
     for tower in TOWERS:
-        folder = draw.folder / peer / tower
+        folder = place / peer / tower
         folder.mkdir(parents=True)
         job = {
             "tower": tower,
-            "graph": str(draw.folder / f"{tower}.onnx"),
-            "samples": str(draw.folder / f"{tower}.npz"),
+            "graph": str(place / f"{tower}.onnx"),
+            "samples": str(place / f"{tower}.npz"),
             "folder": str(folder),
         } | effort
         (folder / "job.json").write_text(json.dumps(job))
@@ -95,7 +96,7 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any], rou
         for tower in TOWERS
     ]
     for peer, python in pythons.items():
-        records += quantized(draw, peer, python, effort)
+        records += quantized(draw.folder, peer, python, effort)
     embeds = {}
     for index, record in enumerate(records):
         if "file" in record:

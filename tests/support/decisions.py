@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ LABELS = {
 }
 BATCH = 64
 Embeds = Mapping[str, NDArray[np.float32]]
+Answers = Mapping[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ class HeldOut:
         names = [label(scene.subject, None if kind == "digits" else scene.colour) for scene in scenes]
         return np.array([LABELS[kind].index(name) for name in names])
 
+    def answers(self, images: Embeds, words: Embeds) -> Answers:
+        """The nearest label of each image of ``shapes`` and ``digits``, and for ``recall`` the nearest image of each
+        caption, in the order of `retrieved`."""
+        found = {kind: (images[kind] @ words[kind].T).argmax(axis=1) for kind in self.pools}
+        everything = np.concatenate([images[kind] for kind in self.pools])
+        return found | {"recall": (words["captions"] @ everything[self.retrieved].T).argmax(axis=1)}
+
+    def truths(self) -> Answers:
+        """The right `answers`."""
+        return {kind: self.truth(kind) for kind in self.pools} | {"recall": np.arange(len(self.retrieved))}
+
     def top1(self, kind: str, images: NDArray[np.float32], words: NDArray[np.float32]) -> float:
         """Share of the images of a kind whose nearest label is the right one, in per cent."""
         embeds, truth = (torch.from_numpy(rows) for rows in (images, self.truth(kind)))
@@ -81,6 +94,44 @@ class HeldOut:
     def recall(self, captions: NDArray[np.float32], images: NDArray[np.float32]) -> float:
         """Share of the captions whose nearest image is the one in the same row, in per cent."""
         return 100 * float(((captions @ images.T).argmax(axis=1) == np.arange(len(images))).mean())
+
+
+@dataclass(frozen=True)
+class PairedDecisions:
+    """Decisions of a graph beside those of another on the same samples, which share the luck of the draw.
+
+    Attributes:
+        lost, won: how many are right with the other graph alone, and with this one alone.
+        same: how many are the same, right or wrong.
+        count: of all.
+    """
+
+    lost: int
+    won: int
+    same: int
+    count: int
+
+    @classmethod
+    def of(cls, found: NDArray[np.int64], other: NDArray[np.int64], truth: NDArray[np.int64]) -> PairedDecisions:
+        """The answers `found` beside those of the `other` graph."""
+        right, before = found == truth, other == truth
+        return cls(int((before & ~right).sum()), int((right & ~before).sum()), int((found == other).sum()), len(truth))
+
+    @property
+    def agreement(self) -> float:
+        """In per cent."""
+        return 100 * self.same / self.count
+
+    @property
+    def loss(self) -> float:
+        """Of accuracy, in points."""
+        return 100 * (self.lost - self.won) / self.count
+
+    @property
+    def least_loss(self) -> float:
+        """The lower end of the 95 % interval of `loss`, by the normal approximation of McNemar's test."""
+        changes = self.lost + self.won - (self.lost - self.won) ** 2 / self.count
+        return self.loss - 1.96 * 100 * sqrt(changes) / self.count
 
 
 def cosine_statistics(embeds: Embeds, reference: Embeds) -> dict[str, float]:
