@@ -87,6 +87,7 @@ benchmarks: install
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.
 peers: install
 	$(MEASURE)int8_peers $(CHECKPOINTS)
+	$(MEASURE)trained
 	$(MAKE) figures
 
 figures: install

@@ -9,7 +9,8 @@ from benchmarks.sections.layout import cosine, median_and_worst, milliseconds, s
 from benchmarks.sections.peers import peer_lines
 from benchmarks.sections.speed import by_kind
 from benchmarks.sections.targets import START_TARGETS, TARGETS, missed_targets, render, target_rows
-from support.benchmark_results import bench, int8_peers
+from benchmarks.sections.trained import trained_lines
+from support.benchmark_results import bench, int8_peers, trained
 
 BLOCK = "vision_model.encoder.blocks.3"
 
@@ -50,6 +51,17 @@ def test_rows_are_the_best_recipes_their_medians_and_worst_draws() -> None:
         "| both: other, recipe; words | 2 |  |  |  | 98.0 (98.0) | 92.0 (92.0) | 80.5 (80.0) |",
         "| both: **align-onnx** | 2 |  |  |  | 97.5 (97.0) | 92.0 (92.0) | 85.0 (85.0) |",
     ]
+
+
+def test_a_row_of_trained_weights_for_each_tool() -> None:
+    lines = trained_lines(trained())
+    assert [line for line in lines if line.startswith("| text")] == [
+        "| text: **align-onnx** | 97.0 % | 0.9850 (0.9800) | 0.9950 (0.9950) | 0.9600 (0.9600) | 0.9800 (0.9800) "
+        "| 90.0 (90.0) % |",
+        "| text: other, better | 100 % | 0.9700 (0.9700) | 0.9850 (0.9850) | 0.9100 (0.9100) | 0.9500 (0.9500) "
+        "| 80.0 (80.0) % |",
+    ]
+    assert "lite9, 200 calibration images and captions, 2 draws:" in lines
 
 
 def test_failed_recipes_and_missing_tools_are_named_once() -> None:

@@ -79,6 +79,27 @@ def int8_peers() -> dict[str, Any]:
     }
 
 
+def trained() -> dict[str, Any]:
+    """Two draws of a checkpoint: ours, another tool with two recipes, and one that failed."""
+    keys = ("share", "min_cosine", "mean_cosine", "min_centred", "mean_centred", "agreement")
+
+    def graph(peer: str, recipe: str, *values: float) -> dict[str, Any]:
+        return {"peer": peer, "tower": "text", "recipe": recipe, **dict(zip(keys, values, strict=True))}
+
+    draws = {
+        str(seed): {
+            "graphs": [
+                graph("align-onnx", "--int8", 0.97, 0.99 - seed / 100, 0.995, 0.96, 0.98, 0.9),
+                graph("other", "better", 1, 0.97, 0.985, 0.91, 0.95, 0.8),
+                graph("other", "worse", 1, 0.99, 0.984, 0.99, 0.99, 1.0),
+                {"peer": "other", "tower": "vision", "recipe": "better", "error": "ValueError: no"},
+            ]
+        }
+        for seed in range(2)
+    }
+    return {"machine": MACHINE, "checkpoints": {"lite9": {"samples": 200, "draws": draws}}, "missing": {}}
+
+
 def _graph(variant: str, bytes_: int, cosine: float, **macs: int) -> dict[str, Any]:
     parity = {"max_abs": 1e-5, "min_cosine": cosine, "min_centred_cosine": cosine}
     content = {"macs": macs, "weights": {"float32": 50_000_000}}

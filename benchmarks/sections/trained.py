@@ -1,0 +1,56 @@
+"""Section: INT8 on weights that the world trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.sections.layout import Section, median_and_worst, plural, share, table
+from benchmarks.sections.peers import OURS, best_recipes
+
+COSINES = {
+    "min_cosine": "smallest cosine",
+    "mean_cosine": "mean",
+    "min_centred": "smallest, mean-centred",
+    "mean_centred": "mean, mean-centred",
+}
+HEADINGS = ("graph", "MACs in INT8", *COSINES.values(), "same caption found")
+
+Record = Mapping[str, Any]
+
+
+def trained_lines(result: Mapping[str, Any]) -> list[str]:
+    """A table for each checkpoint."""
+    lines = [
+        "EfficientNet-Lite with its ImageNet weights and MiniLM-L6, in ALIGN's layout (see "
+        "benchmarks/trained_checkpoints.py). Cosine: with the FP32 graph, on crops of photographs of which calibration "
+        "has seen none, and on captions, odd ones among them. Mean-centred: with the mean of the FP32 embeddings "
+        "subtracted from both. Last column: images that find the same one of the captions, the other tower in FP32. Of "
+        "several draws of the calibration data the median, the worst in brackets. Of each other tool, the recipe with "
+        "the best mean cosine. The graphs for TensorRT run on the CPU here.",
+    ]
+    for name, checkpoint in result["checkpoints"].items():
+        draws = list(checkpoint["draws"].values())
+        if not draws:
+            raise ValueError(f"{name} has no draws")
+        lines += [
+            "",
+            f"{name}, {checkpoint['samples']} calibration images and captions, {plural(len(draws), 'draw')}:",
+            "",
+            *table(HEADINGS, list(_rows(draws))),
+        ]
+    return lines
+
+
+def _rows(draws: Sequence[Record]) -> Iterator[list[str]]:
+    for tower in ("vision", "text"):
+        for peer, recipe, records in best_recipes(draws, tower):
+            yield [
+                f"{tower}: **{peer}**" if peer.startswith(OURS) else f"{tower}: {peer}, {recipe}",
+                share(min(record["share"] for record in records)),
+                *(median_and_worst([record[key] for record in records], 4) for key in COSINES),
+                median_and_worst([100 * record["agreement"] for record in records], 1) + " %",
+            ]
+
+
+SECTION = Section("INT8 on weights trained on photographs", "trained", trained_lines)
