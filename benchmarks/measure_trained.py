@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -140,9 +139,7 @@ def image_agreement(tower: str, actual: Rows, exact: Mapping[str, Rows]) -> floa
 
 def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> dict[str, Any]:
     """The record of one draw: all graphs, ours first."""
-    start = time.monotonic()
     draw.export()
-    seconds = round(time.monotonic() - start)
     exact = {tower: draw.embeds(tower, draw.graph(tower, "fp32")) for tower in TOWERS}
     records: list[dict[str, Any]] = [
         {"peer": ours, "tower": tower, "recipe": "--int8", "file": str(draw.graph(tower, "int8", device))}
@@ -165,7 +162,7 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> 
         if "error" in record:
             record["error"] = record["error"].replace(f"{draw.folder}/", "")
         print({key: value for key, value in record.items() if key != "versions"}, flush=True)
-    return {"export_seconds": seconds, "graphs": records}
+    return {"graphs": records}
 
 
 def main() -> None:

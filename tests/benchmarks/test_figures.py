@@ -131,6 +131,7 @@ def without(key: str) -> Callable[[dict[str, Any]], object]:
         ("fp16", lambda result: result["recipes"].pop()),
         ("ablation", lambda result: result["checkpoints"]["align-tiny"]["recipes"].update({"a recipe": []})),
         ("int8_peers", lambda result: result["checkpoints"]["align-tiny"].update(draws={})),
+        ("trained", lambda result: result["checkpoints"]["lite9"].update(draws={})),
         ("full_size", without("graphs")),
         ("calibration", lambda result: result["machine"].pop("date")),
         ("evaluation", without("shapes")),

@@ -270,6 +270,7 @@ def made_up() -> dict[str, dict[str, Any]]:
             },
         },
         "int8_peers": int8_peers(),
+        "trained": trained(),
         "full_size": {
             "machine": MACHINE,
             "export": export,
