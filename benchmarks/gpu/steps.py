@@ -48,7 +48,7 @@ class Target:
 
 
 def steps(work: Path, target: Target) -> list[Step]:
-    """All steps of `target`, which write into the folder `work`; bundles that lie there are not exported again."""
+    """All steps of `target`, which write into the folder `work`; bundles there serve unless engines are built."""
     tiny, full, checkpoint = work / TINY, work / FULL, work / "checkpoint"
     engine = ["--engine"] if target.engines else []
     device, dry = target.devices[0], ["--dry"] if target.is_dry else []
@@ -62,7 +62,7 @@ def steps(work: Path, target: Target) -> list[Step]:
         return ["-m", "align_exporter", str(source), "-o", str(bundle), "--json", *options]
 
     def exported(source: Path, bundle: Path, limit: float, *options: str) -> list[Step]:
-        there = (bundle / MANIFEST_NAME).is_file()
+        there = not engine and (bundle / MANIFEST_NAME).is_file()
         return [] if there else [Step(f"export {bundle.name}", export(source, bundle, *options, *engine), limit)]
 
     def verify(name: str, bundle: Path, limit: float) -> list[Step]:
