@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pydoc_data.topics
 import re
+from collections.abc import Callable
 from random import Random
 
 COLOURS = "red green blue white black yellow brown grey orange purple".split()
@@ -45,10 +46,10 @@ def captions(count: int, seed: int) -> list[str]:
     return made + random.sample(_sentences(), count - len(made))
 
 
-def held_out_captions(of_calibration: list[str]) -> list[str]:
-    """The odd captions, and others that are not among those `of_calibration`."""
+def held_out_captions(draw: Callable[[int, int], list[str]], of_calibration: list[str]) -> list[str]:
+    """The odd captions, and others of `draw`, a count and a seed, that are not among those `of_calibration`."""
     used = set(of_calibration)
-    return [*ODD, *(text for text in captions(HELD_OUT_COUNT, HELD_OUT_SEED) if text not in used)]
+    return [*ODD, *(text for text in draw(HELD_OUT_COUNT, HELD_OUT_SEED) if text not in used)]
 
 
 def _sentences() -> list[str]:

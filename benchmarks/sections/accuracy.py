@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
-from benchmarks.sections.layout import Section, cosine, median_and_worst, plural, share, table
+from benchmarks.sections.layout import Section, cosine, plural, share, table
 
 FP16_RECIPES = {
     "nearest": "weights rounded to nearest; norms and softmax in FP32",
@@ -32,28 +33,34 @@ def fp16_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def ablation_lines(result: Mapping[str, Any]) -> list[str]:
-    """What each INT8 recipe contributes, a table for each checkpoint."""
+    """What each step of the INT8 export contributes, a table for each checkpoint."""
     lines = [
-        "INT8 vision graphs for CPUs of trained checkpoints, compared with their FP32 graphs on held-out images. "
-        "Error: squared distance of the embeddings, a 2 % trimmed mean. Medians over draws of the calibration images, "
-        "the worst draw in brackets. Bias correction and equalized residual streams were tried and are not part of the "
-        "export. INT8 weights alone cost almost nothing, so a better rounding of weights would not help.",
+        "INT8 graphs of trained checkpoints, made without one of the steps of the export ([int8.md](int8.md)), compared "
+        "with their FP32 graphs on held-out samples: smallest and mean cosine, the median over draws of the calibration "
+        "samples. Everything but INT8 is float32 here. A dash: the graph has no such step.",
     ]
     for name, checkpoint in result["checkpoints"].items():
-        rows = [
-            (
-                recipe,
-                median_and_worst([draw["error"] for draw in draws], 4, max),
-                median_and_worst([draw["p5_cosine"] for draw in draws], 4),
-            )
-            for recipe, draws in checkpoint["recipes"].items()
-        ]
-        images = (
-            f"{checkpoint['calibration_images']} calibration images, {checkpoint['held_out_images']} held-out images"
-        )
-        lines += ["", f"{name}, {plural(len(checkpoint['seeds']), 'draw')}, {images}:", ""]
-        lines += table(("recipe", "error", "5th percentile of the cosine"), rows)
+        if not checkpoint["draws"]:
+            raise ValueError(f"{name} has no draws")
+        cells: dict[str, dict[str, list[Mapping[str, float]]]] = {}
+        for record in (record for draw in checkpoint["draws"].values() for record in draw):
+            graph = f"{record['tower']}, {DEVICES[record['device']]}"
+            cells.setdefault(record["without"], {}).setdefault(graph, []).append(record)
+        graphs = list(dict.fromkeys(graph for row in cells.values() for graph in row))
+        rows = [(step, *(_smallest_and_mean(row.get(graph, ())) for graph in graphs)) for step, row in cells.items()]
+        rows.sort(key=lambda row: row[0] == "all of these")
+        count = f"{plural(len(checkpoint['draws']), 'draw')}, {checkpoint['samples']} calibration samples of each kind"
+        lines += ["", f"{name}, {count}:", "", *table(("left out", *graphs), rows)]
     return lines
+
+
+DEVICES = {"cpu": "for CPUs", "cuda": "for TensorRT"}
+
+
+def _smallest_and_mean(draws: Sequence[Mapping[str, float]]) -> str:
+    if not draws:
+        return "–"
+    return " / ".join(f"{median(draw[key] for draw in draws):.4f}" for key in ("min_cosine", "mean_cosine"))
 
 
 def zero_shot_lines(result: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.measure_trained import fidelity, image_agreement
+from benchmarks.measure_trained import image_agreement
 from benchmarks.trained_captions import ODD, captions, held_out_captions
+from benchmarks.trained_draws import fidelity
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -42,7 +43,7 @@ def test_held_out_captions_are_not_those_of_the_calibration() -> None:
     used = captions(200, seed=0)
     assert (len(used), used) == (200, captions(200, seed=0))
     assert used != captions(200, seed=1)
-    held_out = held_out_captions(used)
+    held_out = held_out_captions(captions, used)
     assert tuple(held_out[: len(ODD)]) == ODD
     assert not set(used) & set(held_out)
     assert len(held_out) > 150

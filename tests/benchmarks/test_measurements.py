@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 
 from align_calibration.observers import OBSERVERS
-from benchmarks.measure_ablation import Measurement
+from benchmarks.measure_ablation import STEPS, STEPS_OF, quantize, without
 from benchmarks.measure_calibration import calibrate
-from benchmarks.sections.accuracy import ablation_lines
 from benchmarks.sections.export import calibration_lines
+from benchmarks.trained_draws import Draw
 from support.checkpoints import crops
 
 SIZE = 65  # of align-tiny's images
@@ -40,13 +40,21 @@ def test_trials_of_the_observers_are_counted_too(graph: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_every_recipe_of_the_ablation_has_figures(graph: Path, tmp_path: Path) -> None:
-    images = [np.stack([np.asarray(image) for image in crops(4, SIZE, seed)]) for seed in (1, 2)]
-    measurement = Measurement(graph, *images, tmp_path)
-    recipes = dict(measurement.recipes())
-    assert len(recipes) == 6
-    assert recipes["weights only in INT8"]["error"] < recipes["min-max ranges"]["error"]
-    assert all(0 < figures["error"] < 1 and figures["p5_cosine"] < 1 for figures in recipes.values())
-    facts = {"calibration_images": 4, "held_out_images": 4, "seeds": [1]}
-    draws = {name: [figures] for name, figures in recipes.items()}
-    assert ablation_lines({"checkpoints": {"align-tiny": {**facts, "recipes": draws}}})
+def test_graphs_without_a_step_are_other_graphs(tiny_bundle: Path, tmp_path: Path) -> None:
+    draw = Draw("align-tiny", 0, 2, tmp_path)
+    (draw.folder / "bundle").symlink_to(tiny_bundle)
+    pixels = np.stack([np.asarray(image) for image in crops(2, SIZE, 1)])
+    np.savez(draw.folder / "vision.npz", pixels=pixels)
+    left_out = ((), ("ranges by what readers see",), ("weights rounded together",))
+    graphs = {quantize(draw, "vision", "cpu", steps).read_bytes() for steps in left_out}
+    assert len(graphs) == len(left_out)
+
+
+def test_every_step_is_left_out_of_some_graph() -> None:
+    assert {step for steps in STEPS_OF.values() for step in steps} == set(STEPS)
+    assert without("text", "cpu") == {
+        "nothing": (),
+        "weights rounded together": ("weights rounded together",),
+        "outlier channels moved": ("outlier channels moved",),
+        "all of these": ("weights rounded together", "outlier channels moved"),
+    }

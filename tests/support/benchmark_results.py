@@ -262,10 +262,20 @@ def made_up() -> dict[str, dict[str, Any]]:
             "machine": MACHINE,
             "checkpoints": {
                 "align-tiny": {
-                    "calibration_images": 128,
-                    "held_out_images": 512,
-                    "seeds": [1, 2],
-                    "recipes": {"a recipe": [{"error": 0.1, "p5_cosine": 0.9}, {"error": 0.3, "p5_cosine": 0.7}]},
+                    "samples": 128,
+                    "draws": {
+                        str(seed): [
+                            {
+                                "tower": tower,
+                                "device": "cpu",
+                                "without": step,
+                                "min_cosine": 0.9 + seed / 100,
+                                "mean_cosine": 0.95,
+                            }
+                            for tower, step in (("vision", "a step"), ("vision", "all of these"), ("text", "nothing"))
+                        ]
+                        for seed in (0, 1, 2)
+                    },
                 }
             },
         },
