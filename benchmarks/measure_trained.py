@@ -3,10 +3,10 @@
     python -m benchmarks.measure_trained [lite1 lite2] [--seeds 0 1 2 3 4] [--peers onnxruntime …]
 
 The checkpoints are those of benchmarks.trained_checkpoints, or align-tiny. Calibration images are crops of some
-photographs, and the held-out ones are crops of others. Each INT8 graph, ours for both targets and those of the other tools, is compared with
-the FP32 graph that all of them start from: cosine of the embeddings, smallest and mean, also with the mean of the FP32
-embeddings subtracted from both; and how often an image finds the same caption. The graph for TensorRT runs on the CPU.
-Results of other checkpoints and draws stay in the file.
+photographs, and the held-out ones are crops of others. Each INT8 graph, ours for both targets and those of the other
+tools, is compared with the FP32 graph that all of them start from: cosine of the embeddings, smallest and mean, also
+with the mean of the FP32 embeddings subtracted from both; and how often an image finds the same caption. The graph for
+TensorRT runs on the CPU. Results of other checkpoints and draws stay in the file.
 """
 
 from __future__ import annotations

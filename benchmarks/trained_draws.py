@@ -56,7 +56,9 @@ def _of_photographs(name: str) -> Material:
         sources = tuple(name for name in trained.photographs() if name not in trained.HELD_OUT)
         return trained.crops(sources, count, seed)
 
-    return Material(partial(trained.build, name), calibration_images, partial(trained.crops, trained.HELD_OUT), captions)
+    return Material(
+        partial(trained.build, name), calibration_images, partial(trained.crops, trained.HELD_OUT), captions
+    )
 
 
 MATERIALS: Mapping[str, Material] = {name: _of_photographs(name) for name in trained.LITES} | {
