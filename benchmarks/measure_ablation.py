@@ -38,8 +38,8 @@ STEPS: Mapping[str, tuple[object, str, object]] = {
     "outlier channels moved": (prepare_weights, "MIGRATIONS", {"none": MIGRATIONS["none"]}),
     "first layers in float": (first_layers, "WORTH", 0.0),
 }
-# Those that have an effect on a graph. For TensorRT nothing is quantized that is read through a function of single values
-# alone; text for CPUs has no scales; outlier channels are those of dense layers.
+# Those that have an effect on a graph. For TensorRT nothing is quantized that is read through a function of single
+# values alone; text for CPUs has no scales; outlier channels are those of dense layers.
 OBSERVERS, RANGES, WEIGHTS, OUTLIERS, FIRST = STEPS
 STEPS_OF = {
     ("vision", "cpu"): (OBSERVERS, RANGES, WEIGHTS, FIRST),
