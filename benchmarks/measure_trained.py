@@ -1,6 +1,6 @@
 """Measures INT8 on weights that the world trained; writes ``benchmarks/results/trained.json``.
 
-    python -m benchmarks.measure_trained [lite1 lite2] [--seeds 0 1 2 3 4] [--peers onnxruntime …]
+    python -m benchmarks.measure_trained [lite1 lite2] [--seeds 0 1 2 3 4] [--peers onnxruntime …] [--built-in]
 
 The checkpoints are those of benchmarks.trained_checkpoints, or align-tiny. Calibration images are crops of some
 photographs, and the held-out ones are crops of others. Each INT8 graph, ours for both targets and those of the other
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="*", default=list(trained.LITES), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="a draw of calibration data for each seed")
     parser.add_argument("--samples", type=int, default=200, help="calibration images and captions (default: 200)")
+    parser.add_argument("--built-in", action="store_true", help="our graphs alone, calibrated on the built-in samples")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=[OWN], help="other tools (default: onnxruntime)")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of CPU time for one recipe of another tool")
     parser.add_argument("--folder", type=Path, default=trained.FOLDER / "draws", help="samples, bundles and graphs")
@@ -74,6 +75,11 @@ def main() -> None:
     file = RESULTS / "trained.json"
     result = read_json(file) if file.exists() else {"checkpoints": {}}
     for checkpoint in arguments.checkpoints:
+        if arguments.built_in:
+            draw = Draw(checkpoint, 0, 0, folder / checkpoint / "built-in")
+            result.setdefault("built_in", {})[checkpoint] = measure(draw, {}, {})
+            write_result("trained", result)
+            continue
         for seed in arguments.seeds:
             draw = Draw(checkpoint, seed, arguments.samples, folder / checkpoint / str(seed))
             found = measure(draw, pythons, {"limit": arguments.limit, "slow": False})

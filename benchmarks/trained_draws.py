@@ -68,7 +68,11 @@ MATERIALS: Mapping[str, Material] = {name: _of_photographs(name) for name in tra
 
 @dataclass(frozen=True)
 class Draw:
-    """The calibration samples of one seed for a checkpoint of `MATERIALS`, and a bundle, in `folder`."""
+    """The calibration samples of one seed for a checkpoint of `MATERIALS`, and a bundle, in `folder`.
+
+    Attributes:
+        samples: images and captions to calibrate on; 0 for the built-in ones.
+    """
 
     checkpoint: str
     seed: int
@@ -86,16 +90,17 @@ class Draw:
         # Fidelity is what is measured here, so the parity gate accepts every finite result.
         options = ExportOptions(
             precisions=precisions,
-            dataset=select_dataset(images, texts, limit=self.samples, seed=0),
+            dataset=select_dataset(images, texts, limit=self.samples, seed=0) if self.samples else None,
             parity_max_abs={"int8": 2.0},
             parity_min_cosine={"int8": -1.0},
         )
         source = resolve(str(self._material.checkpoint()))
         build_bundle(source, provenance(source, options), self.folder / "bundle", options, Progress(quiet=True))
-        pixels = preprocess(sorted(images.iterdir()), self.bundle.manifest.preprocessing)
-        np.savez(self.folder / "vision.npz", pixels=pixels)
-        ids, mask = self.tokenizer.pad(self.tokenizer.encode(self.captions))
-        np.savez(self.folder / "text.npz", input_ids=ids, attention_mask=mask)
+        if self.samples:
+            pixels = preprocess(sorted(images.iterdir()), self.bundle.manifest.preprocessing)
+            np.savez(self.folder / "vision.npz", pixels=pixels)
+            ids, mask = self.tokenizer.pad(self.tokenizer.encode(self.captions))
+            np.savez(self.folder / "text.npz", input_ids=ids, attention_mask=mask)
         for tower in TOWERS:
             onnx.save(onnx.load(self.graph(tower, "fp32")), self.folder / f"{tower}.onnx")
 

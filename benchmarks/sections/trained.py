@@ -37,9 +37,17 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
             "",
             f"{name}, {checkpoint['samples']} calibration images and captions, {plural(len(draws), 'draw')}:",
             "",
-            *table(HEADINGS, list(_rows(draws))),
+            *table(HEADINGS, [*_rows(draws), *_built_in(result.get("built_in", {}).get(name))]),
         ]
     return lines
+
+
+def _built_in(draw: Record | None) -> Iterator[list[str]]:
+    """Our graphs, calibrated on what an export takes that is given no calibration samples."""
+    for record in draw["graphs"] if draw else ():
+        figures = [f"{record[key]:.4f}" for key in COSINES]
+        title = f"{record['tower']}: {record['peer']}, built-in samples"
+        yield [title, share(record["share"]), *figures, f"{100 * record['agreement']:.1f} %"]
 
 
 def _rows(draws: Sequence[Record]) -> Iterator[list[str]]:

@@ -97,7 +97,9 @@ def trained() -> dict[str, Any]:
         }
         for seed in range(2)
     }
-    return {"machine": MACHINE, "checkpoints": {"lite9": {"samples": 200, "draws": draws}}, "missing": {}}
+    built_in = {"lite9": {"graphs": [graph("align-onnx", "--int8", 0.96, 0.91, 0.92, 0.81, 0.82, 0.5)]}}
+    checkpoints = {"lite9": {"samples": 200, "draws": draws}, "lite10": {"samples": 200, "draws": draws}}
+    return {"machine": MACHINE, "checkpoints": checkpoints, "built_in": built_in, "missing": {}}
 
 
 def _graph(variant: str, bytes_: int, cosine: float, **macs: int) -> dict[str, Any]:
