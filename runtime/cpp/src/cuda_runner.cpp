@@ -1,0 +1,222 @@
+#include "cuda_runner.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <dlfcn.h>
+
+#include "cpu_runner.hpp"
+#include "errors.hpp"
+
+namespace align {
+
+namespace {
+
+constexpr const char *CUDA_PROVIDER = "CUDAExecutionProvider";
+constexpr const char *INSTALL =
+    "install a build of ONNX Runtime for CUDA, e.g. the wheel onnxruntime-gpu, and CUDA and "
+    "cuDNN where the dynamic loader finds them";
+constexpr const char *NO_SUCH_GPU = "invalid device ordinal";
+constexpr const char *NOT_CAPTURED = "cannot use the graph capture feature";
+
+// Convolutions in NHWC, the layout of tensor cores, with the fastest of all algorithms whatever workspace it needs; no
+// TF32, since the parity gate compares full float32.
+constexpr std::pair<const char *, const char *> OPTIONS[] = {
+    {"prefer_nhwc", "1"},
+    {"use_tf32", "0"},
+    {"fuse_conv_bias", "1"},
+    {"cudnn_conv_algo_search", "EXHAUSTIVE"},
+    {"cudnn_conv_use_max_workspace", "1"},
+};
+
+bool mentions(const OrtFailure &failure, const char *words) {
+    return std::strstr(failure.what(), words) != nullptr;
+}
+
+bool has_provider(const OnnxRuntime &runtime, const char *name) {
+    char **names = nullptr;
+    int count = 0;
+    runtime.check(runtime.api().GetAvailableProviders(&names, &count));
+    const bool found = std::any_of(names, names + count, [&](const char *one) { return std::strcmp(one, name) == 0; });
+    runtime.check(runtime.api().ReleaseAvailableProviders(names, count));
+    return found;
+}
+
+void append_cuda(const OnnxRuntime &runtime, OrtSessionOptions *session_options, int gpu, bool graphs) {
+    const OrtApi &api = runtime.api();
+    OrtCUDAProviderOptionsV2 *options = nullptr;
+    runtime.check(api.CreateCUDAProviderOptions(&options));
+    const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> owned(
+        options, api.ReleaseCUDAProviderOptions);
+    const std::string device = std::to_string(gpu);
+    std::vector<const char *> keys{"device_id", "enable_cuda_graph"}, values{device.c_str(), graphs ? "1" : "0"};
+    for (const auto &[key, value] : OPTIONS) {
+        keys.push_back(key);
+        values.push_back(value);
+    }
+    runtime.check(api.UpdateCUDAProviderOptions(options, keys.data(), values.data(), keys.size()));
+    try {
+        runtime.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session_options, options));
+    } catch (const OrtFailure &failure) {
+        throw BackendUnavailableError("ONNX Runtime's CUDA provider cannot be loaded (" + std::string(failure.what()) +
+                                      "); " + INSTALL);
+    }
+}
+
+// `rows` rows of `from`, each of `width` bytes, padded to `wide` bytes with zeros, and to `batch` rows with copies of
+// the last one.
+std::vector<char> padded(const char *from, std::size_t rows, std::size_t width, std::size_t batch, std::size_t wide) {
+    std::vector<char> result(batch * wide);
+    for (std::size_t row = 0; row < batch; ++row)
+        std::memcpy(&result[row * wide], from + std::min(row, rows - 1) * width, width);
+    return result;
+}
+
+} // namespace
+
+// Inputs and output of one shape at fixed addresses, which a CUDA graph requires.
+struct CudaRunner::Slot {
+    explicit Slot(const OnnxRuntime &runtime) : binding(runtime), run_options(runtime), output(runtime) {}
+
+    OrtOwnedBinding binding;
+    OrtOwnedRunOptions run_options;
+    std::vector<OrtOwnedValue> inputs;
+    OrtOwnedValue output;
+};
+
+Provider Provider::cuda(const OnnxRuntime &runtime, int gpu) {
+    if (!has_provider(runtime, CUDA_PROVIDER))
+        throw BackendUnavailableError("the ONNX Runtime " + runtime.version() + " in " + runtime.path() + " has no " +
+                                      CUDA_PROVIDER + "; " + INSTALL);
+    std::unique_ptr<DeviceMemory> memory = DeviceMemory::of_cuda(gpu);
+    if (dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL) == nullptr) // loaded by the provider at its first convolution
+        throw BackendUnavailableError(std::string("libcudnn.so.9 cannot be loaded; ") + INSTALL);
+    return {CUDA_PROVIDER, "Cuda", std::move(memory), gpu};
+}
+
+CudaRunner::CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buckets buckets, std::size_t dim,
+                       Provider provider)
+    : runtime_(runtime), file_(file), buckets_(std::move(buckets)), dim_(dim), provider_(std::move(provider)),
+      session_(runtime), allocator_(runtime) {
+    try {
+        try {
+            load(true);
+        } catch (const OrtFailure &failure) {
+            if (!mentions(failure, NOT_CAPTURED))
+                throw;
+            load(false); // a node is not on the GPU, which ONNX Runtime knows after loading
+        }
+        OrtOwnedMemoryInfo memory(runtime_);
+        runtime_.check(runtime_.api().CreateMemoryInfo(provider_.memory_name.c_str(), OrtDeviceAllocator, provider_.gpu,
+                                                       OrtMemTypeDefault, memory.out()));
+        runtime_.check(runtime_.api().CreateAllocator(session_.get(), memory.get(), allocator_.out()));
+    } catch (const OrtFailure &failure) {
+        if (mentions(failure, NO_SUCH_GPU))
+            throw BackendUnavailableError("CUDA sees no GPU with the index " + std::to_string(provider_.gpu) +
+                                          "; see nvidia-smi and CUDA_VISIBLE_DEVICES");
+        throw BundleError("ONNX Runtime cannot load " + file_ + " on the GPU: " + failure.what());
+    }
+    output_ = output_of(runtime_, session_.get(), file_);
+    check_output();
+}
+
+CudaRunner::~CudaRunner() = default;
+
+void CudaRunner::load(bool graphs) {
+    const OrtOwnedSessionOptions options = session_options(runtime_);
+    if (provider_.name == CUDA_PROVIDER)
+        append_cuda(runtime_, options.get(), provider_.gpu, graphs);
+    runtime_.check(runtime_.api().CreateSession(runtime_.environment(), file_.c_str(), options.get(), session_.out()));
+}
+
+// The memory of the output is allocated before a run, so its type and width must be known.
+void CudaRunner::check_output() const {
+    const OrtApi &api = runtime_.api();
+    OrtOwned<OrtTypeInfo, &OrtApi::ReleaseTypeInfo> info(runtime_);
+    const OrtTensorTypeAndShapeInfo *tensor = nullptr;
+    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    std::vector<std::int64_t> shape;
+    std::size_t dimensions = 0;
+    runtime_.check(api.SessionGetOutputTypeInfo(session_.get(), 0, info.out()));
+    runtime_.check(api.CastTypeInfoToTensorInfo(info.get(), &tensor));
+    if (tensor != nullptr) {
+        runtime_.check(api.GetTensorElementType(tensor, &type));
+        runtime_.check(api.GetDimensionsCount(tensor, &dimensions));
+        shape.resize(dimensions);
+        runtime_.check(api.GetDimensions(tensor, shape.data(), dimensions));
+    }
+    if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || dimensions != 2 || shape[1] != static_cast<std::int64_t>(dim_))
+        throw BundleError(file_ + " returns type " + std::to_string(type) + " " + shown_shape(shape) +
+                          ", expected float32 (batch, " + std::to_string(dim_) + "); export the checkpoint again");
+}
+
+void CudaRunner::run(const std::vector<Input> &inputs, const Answer &answer) {
+    worker_.run(1, [&](std::size_t) { run_here(inputs, answer); });
+}
+
+void CudaRunner::run_here(const std::vector<Input> &inputs, const Answer &answer) {
+    const std::size_t tokens = static_cast<std::size_t>(inputs[0].shape[1]);
+    const std::size_t length = buckets_.lengths.empty() ? 0 : buckets_.length(tokens);
+    try {
+        provider_.memory->enter();
+        for (const Piece &piece : buckets_.pieces(answer.rows))
+            run_piece(piece, length, inputs, answer.values + piece.start * dim_);
+    } catch (const OrtFailure &failure) {
+        throw DeviceError("the graph failed on inputs of shape " + shapes_of(inputs) + ": " + failure.what());
+    }
+}
+
+void CudaRunner::run_piece(const Piece &piece, std::size_t length, const std::vector<Input> &inputs, float *out) {
+    const OrtApi &api = runtime_.api();
+    Slot &used = slot({piece.batch, length}, inputs);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        const Input &input = inputs[i];
+        const std::size_t width = input.bytes() / static_cast<std::size_t>(input.shape[0]);
+        const std::size_t wide = length == 0 ? width : width / static_cast<std::size_t>(input.shape[1]) * length;
+        const char *from = static_cast<const char *>(input.data) + piece.start * width;
+        void *device = nullptr;
+        runtime_.check(api.GetTensorMutableData(used.inputs[i].get(), &device));
+        if (piece.count == piece.batch && width == wide)
+            provider_.memory->to_device(device, from, piece.count * width);
+        else {
+            const std::vector<char> filled = padded(from, piece.count, width, piece.batch, wide);
+            provider_.memory->to_device(device, filled.data(), filled.size());
+        }
+    }
+    runtime_.check(api.RunWithBinding(session_.get(), used.run_options.get(), used.binding.get()));
+    void *device = nullptr;
+    runtime_.check(api.GetTensorMutableData(used.output.get(), &device));
+    provider_.memory->to_host(out, device, piece.count * dim_ * sizeof(float));
+}
+
+CudaRunner::Slot &CudaRunner::slot(const Shape &shape, const std::vector<Input> &inputs) {
+    const auto found = slots_.find(shape);
+    if (found != slots_.end())
+        return *found->second;
+    const OrtApi &api = runtime_.api();
+    auto made = std::make_unique<Slot>(runtime_);
+    runtime_.check(api.CreateIoBinding(session_.get(), made->binding.out()));
+    for (const Input &input : inputs) {
+        std::vector<std::int64_t> sizes = input.shape;
+        sizes[0] = static_cast<std::int64_t>(shape.first);
+        if (shape.second != 0)
+            sizes[1] = static_cast<std::int64_t>(shape.second);
+        made->inputs.push_back(allocate(sizes, input.type));
+        runtime_.check(api.BindInput(made->binding.get(), input.name, made->inputs.back().get()));
+    }
+    made->output =
+        allocate({static_cast<std::int64_t>(shape.first), static_cast<std::int64_t>(dim_)}, ElementType::float32);
+    runtime_.check(api.BindOutput(made->binding.get(), output_.c_str(), made->output.get()));
+    runtime_.check(api.CreateRunOptions(made->run_options.out()));
+    const std::string id = std::to_string(slots_.size() + 1); // 0 is shared by all shapes
+    runtime_.check(api.AddRunConfigEntry(made->run_options.get(), "gpu_graph_id", id.c_str()));
+    return *slots_.emplace(shape, std::move(made)).first->second;
+}
+
+OrtOwnedValue CudaRunner::allocate(const std::vector<std::int64_t> &shape, ElementType type) {
+    OrtOwnedValue value(runtime_);
+    runtime_.check(runtime_.api().CreateTensorAsOrtValue(allocator_.get(), shape.data(), shape.size(), onnx_type(type),
+                                                         value.out()));
+    return value;
+}
+
+} // namespace align

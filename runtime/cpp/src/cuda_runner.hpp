@@ -1,0 +1,68 @@
+// Graphs on an NVIDIA GPU through ONNX Runtime.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "buckets.hpp"
+#include "device_memory.hpp"
+#include "onnxruntime_library.hpp"
+#include "runner.hpp"
+#include "workers.hpp"
+
+namespace align {
+
+using OrtOwnedAllocator = OrtOwned<OrtAllocator, &OrtApi::ReleaseAllocator>;
+using OrtOwnedBinding = OrtOwned<OrtIoBinding, &OrtApi::ReleaseIoBinding>;
+using OrtOwnedRunOptions = OrtOwned<OrtRunOptions, &OrtApi::ReleaseRunOptions>;
+
+// An execution provider of ONNX Runtime and the device of its tensors. Tests run this code with that of the CPU.
+struct Provider {
+    std::string name, memory_name;
+    std::unique_ptr<DeviceMemory> memory;
+    int gpu;
+
+    // CUDA on the GPU with the index `gpu`. Throws BackendUnavailableError where `runtime` cannot use it.
+    static Provider cuda(const OnnxRuntime &runtime, int gpu);
+};
+
+// One graph on the GPU, which any number of threads may share. A thread of its own runs every batch: the GPU runs one
+// at a time, and ONNX Runtime captures CUDA graphs per thread.
+class CudaRunner : public Runner {
+public:
+    // Loads the ONNX file `file`, which answers with rows of `dim` floats, to run in the shapes of `buckets`. Throws
+    // BackendUnavailableError where the GPU or a library is missing, BundleError where the file cannot be loaded.
+    CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buckets buckets, std::size_t dim,
+               Provider provider);
+    ~CudaRunner() override;
+
+    void run(const std::vector<Input> &inputs, const Answer &answer) override;
+    std::vector<std::size_t> batches() const override { return buckets_.batches; }
+    int in_flight() const override { return 2; } // one batch runs while the next one waits for it
+
+private:
+    struct Slot;
+    using Shape = std::pair<std::size_t, std::size_t>; // batch and, for texts, length
+
+    void load(bool graphs);
+    void check_output() const;
+    Slot &slot(const Shape &shape, const std::vector<Input> &inputs);
+    void run_here(const std::vector<Input> &inputs, const Answer &answer);
+    void run_piece(const Piece &piece, std::size_t length, const std::vector<Input> &inputs, float *out);
+    OrtOwnedValue allocate(const std::vector<std::int64_t> &shape, ElementType type);
+
+    const OnnxRuntime &runtime_;
+    std::string file_, output_;
+    Buckets buckets_;
+    std::size_t dim_;
+    Provider provider_;
+    OrtOwnedSession session_;
+    OrtOwnedAllocator allocator_;
+    std::map<Shape, std::unique_ptr<Slot>> slots_;
+    Workers worker_{1};
+};
+
+} // namespace align
