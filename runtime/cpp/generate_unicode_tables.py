@@ -38,10 +38,10 @@ def only(step: str) -> BertNormalizer:
 
 def ends_of_token(**flags: bool) -> list[int]:
     """Where the added token "X" with `flags` ends in "X" and each code point; 0 where it is not found."""
-    tokenizer = Tokenizer(WordPiece({"?": 0}, unk_token="?")  # noqa: S106)
+    tokenizer = Tokenizer(WordPiece({"?": 0}, unk_token="?"))  # noqa: S106
     tokenizer.add_tokens([AddedToken("X", normalized=False, **flags)])
     encodings = tokenizer.encode_batch([f"X{chr(point)}" for point in POINTS])
-    return [each.offsets[0][1] if each.tokens[0] == "X" else 0 for each in encodings]
+    return [each.offsets[0][1] if each.ids[0] == tokenizer.token_to_id("X") else 0 for each in encodings]
 
 
 def combining_ranks(points: Sequence[int]) -> dict[int, int]:

@@ -6,11 +6,11 @@
 namespace align {
 
 void WordPiece::add(std::string_view token, std::int32_t id) {
-    if (token.empty())
-        return; // no word has it
-    trie_.insert(start_, token, id);
-    if (token.substr(0, PREFIX.size()) == PREFIX && token.size() > PREFIX.size())
+    const bool continues = token.size() > PREFIX.size() && token.substr(0, PREFIX.size()) == PREFIX;
+    if (continues) // no word begins with the prefix, which is punctuation
         trie_.insert(continued_, token.substr(PREFIX.size()), id);
+    else if (!token.empty())
+        trie_.insert(start_, token, id);
 }
 
 void WordPiece::encode(std::string_view text, std::size_t limit, std::vector<std::int64_t> &ids) const {
