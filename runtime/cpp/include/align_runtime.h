@@ -38,6 +38,10 @@
  *
  * Fork: open the model after the fork. In a child, a model that was opened before is ALIGN_ERROR_CONFIGURATION, and
  * closing it does nothing.
+ *
+ * Environment: before the first align_open loads ONNX Runtime it sets ORT_DISABLE_TELEMETRY=1, unless the variable is
+ * set: otherwise ONNX Runtime starts a thread that sends usage data. A program whose other threads read the environment
+ * at that moment sets it earlier itself.
  */
 #ifndef ALIGN_RUNTIME_H
 #define ALIGN_RUNTIME_H

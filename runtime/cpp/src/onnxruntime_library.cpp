@@ -49,13 +49,15 @@ const OnnxRuntime &OnnxRuntime::load(const std::string &path) {
     static std::mutex &mutex = *new std::mutex; // both stay until the process has ended
     static auto &loaded = *new std::map<void *, const OnnxRuntime *>;
     std::string problem;
+    const std::lock_guard lock(mutex);
+    // From 1.29 on it starts a thread, when it is loaded, that sends usage data; a forked child that ends waits for it.
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);
     for (const std::string &name : candidates(path)) {
         void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
         if (library == nullptr) {
             problem = problem.empty() ? loader_error() : problem;
             continue;
         }
-        const std::lock_guard lock(mutex);
         auto found = loaded.find(library);
         if (found == loaded.end())
             found = loaded.emplace(library, new OnnxRuntime(name, library)).first;
@@ -79,7 +81,6 @@ OnnxRuntime::OnnxRuntime(const std::string &path, void *library) : path_(path) {
         throw BackendUnavailableError(path + " is ONNX Runtime " + version_ + ", which is too old; " + INSTALL);
     try {
         check(api_->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "align_runtime", &environment_));
-        check(api_->DisableTelemetryEvents(environment_));
     } catch (const OrtFailure &failure) {
         throw BackendUnavailableError(path + " cannot start: " + failure.what());
     }
