@@ -40,17 +40,18 @@ void resample_nearest(const ImageView &image, ImageSize size, const Window &wind
                       std::size_t stride) {
     const std::vector<std::size_t> columns = nearest(image.width, size.width, window.left, window.width);
     const std::vector<std::size_t> rows = nearest(image.height, size.height, window.top, window.height);
-    const std::size_t channels = static_cast<std::size_t>(image.channels), green = channels == 1 ? 0 : 1;
+    const std::size_t channels = static_cast<std::size_t>(image.channels);
+    std::size_t wide = 0; // outputs that may be copied with the byte behind them, of source and result
+    while (channels > 1 && wide + 1 < columns.size() && columns[wide] + 1 < image.width)
+        ++wide;
     for (std::size_t y = 0; y < window.height; ++y) {
         std::uint8_t *out = pixels + y * stride, *const end = out + 3 * window.width;
-        if (y < rows.size())
-            for (const std::size_t column : columns) {
-                const std::uint8_t *pixel = image.row(rows[y]) + column * channels;
-                out[0] = pixel[0];
-                out[1] = pixel[green];
-                out[2] = pixel[2 * green];
-                out += 3;
-            }
+        if (y < rows.size()) {
+            for (std::size_t i = 0; i < wide; ++i, out += 3)
+                std::memcpy(out, image.row(rows[y]) + columns[i] * channels, 4);
+            for (std::size_t i = wide; i < columns.size(); ++i, out += 3)
+                copy_rgb(image, columns[i], rows[y], 1, out);
+        }
         std::fill(out, end, std::uint8_t{0});
     }
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "encoded_images.hpp"
 #include "errors.hpp"
 #include "images.hpp"
 #include "resample.hpp"
@@ -24,6 +25,10 @@ template <class Work> int guarded(char *message, Work work) {
     } catch (const std::bad_alloc &) {
         return ALIGN_ERROR_DEVICE;
     }
+}
+
+align::Background colour(const std::uint8_t *rgb) {
+    return rgb == nullptr ? align::Background() : align::Colour{rgb[0], rgb[1], rgb[2]};
 }
 
 } // namespace
@@ -59,15 +64,29 @@ SHIM int shim_preprocessing_open(const char *json, std::size_t bytes, align::Pre
 
 SHIM void shim_preprocessing_close(align::Preprocessing *config) { delete config; }
 
-// `background` is nullptr or three bytes.
+// Decodes to `*out`, to be closed; `background` is nullptr or three bytes.
+SHIM int shim_decode(const char *data, std::size_t bytes, const std::uint8_t *background, align::DecodedImage **out,
+                     char *message) {
+    return guarded(message, [&] {
+        *out = new align::DecodedImage(align::decode_image({data, bytes}, {}, colour(background)));
+    });
+}
+
+// Writes width, height and channels; returns the pixels.
+SHIM const std::uint8_t *shim_image(const align::DecodedImage *image, std::uint64_t *shape) {
+    shape[0] = image->width;
+    shape[1] = image->height;
+    shape[2] = static_cast<std::uint64_t>(image->channels);
+    return image->data.get();
+}
+
+SHIM void shim_image_close(align::DecodedImage *image) { delete image; }
+
 SHIM int shim_preprocess(const align::Preprocessing *config, const std::uint8_t *data, std::size_t width,
                          std::size_t height, std::size_t stride, int channels, const std::uint8_t *background,
                          std::uint8_t *pixels, char *message) {
     return guarded(message, [&] {
-        align::Background colour;
-        if (background != nullptr)
-            colour = align::Colour{background[0], background[1], background[2]};
-        align::preprocess(*config, {data, width, height, stride, channels}, pixels, colour);
+        align::preprocess(*config, {data, width, height, stride, channels}, pixels, colour(background));
     });
 }
 
