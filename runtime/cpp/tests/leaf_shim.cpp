@@ -1,0 +1,49 @@
+// The tokenizer, the preprocessing and the decoders as C functions, so that pytest can compare them with Python in bulk.
+// A call returns a status; the message of an error is in `message`, of MESSAGE_BYTES.
+#include <cstring>
+#include <new>
+
+#include "errors.hpp"
+#include "tokenizer.hpp"
+
+#define SHIM extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+constexpr std::size_t MESSAGE_BYTES = 1024;
+
+template <class Work> int guarded(char *message, Work work) {
+    try {
+        work();
+        return ALIGN_OK;
+    } catch (const align::Error &error) {
+        std::strncpy(message, error.message.c_str(), MESSAGE_BYTES - 1);
+        return error.status;
+    } catch (const std::bad_alloc &) {
+        return ALIGN_ERROR_DEVICE;
+    }
+}
+
+} // namespace
+
+SHIM int shim_tokenizer_open(const char *json, std::size_t bytes, std::int32_t max_length, std::int64_t pad_id,
+                             align::Tokenizer **out, char *message) {
+    return guarded(message, [&] {
+        *out = new align::Tokenizer(align::Tokenizer::from_json({json, bytes}, max_length, pad_id));
+    });
+}
+
+SHIM void shim_tokenizer_close(align::Tokenizer *tokenizer) { delete tokenizer; }
+
+// Encodes `count` texts, whose ends in `texts` are in `ends`; `ids` has room for max_length of each.
+SHIM int shim_tokenizer_encode(const align::Tokenizer *tokenizer, const char *texts, const std::uint64_t *ends,
+                               std::size_t count, std::int64_t *ids, std::uint64_t *lengths, char *message) {
+    return guarded(message, [&] {
+        std::uint64_t start = 0;
+        for (std::size_t i = 0; i < count; start = ends[i++]) {
+            const std::vector<std::int64_t> row = tokenizer->encode({texts + start, ends[i] - start});
+            lengths[i] = row.size();
+            ids = std::copy(row.begin(), row.end(), ids);
+        }
+    });
+}
