@@ -4,6 +4,8 @@
 #include <new>
 
 #include "errors.hpp"
+#include "images.hpp"
+#include "resample.hpp"
 #include "tokenizer.hpp"
 
 #define SHIM extern "C" __attribute__((visibility("default")))
@@ -45,5 +47,36 @@ SHIM int shim_tokenizer_encode(const align::Tokenizer *tokenizer, const char *te
             lengths[i] = row.size();
             ids = std::copy(row.begin(), row.end(), ids);
         }
+    });
+}
+
+SHIM int shim_preprocessing_open(const char *json, std::size_t bytes, align::Preprocessing **out, char *message) {
+    return guarded(message, [&] {
+        *out = new align::Preprocessing(
+            align::Preprocessing::from_json(align::parse_object({json, bytes}, "preprocessing", bytes)));
+    });
+}
+
+SHIM void shim_preprocessing_close(align::Preprocessing *config) { delete config; }
+
+// `background` is nullptr or three bytes.
+SHIM int shim_preprocess(const align::Preprocessing *config, const std::uint8_t *data, std::size_t width,
+                         std::size_t height, std::size_t stride, int channels, const std::uint8_t *background,
+                         std::uint8_t *pixels, char *message) {
+    return guarded(message, [&] {
+        align::Background colour;
+        if (background != nullptr)
+            colour = align::Colour{background[0], background[1], background[2]};
+        align::preprocess(*config, {data, width, height, stride, channels}, pixels, colour);
+    });
+}
+
+// The whole image, resized; `plain` is 1 for the passes without SIMD.
+SHIM int shim_resample(const std::uint8_t *data, std::size_t width, std::size_t height, int channels, int filter,
+                       std::size_t new_width, std::size_t new_height, int plain, std::uint8_t *pixels, char *message) {
+    return guarded(message, [&] {
+        const align::ImageView image{data, width, height, width * static_cast<std::size_t>(channels), channels};
+        align::resample(image, static_cast<align::Filter>(filter), {new_height, new_width}, {0, 0, new_width, new_height},
+                        pixels, 3 * new_width, plain != 0 ? align::PLAIN_PASSES : align::best_passes());
     });
 }
