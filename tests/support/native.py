@@ -44,6 +44,8 @@ class Options(ctypes.Structure):
         ("towers", c_char_p),
         ("onnxruntime_library", c_char_p),
         ("manifest_sha256", c_char_p),
+        ("alpha", c_char_p),
+        ("max_pixels", c_size_t),
     )
 
 
