@@ -3,6 +3,7 @@
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
 # gpu-check  for a host with an NVIDIA GPU
+# cpp        the C++ runtime, in build/cpp · cpp-test · cpp-install PREFIX=…; what it needs: runtime/cpp/install_packages.sh
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,8 +11,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
+CPP_BUILD ?= build/cpp
+PREFIX    ?= /usr/local
 
-.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check clean
+.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check cpp cpp-test cpp-install clean
 
 install: $(STAMP)
 
@@ -99,6 +102,17 @@ gpu-check:
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
 	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check
+
+cpp:
+	cmake -S runtime/cpp -B $(CPP_BUILD) -G Ninja $(CPP_OPTIONS)
+	cmake --build $(CPP_BUILD)
+
+cpp-test: install cpp
+	ctest --test-dir $(CPP_BUILD) --output-on-failure
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
+
+cpp-install: cpp
+	cmake --install $(CPP_BUILD) --prefix $(PREFIX)
 
 clean:
 	rm -rf build dist $(VENV) .venv-gpu

@@ -90,6 +90,8 @@ typedef struct align_options {
     const char *onnxruntime_library; /* path of libonnxruntime.so; default: $ALIGN_ONNXRUNTIME_LIBRARY, or else
                                         libonnxruntime.so.1 as the dynamic loader finds it */
     const char *manifest_sha256; /* what the sha256 of align.json must be, in hexadecimal; hashes are checked then */
+    const char *alpha;           /* of images: "drop" (default) ignores it, "#rrggbb" is laid behind the image */
+    size_t max_pixels;           /* width * height of an image; 0: 67108864 */
 } align_options;
 
 ALIGN_API align_options align_default_options(void);
@@ -118,7 +120,7 @@ typedef struct align_image {
     const uint8_t *data;
     size_t width, height;
     size_t stride;    /* bytes from one row to the next; 0: rows without padding */
-    int32_t channels; /* 1 grey, 3 RGB, 4 RGBA, whose alpha is ignored */
+    int32_t channels; /* 1 grey, 3 RGB, 4 RGBA */
 } align_image;
 
 /* Writes the embeddings of `n` images: unit rows, n * dim floats. */

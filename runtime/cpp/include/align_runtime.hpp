@@ -90,7 +90,8 @@ struct Options {
     std::string precision = "fp32", device = "cpu", towers = "vision,text";
     std::int32_t threads = 0, streams = 0;
     bool check_hashes = false;
-    std::string onnxruntime_library, manifest_sha256;
+    std::string onnxruntime_library, manifest_sha256, alpha = "drop";
+    std::size_t max_pixels = 0;
 };
 
 // Floats of others in a row, as std::span<const float> of C++20.
@@ -139,6 +140,8 @@ public:
         given.check_hashes = options.check_hashes ? 1 : 0;
         given.onnxruntime_library = options.onnxruntime_library.c_str();
         given.manifest_sha256 = options.manifest_sha256.c_str();
+        given.alpha = options.alpha.c_str();
+        given.max_pixels = options.max_pixels;
         detail::check(align_open(bundle.c_str(), &given, &handle_));
     }
     ~Model() { align_close(handle_); }

@@ -89,18 +89,9 @@ void check_capacity(const void *out, std::size_t capacity, std::size_t rows, std
 }
 
 ImageView view(const align_image &image) {
-    if (image.data == nullptr)
-        throw InputError("the data of the image is NULL; pass an address");
-    if (image.channels != 1 && image.channels != 3 && image.channels != 4)
-        throw InputError("the image has " + std::to_string(image.channels) + " channels; expected 1, 3 or 4");
-    const auto channels = static_cast<std::size_t>(image.channels);
-    if (image.width > std::numeric_limits<std::size_t>::max() / 4)
-        throw InputError("the image is " + std::to_string(image.width) + " pixels wide; crop it");
-    const std::size_t row = image.width * channels, stride = image.stride == 0 ? row : image.stride;
-    if (stride < row)
-        throw InputError("the stride of the image is " + std::to_string(image.stride) + " bytes; a row has " +
-                         std::to_string(row));
-    return {image.data, image.width, image.height, stride, image.channels};
+    // Of an image that is not too wide to be refused, the product does not overflow.
+    const std::size_t row = image.width * static_cast<std::size_t>(image.channels);
+    return {image.data, image.width, image.height, image.stride == 0 ? row : image.stride, image.channels};
 }
 
 // Checks what the three functions that embed images have in common, and embeds.
@@ -120,14 +111,13 @@ align_status embed(align_model *model, const Item *items, std::size_t n, float *
 }
 
 void prepare_image(const Model &model, const align_image &image, std::uint8_t *pixels) {
-    preprocess(model.preprocessing(), view(image), pixels);
+    model.prepare(view(image), pixels);
 }
 
 void prepare_file(const Model &model, const align_bytes &file, std::uint8_t *pixels) {
     if (file.data == nullptr || file.size == 0)
         throw InputError("the image is empty (0 bytes)");
-    const DecodedImage image = decode_image({reinterpret_cast<const char *>(file.data), file.size}, Limits{});
-    preprocess(model.preprocessing(), image.view(), pixels);
+    model.prepare(std::string_view(reinterpret_cast<const char *>(file.data), file.size), pixels);
 }
 
 } // namespace
@@ -135,7 +125,7 @@ void prepare_file(const Model &model, const align_bytes &file, std::uint8_t *pix
 extern "C" {
 
 align_options align_default_options(void) {
-    return {sizeof(align_options), "fp32", "cpu", 0, 0, 0, "vision,text", nullptr, nullptr};
+    return {sizeof(align_options), "fp32", "cpu", 0, 0, 0, "vision,text", nullptr, nullptr, "drop", 0};
 }
 
 align_status align_open(const char *bundle, const align_options *options, align_model **out) {

@@ -14,6 +14,7 @@ namespace align {
 namespace {
 
 constexpr int MAX_STREAMS = 1024;
+constexpr std::size_t LARGEST_MAX_PIXELS = 178956970; // 512 MiB as RGB
 // Of the first release: structs of all programs have at least these fields.
 constexpr std::size_t SMALLEST = offsetof(align_options, onnxruntime_library) + sizeof(const char *);
 
@@ -39,6 +40,17 @@ void read_towers(const std::string &towers, LoadOptions &options) {
         (name == VISION ? options.vision : options.text) = true;
         start = end + 1;
     }
+}
+
+Background background_of(const std::string &alpha) {
+    if (alpha == "drop")
+        return std::nullopt;
+    if (alpha.size() != 7 || alpha[0] != '#' || alpha.find_first_not_of("0123456789abcdefABCDEF", 1) != alpha.npos)
+        throw ConfigurationError("alpha is " + in_quotes(alpha) + "; expected 'drop' or a colour such as '#ffffff'");
+    const auto channel = [&](std::size_t at) {
+        return static_cast<std::uint8_t>(std::stoi(alpha.substr(at, 2), nullptr, 16));
+    };
+    return Colour{channel(1), channel(3), channel(5)};
 }
 
 } // namespace
@@ -67,6 +79,12 @@ LoadOptions LoadOptions::from(const align_options *given) {
                                      "; expected 64 hexadecimal digits in lower case");
         options.check_hashes = true; // the pin stands for the files by their hashes
     }
+    options.background = background_of(text_of(values.alpha, "drop"));
+    if (values.max_pixels > LARGEST_MAX_PIXELS)
+        throw ConfigurationError("max_pixels is " + std::to_string(values.max_pixels) + "; expected at most " +
+                                 std::to_string(LARGEST_MAX_PIXELS));
+    if (values.max_pixels > 0)
+        options.limits.max_pixels = values.max_pixels;
     if (options.threads && !options.device.on_cpu)
         throw ConfigurationError("threads is " + std::to_string(*options.threads) + ", but " + options.device.name +
                                  " computes on the GPU; leave threads out");

@@ -6,6 +6,7 @@
 
 #include "align_runtime.h"
 #include "devices.hpp"
+#include "images.hpp"
 
 namespace align {
 
@@ -18,6 +19,8 @@ struct LoadOptions {
     bool check_hashes = false;
     std::string onnxruntime_library;
     std::string manifest_sha256; // what align.json must have; empty for any
+    Background background;       // behind transparent pixels
+    Limits limits;               // of images
 
     // Reads the caller's options; the defaults for nullptr. Throws ConfigurationError.
     static LoadOptions from(const align_options *given);

@@ -24,9 +24,8 @@ void check_provenance(const std::string &where, const Json &values) {
     check_strings(where, object(where, values, "files"));
     check_free_form(where + ": options", object(where, values, "options"));
     check_strings(where, object(where, values, "tools"));
-    const Json &seed = member(where, values, "random_weights");
-    if (!seed.is_null() && !seed.is_number_integer())
-        throw ConfigurationError(where + ": random_weights is " + shown(seed) + "; expected an integer or null");
+    if (!member(where, values, "random_weights").is_null())
+        integer(where, values, "random_weights", 0, INT64_MAX);
     for (const Json &note : array(where, values, "notes"))
         if (!note.is_string())
             throw ConfigurationError(where + ": notes is " + shown(note) + "; expected a string");

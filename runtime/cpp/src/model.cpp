@@ -12,7 +12,6 @@ namespace align {
 namespace {
 
 constexpr const char *TOKENIZER = "tokenizer.json";
-constexpr std::size_t MAX_TOKENIZER_BYTES = 32 << 20;
 
 [[noreturn]] void not_loaded(const std::string &missing) {
     throw ConfigurationError(
@@ -39,7 +38,7 @@ Tokenizer open_tokenizer(const Bundle &bundle) {
 } // namespace
 
 Model::Model(const std::string &bundle, const LoadOptions &options)
-    : bundle_(Bundle::open(bundle, options.manifest_sha256)) {
+    : bundle_(Bundle::open(bundle, options.manifest_sha256)), options_(options) {
     std::vector<const Graph *> graphs;
     for (const auto &[name, wanted] : {std::pair(VISION, options.vision), std::pair(TEXT, options.text)})
         if (wanted)
@@ -65,6 +64,15 @@ Model::Model(const std::string &bundle, const LoadOptions &options)
             images_.emplace(std::move(*opened[i]), bundle_.manifest().preprocessing, *decoders_, *workers_);
         else
             texts_.emplace(std::move(*opened[i]), open_tokenizer(bundle_), facts().pad_token_id, *decoders_, *workers_);
+}
+
+void Model::prepare(const ImageView &image, std::uint8_t *pixels) const {
+    preprocess(preprocessing(), image, pixels, options_.background, options_.limits);
+}
+
+void Model::prepare(std::string_view file, std::uint8_t *pixels) const {
+    const DecodedImage image = decode_image(file, options_.limits, options_.background);
+    preprocess(preprocessing(), image.view(), pixels, options_.background, options_.limits);
 }
 
 const ImageEmbedder &Model::images() const {

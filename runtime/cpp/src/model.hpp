@@ -24,12 +24,17 @@ public:
     const ModelFacts &facts() const { return bundle_.manifest().model; }
     const Preprocessing &preprocessing() const { return bundle_.manifest().preprocessing; }
 
+    // Writes the pixels, uint8 (height, width, 3), of an image or of the content of an image file. Throws InputError.
+    void prepare(const ImageView &image, std::uint8_t *pixels) const;
+    void prepare(std::string_view file, std::uint8_t *pixels) const;
+
     // The tower with its preparation of inputs. Throws ConfigurationError where it is not loaded.
     const ImageEmbedder &images() const;
     const TextEmbedder &texts() const;
 
 private:
     Bundle bundle_;
+    LoadOptions options_;
     // Threads that prepare inputs, and threads that run streams. They end after everything that uses them.
     std::unique_ptr<Workers> decoders_, workers_;
     std::optional<ImageEmbedder> images_;
