@@ -222,7 +222,7 @@ def test_a_forked_child(library: ctypes.CDLL, tiny_bundle: Path) -> None:
 
 
 MEMORY = """
-import resource, sys
+import ctypes, resource, sys
 sys.path.append(sys.argv[2])
 import numpy as np
 from pathlib import Path
@@ -243,11 +243,14 @@ def attempt(work):
 
 library, bundle = load_library(), Path(sys.argv[1])
 native = NativeModel(library, bundle, threads=1, streams=1)
-long = b"a b " * 240_000
+one = ctypes.create_string_buffer(b"a")
+texts = np.full(400_000, ctypes.addressof(one), np.uint64)
+many, rows = texts.ctypes.data_as(ctypes.POINTER(ctypes.c_char_p)), np.empty((len(texts), native.dim), np.float32)
 few = native.embed_texts(["a photo of a cat"])
 limit(3 << 20)
 attempt(lambda: NativeModel(library, bundle, threads=1, streams=1))
-attempt(lambda: native.embed_texts([long] * 64))
+out = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+attempt(lambda: native.check(library.align_embed_texts(native.handle, many, len(texts), out, rows.size)))
 limit(1 << 30)
 np.testing.assert_allclose(native.embed_texts(["a photo of a cat"]), few, atol=1e-6)  # it works on
 """

@@ -34,7 +34,7 @@ def test_it_needs_the_codecs_and_the_runtimes_of_its_compiler_alone(library: cty
     """Not ONNX Runtime, which is found at run time."""
     needed = re.findall(r"NEEDED\s+(\S+)", output_of("objdump", "-p", LIBRARY))
     assert {name.partition(".so")[0] for name in needed} <= {
-        "libjpeg", "libpng16", "libstdc++", "libm", "libgcc_s", "libc", "ld-linux-x86-64", "libdl", "libpthread",
+        "libjpeg", "libpng16", "libz", "libstdc++", "libm", "libgcc_s", "libc", "ld-linux-x86-64", "libdl", "libpthread",
     }  # fmt: skip
     assert "SONAME               libalign_runtime.so.0\n" in output_of("objdump", "-p", LIBRARY)
 
