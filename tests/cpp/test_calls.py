@@ -244,7 +244,7 @@ def attempt(work):
 library, bundle = load_library(), Path(sys.argv[1])
 native = NativeModel(library, bundle, threads=1, streams=1)
 one = ctypes.create_string_buffer(b"a")
-texts = np.full(400_000, ctypes.addressof(one), np.uint64)
+texts = np.full(8_000_000, ctypes.addressof(one), np.uint64)
 many, rows = texts.ctypes.data_as(ctypes.POINTER(ctypes.c_char_p)), np.empty((len(texts), native.dim), np.float32)
 few = native.embed_texts(["a photo of a cat"])
 limit(3 << 20)

@@ -11,7 +11,7 @@ Buckets Buckets::of(const Graph &graph, const ModelFacts &model) {
     if (graph.tower != TEXT)
         return buckets;
     const auto longest = static_cast<std::size_t>(model.max_length);
-    for (const std::size_t length : {8, 16, 32, 64})
+    for (const std::size_t length : {8U, 16U, 32U, 64U})
         if (length < longest)
             buckets.lengths.push_back(length);
     buckets.lengths.push_back(longest);
