@@ -90,7 +90,10 @@ def description() -> TokenizerDescription:
 
 def texts() -> list[str]:
     joined = [f"a {one}b {one}  c" for one in (*FIXED, *(token for token, _ in ADDED))]
-    words = ["x" * length for length in (99, 100, 101)] + ["a photo of a cat " * 9, "photo boothS Photo  Booth photo booth"]
+    words = ["x" * length for length in (99, 100, 101)] + [
+        "a photo of a cat " * 9,
+        "photo boothS Photo  Booth photo booth",
+    ]
     return ["", " ", *FIXED, *joined, *words, *fuzzed_texts(400, seed=21)]
 
 
@@ -117,7 +120,10 @@ def files() -> dict[str, bytes]:
     """Encoded images of all kinds that C++ reads, whole and damaged."""
     exif = Image.Exif()
     smooth = Image.fromarray(np.kron(noise(9, 12, 3) // 2, np.ones((8, 8, 1), np.uint8))).crop((0, 0, 91, 67))
-    made = {f"{mode.replace(';', '')}.png": encoded(of_mode(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")}
+    made = {
+        f"{mode.replace(';', '')}.png": encoded(of_mode(mode), "PNG")
+        for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+    }
     made["P_transparent.png"] = encoded(of_mode("P"), "PNG", transparency=bytes(range(256)))
     made["RGB_key.png"] = encoded(image(20, 30, 5), "PNG", transparency=image(20, 30, 5).getpixel((0, 0)))
     for orientation in range(1, 9):
@@ -156,7 +162,13 @@ def decoded() -> list[dict[str, Any]]:
 
 def configurations() -> list[dict[str, Any]]:
     """Preprocessing objects of a manifest: all filters, shrinking and growing, crops inside and beyond."""
-    rest = {"rescale_factor": None, "rescale_offset": False, "image_mean": None, "image_std": None, "include_top": False}
+    rest = {
+        "rescale_factor": None,
+        "rescale_offset": False,
+        "image_mean": None,
+        "image_std": None,
+        "include_top": False,
+    }
     sizes: list[tuple[dict[str, int] | None, dict[str, int] | None]] = [
         ({"height": 23, "width": 31}, {"height": 17, "width": 19}),
         ({"height": 90, "width": 12}, {"height": 64, "width": 33}),
