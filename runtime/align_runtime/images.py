@@ -104,10 +104,11 @@ def decode(image: ImageInput | Encoded, options: ImageOptions = DEFAULT_IMAGES) 
         with _named("the array"):
             return _from_array(image, options)
     if isinstance(image, Image.Image):
-        return _pil_to_rgb(load_pil(image, options), options)
+        return _pil_to_rgb(load_pil(image, options), options, "the PIL image")
     file = read_encoded(image, options)
     with _named(file.name):
-        return to_rgb(decode_bytes(file.data, options), options.background)
+        decoded = decode_bytes(file.data, options)
+    return _pil_to_rgb(decoded, options, file.name)
 
 
 def read_encoded(
@@ -230,8 +231,8 @@ def load_pil(image: Image.Image, options: ImageOptions, copied: bool = False) ->
             raise InputError(f"(mode {image.mode}) cannot be loaded: {reason}") from reason
 
 
-def _pil_to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
-    with _named("the PIL image"):
+def _pil_to_rgb(image: Image.Image, options: ImageOptions, name: str) -> Image.Image:
+    with _named(name):
         try:
             return to_rgb(image, options.background)
         except MemoryError:

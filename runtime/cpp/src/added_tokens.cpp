@@ -14,13 +14,13 @@ void AddedTokens::add(const AddedToken &token, std::string_view text) {
     tokens_.push_back(token);
 }
 
-bool AddedTokens::Splitter::next(Piece &piece) {
+bool AddedTokens::Splitter::next(TextPiece &piece) {
     if (waiting_.token != nullptr) {
         piece = waiting_;
         waiting_.token = nullptr;
         return true;
     }
-    Piece match{{}, nullptr};
+    TextPiece match{{}, nullptr};
     if (!find(match)) {
         piece = {text_.substr(std::min(taken_, text_.size())), nullptr};
         taken_ = text_.size();
@@ -39,7 +39,7 @@ bool AddedTokens::Splitter::next(Piece &piece) {
 }
 
 // The next token, with the spaces that it takes.
-bool AddedTokens::Splitter::find(Piece &match) {
+bool AddedTokens::Splitter::find(TextPiece &match) {
     while (searched_ < text_.size()) {
         std::size_t start = searched_;
         const bool begins = tokens_.begins_[static_cast<unsigned char>(text_[start])];

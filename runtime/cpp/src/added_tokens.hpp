@@ -20,7 +20,7 @@ struct AddedToken {
 };
 
 // A part of a text: an added token, or what lies between two.
-struct Piece {
+struct TextPiece {
     std::string_view text;
     const AddedToken *token; // nullptr between tokens
 };
@@ -38,17 +38,17 @@ public:
         Splitter(const AddedTokens &tokens, std::string_view text) : tokens_(tokens), text_(text) {}
 
         // False at the end. Throws BundleError for tokens of spaces that another token has taken already.
-        bool next(Piece &piece);
+        bool next(TextPiece &piece);
 
     private:
-        bool find(Piece &match);
+        bool find(TextPiece &match);
         bool stands_alone(std::size_t start, std::size_t stop) const;
 
         const AddedTokens &tokens_;
         std::string_view text_;
         std::size_t searched_ = 0; // to where tokens were looked for
         std::size_t taken_ = 0;    // to where pieces were returned
-        Piece waiting_{{}, nullptr};
+        TextPiece waiting_{{}, nullptr};
     };
 
 private:

@@ -53,7 +53,7 @@ std::vector<std::int64_t> Tokenizer::encode(std::string_view utf8) const {
     ids.push_back(start_);
     std::string normalized;
     AddedTokens::Splitter pieces(added_, utf8);
-    for (Piece piece{{}, nullptr}; ids.size() < limit && pieces.next(piece);) {
+    for (TextPiece piece{{}, nullptr}; ids.size() < limit && pieces.next(piece);) {
         if (piece.token != nullptr) {
             ids.push_back(piece.token->id);
             continue;
@@ -69,7 +69,7 @@ std::vector<std::int64_t> Tokenizer::encode(std::string_view utf8) const {
 
 void Tokenizer::encode_normalized(std::string_view text, std::size_t limit, std::vector<std::int64_t> &ids) const {
     AddedTokens::Splitter pieces(added_normalized_, text);
-    for (Piece piece{{}, nullptr}; ids.size() < limit && pieces.next(piece);) {
+    for (TextPiece piece{{}, nullptr}; ids.size() < limit && pieces.next(piece);) {
         if (piece.token != nullptr)
             ids.push_back(piece.token->id);
         else

@@ -1,0 +1,32 @@
+"""The vectors in tests/vectors are what the Python runtime gives; runtime/cpp/tests holds the C++ runtime to them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from vectors import make
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    return make.expected()
+
+
+@pytest.mark.parametrize("name", ["texts.json", "tokenizer_variants.json", "images.json", "pixels.json"])
+def test_the_python_runtime_gives_the_vectors(name: str, expected: dict[str, Any]) -> None:
+    assert json.loads((make.FOLDER / name).read_text(encoding="utf-8")) == expected[name]
+
+
+def test_the_tokenizer_is_the_one_that_is_written() -> None:
+    content = json.loads((make.FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
+    assert content == make.description().to_json()
+
+
+def test_the_vectors_say_something(expected: dict[str, Any]) -> None:
+    rows = expected["texts.json"]["texts"]
+    assert {len(row["ids"]) for row in rows} == set(range(2, make.MAX_LENGTH + 1))
+    assert {row["accepted"] for row in expected["tokenizer_variants.json"]} == {True, False}
+    assert {"error" in row for row in expected["images.json"]} == {True, False}
