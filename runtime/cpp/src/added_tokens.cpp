@@ -54,15 +54,18 @@ bool AddedTokens::Splitter::find(TextPiece &match) {
         if (token.single_word && !stands_alone(start, stop))
             continue;
         if (token.lstrip) {
-            for (std::size_t at = start; at > 0 && (unicode::flags(utf8::previous(text_, at)) & unicode::STRIPPED) != 0;)
+            for (std::size_t at = start;
+                 at > 0 && (unicode::flags(utf8::previous(text_, at)) & unicode::STRIPPED) != 0;)
                 start = at;
             start = std::max(start, taken_);
         }
         if (token.rstrip)
-            for (std::size_t at = stop; at < text_.size() && (unicode::flags(utf8::next(text_, at)) & unicode::STRIPPED) != 0;)
+            for (std::size_t at = stop;
+                 at < text_.size() && (unicode::flags(utf8::next(text_, at)) & unicode::STRIPPED) != 0;)
                 stop = at;
         if (start > stop) // there `tokenizers` panics
-            throw BundleError("the added token '" + token.content + "' consists of spaces, which the token before it "
+            throw BundleError("the added token '" + token.content +
+                              "' consists of spaces, which the token before it "
                               "strips; export the checkpoint again without it");
         match = {text_.substr(start, stop - start), &token};
         return true;

@@ -104,7 +104,9 @@ private:
     std::vector<char32_t> waiting_;
 };
 
-bool is_ascii(char byte) { return static_cast<unsigned char>(byte) < 0x80; }
+bool is_ascii(char byte) {
+    return static_cast<unsigned char>(byte) < 0x80;
+}
 
 } // namespace
 

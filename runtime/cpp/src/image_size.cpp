@@ -36,7 +36,7 @@ SizeRule SizeRule::from_json(const std::string &where, const Json &value) {
     if (has("max_height", "max_width"))
         return {Kind::max_height_width, side("max_height"), side("max_width")};
     throw ConfigurationError(where + " has other keys than height+width or shortest_edge or shortest_edge+longest_edge "
-                             "or max_height+max_width");
+                                     "or max_height+max_width");
 }
 
 ImageSize SizeRule::target(ImageSize image) const {

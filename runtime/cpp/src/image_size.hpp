@@ -17,8 +17,8 @@ struct ImageSize {
 // A rule and its values in pixels.
 class SizeRule {
 public:
-    // Reads an object such as {"height": 346, "width": 346}. Throws ConfigurationError for another set of keys, or a value
-    // that is not an integer from 1 to 8192.
+    // Reads an object such as {"height": 346, "width": 346}. Throws ConfigurationError for another set of keys, or a
+    // value that is not an integer from 1 to 8192.
     static SizeRule from_json(const std::string &where, const Json &value);
 
     // Whether every image is resized to the same size.

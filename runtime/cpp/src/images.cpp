@@ -10,8 +10,8 @@ namespace align {
 
 namespace {
 
-constexpr std::size_t MAX_SIDE = 65535;             // pixels; thinner images exist only to make the resize expensive
-constexpr std::size_t MAX_BETWEEN = 178956970;      // pixels of an image between the two passes of the resize
+constexpr std::size_t MAX_SIDE = 65535;        // pixels; thinner images exist only to make the resize expensive
+constexpr std::size_t MAX_BETWEEN = 178956970; // pixels of an image between the two passes of the resize
 constexpr std::size_t MAX_STRIDE = std::size_t{1} << 40;
 
 std::string shown(std::size_t width, std::size_t height) {
@@ -44,7 +44,8 @@ ImageSize target(const Preprocessing &config, const ImageView &image) {
     return size;
 }
 
-// The places of `crop` pixels in the middle of `size`: where they begin in it, and in the result, and how many there are.
+// The places of `crop` pixels in the middle of `size`: where they begin in it, and in the result, and how many there
+// are.
 struct Overlap {
     std::size_t source, result, count;
 };
@@ -80,7 +81,8 @@ void preprocess(const Preprocessing &config, const ImageView &image, std::uint8_
     const Window window{columns.source, rows.source, columns.count, rows.count};
     if (image.channels == 4 && background) {
         const std::vector<std::uint8_t> rgb = composite(image, *background);
-        resample({rgb.data(), image.width, image.height, 3 * image.width, 3}, config.resample, size, window, out, stride);
+        resample({rgb.data(), image.width, image.height, 3 * image.width, 3}, config.resample, size, window, out,
+                 stride);
     } else {
         resample(image, config.resample, size, window, out, stride);
     }

@@ -21,9 +21,9 @@ struct Limits {
 // Throws InputError for an image that has no pixels or too many.
 void check_size(std::size_t width, std::size_t height, const Limits &limits);
 
-// Resizes and crops `image` to `pixels`, uint8 (height, width, 3) RGB as in `config`. The alpha channel of four is dropped,
-// or laid on `background`. Throws InputError for an image without data, with other channels or a stride that is too small,
-// that is too large, or would be on the way; std::bad_alloc.
+// Resizes and crops `image` to `pixels`, uint8 (height, width, 3) RGB as in `config`. The alpha channel of four is
+// dropped, or laid on `background`. Throws InputError for an image without data, with other channels or a stride that
+// is too small, that is too large, or would be on the way; std::bad_alloc.
 void preprocess(const Preprocessing &config, const ImageView &image, std::uint8_t *pixels,
                 const Background &background = {}, const Limits &limits = {});
 

@@ -21,13 +21,17 @@ InputError too_many(const char *parts, std::size_t limit) {
                       "; save it again with another program");
 }
 
-int byte(std::string_view data, std::size_t at) { return static_cast<unsigned char>(data[at]); }
+int byte(std::string_view data, std::size_t at) {
+    return static_cast<unsigned char>(data[at]);
+}
 
 std::size_t word(std::string_view data, std::size_t at) {
     return static_cast<std::size_t>(byte(data, at) << 8 | byte(data, at + 1));
 }
 
-bool begins(std::string_view text, std::string_view with) { return text.substr(0, with.size()) == with; }
+bool begins(std::string_view text, std::string_view with) {
+    return text.substr(0, with.size()) == with;
+}
 
 bool is_frame(int marker) {
     return marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
@@ -69,7 +73,8 @@ public:
                 throw too_many("segments", MAX_SEGMENTS);
             if (marker != EOI) {
                 const bool has_length = position_ + 2 <= data_.size();
-                const std::size_t rest = position_ < data_.size() ? static_cast<std::size_t>(byte(data_, position_)) : 0;
+                const std::size_t rest =
+                    position_ < data_.size() ? static_cast<std::size_t>(byte(data_, position_)) : 0;
                 position_ += std::max<std::size_t>(2, has_length ? word(data_, position_) : rest);
             }
             return Segment{marker, start, position_};

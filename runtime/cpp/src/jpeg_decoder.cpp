@@ -31,7 +31,9 @@ struct ErrorManager {
 
 void ignore_message(j_common_ptr) {}
 void ignore(j_decompress_ptr) {}
-boolean suspend(j_decompress_ptr) { return FALSE; } // all data are there from the start
+boolean suspend(j_decompress_ptr) {
+    return FALSE;
+} // all data are there from the start
 
 void skip(j_decompress_ptr info, long count) {
     jpeg_source_mgr *source = info->src;

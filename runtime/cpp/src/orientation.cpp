@@ -32,7 +32,9 @@ std::size_t unit_bytes(std::uint64_t type) {
 
 // The value of an entry if it is an orientation, else 0. 5 and 5.0 are one, 5.5 is none.
 int orientation_value(const Reader &value, std::uint64_t type) {
-    const auto whole = [](double number) { return number >= 2 && number <= 8 && number == std::floor(number) ? static_cast<int>(number) : 0; };
+    const auto whole = [](double number) {
+        return number >= 2 && number <= 8 && number == std::floor(number) ? static_cast<int>(number) : 0;
+    };
     const auto as = [&](auto number, std::size_t bytes) {
         const std::uint64_t bits = value.unsigned_at(0, bytes);
         const auto narrow = static_cast<std::uint32_t>(bits);
@@ -54,7 +56,8 @@ int orientation_value(const Reader &value, std::uint64_t type) {
     case 10: {
         const std::uint64_t above = value.unsigned_at(0, 4), below = value.unsigned_at(4, 4);
         const auto number = [type](std::uint64_t bits) {
-            return type == 5 ? static_cast<std::int64_t>(bits) : static_cast<std::int64_t>(static_cast<std::int32_t>(bits));
+            return type == 5 ? static_cast<std::int64_t>(bits)
+                             : static_cast<std::int64_t>(static_cast<std::int32_t>(bits));
         };
         return number(below) == 0 || number(above) % number(below) != 0
                    ? 0
@@ -153,8 +156,8 @@ DecodedImage upright(DecodedImage image, int orientation) {
     for (std::size_t y = 0; y < turned.height; ++y)
         for (std::size_t x = 0; x < turned.width; ++x, out += channels) {
             const std::size_t column = transposed ? y : x, row = transposed ? x : y;
-            const std::uint8_t *pixel = image.row(from_below ? height - 1 - row : row) +
-                                        (from_right ? width - 1 - column : column) * channels;
+            const std::uint8_t *pixel =
+                image.row(from_below ? height - 1 - row : row) + (from_right ? width - 1 - column : column) * channels;
             std::memcpy(out, pixel, channels);
         }
     return turned;

@@ -37,7 +37,8 @@ struct Chunk {
         if (checked.empty())
             return false;
         const std::size_t size = checked.size() - 4;
-        return crc32(0, reinterpret_cast<const Bytef *>(checked.data()), static_cast<uInt>(size)) == number(checked, size);
+        return crc32(0, reinterpret_cast<const Bytef *>(checked.data()), static_cast<uInt>(size)) ==
+               number(checked, size);
     }
 };
 
@@ -162,7 +163,8 @@ PngImage read_png(std::string_view file) {
         const std::string_view kind = chunk.kind;
         if (kind == "IDAT") {
             if (chunk.missing > 0)
-                image.cut_off = std::make_unique<std::string>(std::string(chunk.content) += END.substr(0, chunk.missing));
+                image.cut_off =
+                    std::make_unique<std::string>(std::string(chunk.content) += END.substr(0, chunk.missing));
             image.pixels.push_back(chunk.missing > 0 ? std::string_view(*image.cut_off) : chunk.content);
         } else if (kind == "IHDR") {
             header = header ? header : chunk;

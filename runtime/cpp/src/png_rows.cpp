@@ -54,11 +54,15 @@ bool unfilter(int kind, std::uint8_t *row, const std::uint8_t *above, std::size_
     }
 }
 
-int channels(int colour) { return colour == 2 ? 3 : colour == 4 ? 2 : colour == 6 ? 4 : 1; }
+int channels(int colour) {
+    return colour == 2 ? 3 : colour == 4 ? 2 : colour == 6 ? 4 : 1;
+}
 
 bool is_known(int bits, int colour) {
     const bool eight = bits == 8 || bits == 16, less = bits == 1 || bits == 2 || bits == 4;
-    return colour == 0 ? eight || less : colour == 3 ? bits == 8 || less : (colour == 2 || colour == 4 || colour == 6) && eight;
+    return colour == 0   ? eight || less
+           : colour == 3 ? bits == 8 || less
+                         : (colour == 2 || colour == 4 || colour == 6) && eight;
 }
 
 } // namespace
@@ -105,7 +109,9 @@ const std::uint8_t *PngRows::next(std::size_t pixels) {
     return row_.data() + 1;
 }
 
-void PngRows::begin_pass() { std::fill(row_.begin(), row_.end(), std::uint8_t{0}); }
+void PngRows::begin_pass() {
+    std::fill(row_.begin(), row_.end(), std::uint8_t{0});
+}
 
 std::size_t PngPixels::bits(const PngImage &png) {
     if (!is_known(png.bits, png.colour))

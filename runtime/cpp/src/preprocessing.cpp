@@ -70,11 +70,10 @@ struct Affine {
 
 Affine read_affine(const Json &values) {
     const auto read_triple = [](const char *key) { return [key](const Json &value) { return triple(key, value); }; };
-    const Affine affine{optional(values, "rescale_factor", [&](const Json &) { return finite(values, "rescale_factor"); }),
-                        boolean(WHERE, values, "rescale_offset"),
-                        optional(values, "image_mean", read_triple("image_mean")),
-                        optional(values, "image_std", read_triple("image_std")),
-                        boolean(WHERE, values, "include_top")};
+    const Affine affine{
+        optional(values, "rescale_factor", [&](const Json &) { return finite(values, "rescale_factor"); }),
+        boolean(WHERE, values, "rescale_offset"), optional(values, "image_mean", read_triple("image_mean")),
+        optional(values, "image_std", read_triple("image_std")), boolean(WHERE, values, "include_top")};
     if (affine.offset && !affine.factor)
         throw ConfigurationError(WHERE + ": rescale_offset is true without a rescale_factor; set both or neither");
     if (affine.std.has_value() != (affine.mean.has_value() || affine.include_top))
@@ -87,14 +86,14 @@ Affine read_affine(const Json &values) {
 Preprocessing Preprocessing::from_json(const Json &values) {
     check_keys(values);
     Preprocessing found{};
-    found.size = optional(values, "size", [](const Json &value) { return SizeRule::from_json(WHERE + ": size", value); });
+    found.size =
+        optional(values, "size", [](const Json &value) { return SizeRule::from_json(WHERE + ": size", value); });
     const auto resample = optional(values, "resample", [&](const Json &) {
         return static_cast<Filter>(integer(WHERE, values, "resample", 0, FILTERS - 1));
     });
     found.resample = resample.value_or(Filter::nearest);
-    const auto crop = optional(values, "crop_size", [](const Json &value) {
-        return SizeRule::from_json(WHERE + ": crop_size", value);
-    });
+    const auto crop = optional(values, "crop_size",
+                               [](const Json &value) { return SizeRule::from_json(WHERE + ": crop_size", value); });
     if (crop && !crop->fixed())
         throw ConfigurationError(WHERE + ": crop_size needs a height and a width");
     if (crop)
@@ -103,14 +102,15 @@ Preprocessing Preprocessing::from_json(const Json &values) {
     if (found.size.has_value() != resample.has_value())
         throw ConfigurationError(WHERE + ": size without resample, or the reverse; set both or neither");
     if (!found.crop_size && !(found.size && found.size->fixed()))
-        throw ConfigurationError(WHERE + ": the output size depends on the image; set do_center_crop and crop_size, or a "
+        throw ConfigurationError(WHERE +
+                                 ": the output size depends on the image; set do_center_crop and crop_size, or a "
                                  "size with height and width");
     for (std::size_t channel = 0; channel < 3; ++channel)
         for (int level = 0; level < 256; ++level) {
             const float value = affine.value(level, channel);
             if (!std::isfinite(value))
                 throw ConfigurationError(WHERE + ": rescale_factor, image_mean and image_std give values that are not "
-                                         "finite in float32; is an image_std zero?");
+                                                 "finite in float32; is an image_std zero?");
             found.table[channel][static_cast<std::size_t>(level)] = value;
         }
     return found;

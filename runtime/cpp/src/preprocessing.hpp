@@ -25,8 +25,9 @@ struct Preprocessing {
     // float32 `pixel_values` by channel and uint8 value, rounded as in transformers.
     std::array<std::array<float, 256>, 3> table;
 
-    // Reads the object of the manifest. Throws ConfigurationError for a key that is missing or unknown, and for values that
-    // are out of range, contradict each other, or give pixels that are not finite or whose size depends on the image.
+    // Reads the object of the manifest. Throws ConfigurationError for a key that is missing or unknown, and for values
+    // that are out of range, contradict each other, or give pixels that are not finite or whose size depends on the
+    // image.
     static Preprocessing from_json(const Json &values);
 
     // Of every preprocessed image.

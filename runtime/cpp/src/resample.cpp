@@ -30,7 +30,8 @@ std::vector<std::size_t> nearest(std::size_t source, std::size_t target, std::si
     const double step = static_cast<double>(source) / static_cast<double>(target);
     double at = step * 0.5;
     std::vector<std::size_t> places;
-    for (std::size_t i = 0; i < begin + count && at < static_cast<double>(source); ++i, at += step) // a sum, as in Pillow
+    for (std::size_t i = 0; i < begin + count && at < static_cast<double>(source);
+         ++i, at += step) // a sum, as in Pillow
         if (i >= begin)
             places.push_back(static_cast<std::size_t>(at));
     return places;
@@ -47,8 +48,10 @@ void resample_nearest(const ImageView &image, ImageSize size, const Window &wind
     for (std::size_t y = 0; y < window.height; ++y) {
         std::uint8_t *out = pixels + y * stride, *const end = out + 3 * window.width;
         if (y < rows.size()) {
+            const std::uint8_t *const row = image.row(rows[y]);
+            const std::size_t *const column = columns.data(); // bytes that are written might be those of `columns`
             for (std::size_t i = 0; i < wide; ++i, out += 3)
-                std::memcpy(out, image.row(rows[y]) + columns[i] * channels, 4);
+                std::memcpy(out, row + column[i] * channels, 4);
             for (std::size_t i = wide; i < columns.size(); ++i, out += 3)
                 copy_rgb(image, columns[i], rows[y], 1, out);
         }
@@ -92,8 +95,9 @@ private:
     bool is_same_; // nothing to resize
     Weights weights_;
     std::size_t width_;
-    std::size_t direct_ = 0, origin_ = 0; // outputs that are made of the image itself; the first source pixel of the others
-    std::vector<std::uint8_t> rest_;  // the row from there on
+    std::size_t direct_ = 0,
+                origin_ = 0;         // outputs that are made of the image itself; the first source pixel of the others
+    std::vector<std::uint8_t> rest_; // the row from there on
 };
 
 // One pass after the other in the order of Pillow 13: that which leaves less to do.
@@ -134,7 +138,8 @@ void resample(const ImageView &image, Filter filter, ImageSize size, const Windo
         for (std::size_t y = first; y < end; ++y)
             pass.row(y, &between[(y - first) * bytes]);
         for (std::size_t y = 0; y < window.height; ++y)
-            passes.vertical(rows, y, &between[(rows.spans[y].first - first) * bytes], bytes, bytes, pixels + y * stride);
+            passes.vertical(rows, y, &between[(rows.spans[y].first - first) * bytes], bytes, bytes,
+                            pixels + y * stride);
     }
 }
 

@@ -14,7 +14,9 @@ namespace {
 
 // An int16 multiplication of pairs does the work: a weight of 22 bits is in two halves, and
 // sum(p · w) = sum(p · high) · 2^11 + sum(p · low), exact modulo 2^32, in which the sum fits.
-AVX2 __m256i joined(__m256i low, __m256i high) { return _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS), low); }
+AVX2 __m256i joined(__m256i low, __m256i high) {
+    return _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS), low);
+}
 
 AVX2 void store_pixel(__m128i sum, std::uint8_t *out, std::size_t bytes) {
     const __m128i words = _mm_packs_epi32(_mm_srai_epi32(sum, PRECISION_BITS), _mm_setzero_si128());
@@ -76,8 +78,8 @@ AVX2 void vertical(const Weights &weights, std::size_t index, const std::uint8_t
             const std::uint32_t *weight = halves + y / GROUP * GROUP + y / 2 % 2;
             add_rows(_mm_loadu_si128(reinterpret_cast<const __m128i *>(row)),
                      _mm_loadu_si128(reinterpret_cast<const __m128i *>(next)),
-                     _mm256_set1_epi32(static_cast<int>(weight[0])), _mm256_set1_epi32(static_cast<int>(weight[2])), low,
-                     high);
+                     _mm256_set1_epi32(static_cast<int>(weight[0])), _mm256_set1_epi32(static_cast<int>(weight[2])),
+                     low, high);
         }
         const __m256i left = _mm256_srai_epi32(joined(low[0], high[0]), PRECISION_BITS);
         const __m256i right = _mm256_srai_epi32(joined(low[1], high[1]), PRECISION_BITS);
@@ -102,7 +104,9 @@ const ResamplePasses &best_passes() {
 
 namespace align {
 
-const ResamplePasses &best_passes() { return PLAIN_PASSES; }
+const ResamplePasses &best_passes() {
+    return PLAIN_PASSES;
+}
 
 } // namespace align
 

@@ -9,9 +9,13 @@ namespace {
 
 constexpr double PI = 3.14159265358979323846;
 
-double sinc(double x) { return x == 0 ? 1 : std::sin(x * PI) / (x * PI); }
+double sinc(double x) {
+    return x == 0 ? 1 : std::sin(x * PI) / (x * PI);
+}
 
-double box(double x) { return x > -0.5 && x <= 0.5 ? 1 : 0; }
+double box(double x) {
+    return x > -0.5 && x <= 0.5 ? 1 : 0;
+}
 
 double bilinear(double x) {
     x = std::abs(x);
@@ -36,7 +40,9 @@ double bicubic(double x) { // Keys' kernel
     return x < 2 ? (((x - 5) * x + 8) * x - 4) * A : 0;
 }
 
-double lanczos(double x) { return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0; }
+double lanczos(double x) {
+    return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
+}
 
 struct Kernel {
     double (*value)(double x);

@@ -15,8 +15,8 @@ constexpr std::size_t GROUP = 4;           // source pixels that are weighted to
 
 // The weights of neighbouring output pixels along one axis.
 struct Weights {
-    // Of the outputs `begin` to `begin` + `count` when `source` pixels are resized to `target` with a filter that is not
-    // `nearest`.
+    // Of the outputs `begin` to `begin` + `count` when `source` pixels are resized to `target` with a filter that is
+    // not `nearest`.
     Weights(Filter filter, std::size_t source, std::size_t target, std::size_t begin, std::size_t count);
 
     // An output's first source pixel, and how many it has.

@@ -30,8 +30,8 @@ void horizontal(const Weights &weights, std::size_t begin, std::size_t end, cons
     }
 }
 
-void vertical(const Weights &weights, std::size_t index, const std::uint8_t *rows, std::size_t stride, std::size_t bytes,
-              std::uint8_t *out) {
+void vertical(const Weights &weights, std::size_t index, const std::uint8_t *rows, std::size_t stride,
+              std::size_t bytes, std::uint8_t *out) {
     constexpr std::size_t BLOCK = 64;
     const std::int32_t *weight = &weights.values[index * weights.groups * GROUP];
     for (std::size_t start = 0; start < bytes; start += BLOCK) {

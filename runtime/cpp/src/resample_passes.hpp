@@ -11,13 +11,13 @@ namespace align {
 constexpr std::size_t PADDING = 32; // bytes that a pass may read, but does not use, behind a row
 
 struct ResamplePasses {
-    // Writes outputs `begin` to `end` of a row: RGB pixels of `row`, in which source pixel `origin` comes first, weighted
-    // to `out`. PADDING bytes behind the last source pixel are readable.
+    // Writes outputs `begin` to `end` of a row: RGB pixels of `row`, in which source pixel `origin` comes first,
+    // weighted to `out`. PADDING bytes behind the last source pixel are readable.
     void (*horizontal)(const Weights &weights, std::size_t begin, std::size_t end, const std::uint8_t *row,
                        std::size_t origin, std::uint8_t *out);
 
-    // Writes `bytes` bytes, each the weighted sum of those above each other in the rows from `rows` on, `stride` apart, of
-    // output `index`.
+    // Writes `bytes` bytes, each the weighted sum of those above each other in the rows from `rows` on, `stride` apart,
+    // of output `index`.
     void (*vertical)(const Weights &weights, std::size_t index, const std::uint8_t *rows, std::size_t stride,
                      std::size_t bytes, std::uint8_t *out);
 };

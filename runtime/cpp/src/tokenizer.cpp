@@ -45,7 +45,8 @@ Tokenizer Tokenizer::from_json(std::string_view bytes, std::int32_t max_length, 
 
 std::vector<std::int64_t> Tokenizer::encode(std::string_view utf8) const {
     if (const std::size_t at = utf8::find_invalid(utf8); at != std::string_view::npos)
-        throw InputError("the text is not valid UTF-8 at byte " + std::to_string(at) + "; decode it with the encoding "
+        throw InputError("the text is not valid UTF-8 at byte " + std::to_string(at) +
+                         "; decode it with the encoding "
                          "that it has");
     const std::size_t limit = max_length_ - 1; // ids before [SEP]
     std::vector<std::int64_t> ids;

@@ -17,12 +17,12 @@ constexpr std::size_t MAX_TOKENIZER_BYTES = 32 << 20; // 30,000 tokens take 0.7 
 class Tokenizer {
 public:
     // Reads the content of a tokenizer.json as align-export writes it. `max_length` counts the ids of a text, [CLS] and
-    // [SEP] included. Throws BundleError for another file, ConfigurationError for a `max_length` or `pad_id` that is out
-    // of range.
+    // [SEP] included. Throws BundleError for another file, ConfigurationError for a `max_length` or `pad_id` that is
+    // out of range.
     static Tokenizer from_json(std::string_view bytes, std::int32_t max_length, std::int64_t pad_id);
 
-    // The ids of `utf8`, from [CLS] to [SEP], truncated to `max_length` and not padded. Throws InputError with the offset
-    // of the first byte that is not UTF-8.
+    // The ids of `utf8`, from [CLS] to [SEP], truncated to `max_length` and not padded. Throws InputError with the
+    // offset of the first byte that is not UTF-8.
     std::vector<std::int64_t> encode(std::string_view utf8) const;
 
     // The highest id + 1, added tokens included: the rows that an embedding table needs.

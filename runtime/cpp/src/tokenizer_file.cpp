@@ -35,8 +35,8 @@ std::int32_t checked_id(const std::string &token, const Json &id) {
 // Token → id; `owners` becomes the reverse.
 Ids read_vocabulary(const Json &values, Owners &owners) {
     if (values.size() > MAX_TOKENS)
-        throw ConfigurationError("the vocabulary has " + std::to_string(values.size()) +
-                                 " tokens; expected at most " + std::to_string(MAX_TOKENS));
+        throw ConfigurationError("the vocabulary has " + std::to_string(values.size()) + " tokens; expected at most " +
+                                 std::to_string(MAX_TOKENS));
     Ids ids;
     ids.reserve(values.size());
     for (const auto &[token, value] : values.items()) {
@@ -137,9 +137,13 @@ std::pair<std::string, std::string> enclosing(const Json &values) {
     throw ConfigurationError("post_processor is not the template of BERT, a token before a text and one after it");
 }
 
-Json special(const std::string &token, int type) { return {{"SpecialToken", {{"id", token}, {"type_id", type}}}}; }
+Json special(const std::string &token, int type) {
+    return {{"SpecialToken", {{"id", token}, {"type_id", type}}}};
+}
 
-Json sequence(const char *name, int type) { return {{"Sequence", {{"id", name}, {"type_id", type}}}}; }
+Json sequence(const char *name, int type) {
+    return {{"Sequence", {{"id", name}, {"type_id", type}}}};
+}
 
 // The document as align-export writes it, without its vocabulary and added tokens.
 Json written(const Json &normalizer, const std::string &unknown, const std::string &start, const std::string &end,
@@ -159,7 +163,8 @@ Json written(const Json &normalizer, const std::string &unknown, const std::stri
         {"post_processor",
          {{"type", "TemplateProcessing"},
           {"single", Json::array({special(start, 0), sequence("A", 0), special(end, 0)})},
-          {"pair", Json::array({special(start, 0), sequence("A", 0), special(end, 0), sequence("B", 1), special(end, 1)})},
+          {"pair",
+           Json::array({special(start, 0), sequence("A", 0), special(end, 0), sequence("B", 1), special(end, 1)})},
           {"special_tokens", tokens}}},
         {"decoder", {{"type", "WordPiece"}, {"prefix", PREFIX}, {"cleanup", true}}},
         {"model",

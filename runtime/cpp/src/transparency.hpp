@@ -10,8 +10,8 @@
 
 namespace align {
 
-using Colour = std::array<std::uint8_t, 3>;  // red, green, blue
-using Background = std::optional<Colour>;    // the colour behind transparent pixels; nothing drops the alpha channel
+using Colour = std::array<std::uint8_t, 3>; // red, green, blue
+using Background = std::optional<Colour>;   // the colour behind transparent pixels; nothing drops the alpha channel
 
 // RGB of an RGBA image in memory on `background`, with the float64 arithmetic of transformers' `convert_to_rgb`.
 std::vector<std::uint8_t> composite(const ImageView &image, const Colour &background);

@@ -11,7 +11,9 @@ namespace align::utf8 {
 // 0x110000); npos for a valid text.
 std::size_t find_invalid(std::string_view text);
 
-inline bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
+inline bool continues(char byte) {
+    return (static_cast<unsigned char>(byte) & 0xc0) == 0x80;
+}
 
 // The code point at `position`, which is moved behind it. `text` must be valid.
 inline char32_t next(std::string_view text, std::size_t &position) {

@@ -9,8 +9,8 @@
 
 namespace align {
 
-constexpr std::string_view PREFIX = "##";  // of a token that continues a word
-constexpr std::size_t MAX_WORD = 100;      // characters; a longer word is the unknown token
+constexpr std::string_view PREFIX = "##"; // of a token that continues a word
+constexpr std::size_t MAX_WORD = 100;     // characters; a longer word is the unknown token
 
 // Splits text that is normalized into words, at spaces and around punctuation, and words into the longest pieces.
 class WordPiece {

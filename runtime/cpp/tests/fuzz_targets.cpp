@@ -37,10 +37,16 @@ void image(std::string_view data) {
     if (data.size() < HEAD)
         return;
     const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(data[at]); };
-    const auto size = [&](std::size_t at) { return Json{{"height", byte(at) % 64 + 1}, {"width", byte(at + 1) % 64 + 1}}; };
+    const auto size = [&](std::size_t at) {
+        return Json{{"height", byte(at) % 64 + 1}, {"width", byte(at + 1) % 64 + 1}};
+    };
     const Json values{{"size", byte(2) < 128 ? Json{{"shortest_edge", byte(3) % 64 + 1}} : size(3)},
-                      {"resample", byte(5) % 6},  {"crop_size", size(6)},    {"rescale_factor", nullptr},
-                      {"rescale_offset", false}, {"image_mean", nullptr},   {"image_std", nullptr},
+                      {"resample", byte(5) % 6},
+                      {"crop_size", size(6)},
+                      {"rescale_factor", nullptr},
+                      {"rescale_offset", false},
+                      {"image_mean", nullptr},
+                      {"image_std", nullptr},
                       {"include_top", false}};
     const Preprocessing config = Preprocessing::from_json(values);
     const int channels = byte(2) % 5;

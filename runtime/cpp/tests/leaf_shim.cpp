@@ -1,5 +1,5 @@
-// The tokenizer, the preprocessing and the decoders as C functions, so that pytest can compare them with Python in bulk.
-// A call returns a status; the message of an error is in `message`, of MESSAGE_BYTES.
+// The tokenizer, the preprocessing and the decoders as C functions, so that pytest can compare them with Python in
+// bulk. A call returns a status; the message of an error is in `message`, of MESSAGE_BYTES.
 #include <cstring>
 #include <new>
 
@@ -40,7 +40,9 @@ SHIM int shim_tokenizer_open(const char *json, std::size_t bytes, std::int32_t m
     });
 }
 
-SHIM void shim_tokenizer_close(align::Tokenizer *tokenizer) { delete tokenizer; }
+SHIM void shim_tokenizer_close(align::Tokenizer *tokenizer) {
+    delete tokenizer;
+}
 
 // Encodes `count` texts, whose ends in `texts` are in `ends`; `ids` has room for max_length of each.
 SHIM int shim_tokenizer_encode(const align::Tokenizer *tokenizer, const char *texts, const std::uint64_t *ends,
@@ -62,7 +64,9 @@ SHIM int shim_preprocessing_open(const char *json, std::size_t bytes, align::Pre
     });
 }
 
-SHIM void shim_preprocessing_close(align::Preprocessing *config) { delete config; }
+SHIM void shim_preprocessing_close(align::Preprocessing *config) {
+    delete config;
+}
 
 // Decodes to `*out`, to be closed; `background` is nullptr or three bytes.
 SHIM int shim_decode(const char *data, std::size_t bytes, const std::uint8_t *background, align::DecodedImage **out,
@@ -80,7 +84,9 @@ SHIM const std::uint8_t *shim_image(const align::DecodedImage *image, std::uint6
     return image->data.get();
 }
 
-SHIM void shim_image_close(align::DecodedImage *image) { delete image; }
+SHIM void shim_image_close(align::DecodedImage *image) {
+    delete image;
+}
 
 SHIM int shim_preprocess(const align::Preprocessing *config, const std::uint8_t *data, std::size_t width,
                          std::size_t height, std::size_t stride, int channels, const std::uint8_t *background,
@@ -95,7 +101,8 @@ SHIM int shim_resample(const std::uint8_t *data, std::size_t width, std::size_t 
                        std::size_t new_width, std::size_t new_height, int plain, std::uint8_t *pixels, char *message) {
     return guarded(message, [&] {
         const align::ImageView image{data, width, height, width * static_cast<std::size_t>(channels), channels};
-        align::resample(image, static_cast<align::Filter>(filter), {new_height, new_width}, {0, 0, new_width, new_height},
-                        pixels, 3 * new_width, plain != 0 ? align::PLAIN_PASSES : align::best_passes());
+        align::resample(image, static_cast<align::Filter>(filter), {new_height, new_width},
+                        {0, 0, new_width, new_height}, pixels, 3 * new_width,
+                        plain != 0 ? align::PLAIN_PASSES : align::best_passes());
     });
 }

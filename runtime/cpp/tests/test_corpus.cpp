@@ -12,7 +12,8 @@ namespace {
 TEST(Corpus, IsRefusedOrTakenWithoutHarm) {
     for (const align::FuzzTarget &target : align::FUZZ_TARGETS) {
         std::size_t files = 0;
-        for (const auto &entry : std::filesystem::directory_iterator(std::filesystem::path(ALIGN_CORPUS) / target.name)) {
+        for (const auto &entry :
+             std::filesystem::directory_iterator(std::filesystem::path(ALIGN_CORPUS) / target.name)) {
             std::ifstream stream(entry.path(), std::ios::binary);
             EXPECT_NO_THROW(target.run(std::string(std::istreambuf_iterator<char>(stream), {}))) << entry.path();
             ++files;

@@ -13,7 +13,9 @@ using namespace align;
 Background background(const std::string &alpha) {
     if (alpha == "drop")
         return {};
-    const auto channel = [&](std::size_t at) { return static_cast<std::uint8_t>(std::stoi(alpha.substr(at, 2), nullptr, 16)); };
+    const auto channel = [&](std::size_t at) {
+        return static_cast<std::uint8_t>(std::stoi(alpha.substr(at, 2), nullptr, 16));
+    };
     return Colour{channel(1), channel(3), channel(5)};
 }
 
@@ -42,7 +44,8 @@ TEST(EncodedImages, GiveThePixelsOfThePythonRuntime) {
 }
 
 TEST(EncodedImages, EndAnywhereWithoutHarm) {
-    for (const char *name : {"RGB.png", "P_transparent.png", "turned_6.png", "progressive_jpeg_420.jpg", "turned_6.jpg"}) {
+    for (const char *name :
+         {"RGB.png", "P_transparent.png", "turned_6.png", "progressive_jpeg_420.jpg", "turned_6.jpg"}) {
         const std::string data = vectors::file(std::string("images/") + name);
         for (std::size_t size = 0; size < data.size(); size += 7)
             try {

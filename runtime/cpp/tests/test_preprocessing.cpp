@@ -12,9 +12,14 @@ namespace {
 using namespace align;
 
 Json configuration() {
-    return {{"size", {{"height", 20}, {"width", 30}}}, {"resample", 2},        {"crop_size", nullptr},
-            {"rescale_factor", 0.5},                   {"rescale_offset", true}, {"image_mean", nullptr},
-            {"image_std", nullptr},                    {"include_top", false}};
+    return {{"size", {{"height", 20}, {"width", 30}}},
+            {"resample", 2},
+            {"crop_size", nullptr},
+            {"rescale_factor", 0.5},
+            {"rescale_offset", true},
+            {"image_mean", nullptr},
+            {"image_std", nullptr},
+            {"include_top", false}};
 }
 
 TEST(Preprocessing, GivesThePixelsOfThePythonRuntime) {
@@ -32,11 +37,21 @@ TEST(Preprocessing, GivesThePixelsOfThePythonRuntime) {
 TEST(Preprocessing, RefusesWhatPythonRefuses) {
     EXPECT_NO_THROW(Preprocessing::from_json(configuration()));
     const Json patches[] = {
-        {{"resample", 6}},          {{"resample", -1}},         {{"resample", 2.0}},
-        {{"resample", true}},       {{"size", 3}},              {{"size", {{"height", 8193}}}},
-        {{"size", {{"depth", 2}}}}, {{"crop_size", Json::object()}}, {{"rescale_factor", "1"}},
-        {{"rescale_offset", 1}},    {{"image_mean", {0, 0}}},   {{"image_std", {1, 1, 1}}},
-        {{"include_top", true}},    {{"extra", 1}},             {{"rescale_factor", 1e300}},
+        {{"resample", 6}},
+        {{"resample", -1}},
+        {{"resample", 2.0}},
+        {{"resample", true}},
+        {{"size", 3}},
+        {{"size", {{"height", 8193}}}},
+        {{"size", {{"depth", 2}}}},
+        {{"crop_size", Json::object()}},
+        {{"rescale_factor", "1"}},
+        {{"rescale_offset", 1}},
+        {{"image_mean", {0, 0}}},
+        {{"image_std", {1, 1, 1}}},
+        {{"include_top", true}},
+        {{"extra", 1}},
+        {{"rescale_factor", 1e300}},
     };
     for (const Json &patch : patches) {
         Json values = configuration();
@@ -75,9 +90,15 @@ TEST(Preprocessing, RefusesImagesThatCannotBe) {
     const Preprocessing config = Preprocessing::from_json(configuration());
     const std::uint8_t data[4] = {};
     std::vector<std::uint8_t> pixels(config.pixels_bytes());
-    const ImageView images[] = {{data, 0, 1, 4, 1},     {data, 1, 0, 4, 1},       {nullptr, 1, 1, 4, 1}, {data, 1, 1, 2, 3},
-                                {data, 1, 1, 4, 2},     {data, 100000, 1, 400000, 3}, {data, 1, 65536, 3, 3},
-                                {data, 65535, 65535, 196605, 3}, {data, SIZE_MAX, SIZE_MAX, SIZE_MAX, 3},
+    const ImageView images[] = {{data, 0, 1, 4, 1},
+                                {data, 1, 0, 4, 1},
+                                {nullptr, 1, 1, 4, 1},
+                                {data, 1, 1, 2, 3},
+                                {data, 1, 1, 4, 2},
+                                {data, 100000, 1, 400000, 3},
+                                {data, 1, 65536, 3, 3},
+                                {data, 65535, 65535, 196605, 3},
+                                {data, SIZE_MAX, SIZE_MAX, SIZE_MAX, 3},
                                 {data, 1, 2, SIZE_MAX, 3}};
     for (const ImageView &image : images)
         EXPECT_THROW(preprocess(config, image, pixels.data()), InputError) << image.width << " " << image.height;

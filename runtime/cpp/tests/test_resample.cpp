@@ -18,7 +18,8 @@ Bytes noise(std::size_t size, unsigned seed) {
     return bytes;
 }
 
-Bytes resized(const ImageView &image, Filter filter, ImageSize size, const Window &window, const ResamplePasses &passes) {
+Bytes resized(const ImageView &image, Filter filter, ImageSize size, const Window &window,
+              const ResamplePasses &passes) {
     Bytes pixels(window.width * window.height * 3);
     resample(image, filter, size, window, pixels.data(), 3 * window.width, passes);
     return pixels;
@@ -29,7 +30,8 @@ TEST(Resample, GivesTheSameBytesWithAndWithoutSimd) {
     const auto side = [&](std::size_t most) { return 1 + random() % most; };
     for (unsigned i = 0; i < 300; ++i) {
         const int channels = i % 3 == 0 ? 1 : i % 3 == 1 ? 3 : 4;
-        const std::size_t width = side(90), height = side(90), stride = width * static_cast<std::size_t>(channels) + i % 5;
+        const std::size_t width = side(90), height = side(90),
+                          stride = width * static_cast<std::size_t>(channels) + i % 5;
         // The last row ends with its last pixel: what is read behind it, a sanitizer finds.
         const Bytes data = noise(stride * (height - 1) + width * static_cast<std::size_t>(channels), i);
         const ImageView image{data.data(), width, height, stride, channels};
@@ -53,8 +55,8 @@ TEST(Resample, GivesTheSameBytesWithAndWithoutSimd) {
 TEST(Resample, KeepsAFlatImage) {
     const Bytes data(40 * 30 * 3, 77);
     for (int code = 0; code < 6; ++code)
-        for (const std::uint8_t level : resized({data.data(), 40, 30, 120, 3}, static_cast<Filter>(code), {70, 9},
-                                                {0, 0, 9, 70}, best_passes()))
+        for (const std::uint8_t level :
+             resized({data.data(), 40, 30, 120, 3}, static_cast<Filter>(code), {70, 9}, {0, 0, 9, 70}, best_passes()))
             ASSERT_EQ(level, 77) << code;
 }
 

@@ -48,17 +48,26 @@ TEST(Tokenizer, TruncatesFromTheRight) {
 
 TEST(Tokenizer, NamesTheByteThatIsNotUtf8) {
     const std::pair<std::string, int> texts[] = {
-        {"\xff", 0},          {"abcdefgh\x80", 8},         {"a\xc3", 1},
-        {"\xc0\x80", 0},      {"a\xed\xa0\x80 lone", 1},   {"\xf4\x90\x80\x80", 0},
-        {"\xe2\x82", 0},      {"caf\xc3\xa9 \xe2\x28", 6}, {"\xf0\x80\x80\x80", 0},
-        {"abcdefgh\xe0\x80\x80", 8}, {"\xf5\x80\x80\x80", 0}, {"a\xc3\x28", 1},
+        {"\xff", 0},
+        {"abcdefgh\x80", 8},
+        {"a\xc3", 1},
+        {"\xc0\x80", 0},
+        {"a\xed\xa0\x80 lone", 1},
+        {"\xf4\x90\x80\x80", 0},
+        {"\xe2\x82", 0},
+        {"caf\xc3\xa9 \xe2\x28", 6},
+        {"\xf0\x80\x80\x80", 0},
+        {"abcdefgh\xe0\x80\x80", 8},
+        {"\xf5\x80\x80\x80", 0},
+        {"a\xc3\x28", 1},
     };
     for (const auto &[text, offset] : texts)
         try {
             tokenizer().encode(text);
             ADD_FAILURE() << offset;
         } catch (const InputError &error) {
-            EXPECT_NE(error.message.find("at byte " + std::to_string(offset) + ";"), std::string::npos) << error.message;
+            EXPECT_NE(error.message.find("at byte " + std::to_string(offset) + ";"), std::string::npos)
+                << error.message;
         }
 }
 
@@ -68,7 +77,8 @@ TEST(Tokenizer, RefusesValuesOutOfRange) {
         EXPECT_THROW(Tokenizer::from_json(file, length, 0), ConfigurationError) << length;
     for (const std::int64_t pad : {std::int64_t{-1}, std::int64_t{1} << 40})
         EXPECT_THROW(Tokenizer::from_json(file, 24, pad), ConfigurationError) << pad;
-    EXPECT_EQ(tokenizer().vocab_size(), static_cast<std::int32_t>(vectors::json("tokenizer.json")["added_tokens"].back()["id"]) + 1);
+    EXPECT_EQ(tokenizer().vocab_size(),
+              static_cast<std::int32_t>(vectors::json("tokenizer.json")["added_tokens"].back()["id"]) + 1);
 }
 
 TEST(Tokenizer, ReadsLongHostileTextsInLinearTime) {
