@@ -271,7 +271,8 @@ def fit(image: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
     with _named("the image"):
         if config.size is not None and config.resample is not None:
             height, width = config.size.target(image.height, image.width)
-            # Pillow resizes rows first, so the intermediate image has the new width and the old height.
+            # Pillow before 13 resizes rows first: the intermediate image has the new width and the old height. Pillow
+            # 13 resizes columns first where they lose more than twice as many pixels; then it is at most the image.
             if not 0 < width * height <= LARGEST_MAX_PIXELS or width * image.height > LARGEST_MAX_PIXELS:
                 raise InputError(
                     f"is {image.width} × {image.height} and would be resized to {width} × {height}; expected sides of "

@@ -48,8 +48,10 @@ void resample_nearest(const ImageView &image, ImageSize size, const Window &wind
     for (std::size_t y = 0; y < window.height; ++y) {
         std::uint8_t *out = pixels + y * stride, *const end = out + 3 * window.width;
         if (y < rows.size()) {
+            const std::uint8_t *const row = image.row(rows[y]);
+            const std::size_t *const column = columns.data(); // bytes that are written might be those of `columns`
             for (std::size_t i = 0; i < wide; ++i, out += 3)
-                std::memcpy(out, image.row(rows[y]) + columns[i] * channels, 4);
+                std::memcpy(out, row + column[i] * channels, 4);
             for (std::size_t i = wide; i < columns.size(); ++i, out += 3)
                 copy_rgb(image, columns[i], rows[y], 1, out);
         }

@@ -27,7 +27,9 @@ constexpr std::size_t BLOCK = 128; // code points with one entry in BLOCKS
 extern const std::uint8_t BLOCKS[0x110000 / BLOCK];
 extern const std::uint16_t FLAGS[]; // by block and code point within it
 
-inline std::uint16_t flags(char32_t point) { return FLAGS[BLOCKS[point / BLOCK] * BLOCK + point % BLOCK]; }
+inline std::uint16_t flags(char32_t point) {
+    return FLAGS[BLOCKS[point / BLOCK] * BLOCK + point % BLOCK];
+}
 
 // The canonical decomposition of a code point with the flag DECOMPOSED that is not a Hangul syllable.
 std::u32string_view decomposition(char32_t point);

@@ -17,7 +17,9 @@ inline std::string file(const std::string &name) {
     return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-inline Json json(const std::string &name) { return Json::parse(file(name)); }
+inline Json json(const std::string &name) {
+    return Json::parse(file(name));
+}
 
 inline std::uint64_t checksum(const std::uint8_t *bytes, std::size_t size) {
     return crc32_z(0, bytes, size);
