@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <dlfcn.h>
+#include <mutex>
 
 #include "cpu_runner.hpp"
 #include "errors.hpp"
+#include "processors.hpp"
 
 namespace align {
 
@@ -28,8 +30,25 @@ constexpr std::pair<const char *, const char *> OPTIONS[] = {
     {"cudnn_conv_use_max_workspace", "1"},
 };
 
+// ONNX Runtime captures CUDA graphs in the mode cudaStreamCaptureModeGlobal: while one thread captures, copies and
+// allocations of all others in the process fail, and the capture with them. So a capture runs alone, and all else that
+// calls CUDA shares this mutex.
+std::shared_mutex &cuda_calls() {
+    static auto &mutex = *new std::shared_mutex; // stays until the process has ended, as threads may
+    return mutex;
+}
+
 bool mentions(const OrtFailure &failure, const char *words) {
     return std::strstr(failure.what(), words) != nullptr;
+}
+
+// The message without the place in ONNX Runtime's source that it begins with.
+std::string reason_of(const OrtFailure &failure) {
+    const std::string text = failure.what();
+    for (const char *start : {"Failed to load library", "CUDA failure", "Invalid device ID"})
+        if (const std::size_t found = text.find(start); found != text.npos)
+            return text.substr(found, text.find(" ; GPU=", found) - found);
+    return text;
 }
 
 bool has_provider(const OnnxRuntime &runtime, const char *name) {
@@ -43,22 +62,22 @@ bool has_provider(const OnnxRuntime &runtime, const char *name) {
 
 void append_cuda(const OnnxRuntime &runtime, OrtSessionOptions *session_options, int gpu, bool graphs) {
     const OrtApi &api = runtime.api();
-    OrtCUDAProviderOptionsV2 *options = nullptr;
-    runtime.check(api.CreateCUDAProviderOptions(&options));
-    const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> owned(
-        options, api.ReleaseCUDAProviderOptions);
     const std::string device = std::to_string(gpu);
     std::vector<const char *> keys{"device_id", "enable_cuda_graph"}, values{device.c_str(), graphs ? "1" : "0"};
     for (const auto &[key, value] : OPTIONS) {
         keys.push_back(key);
         values.push_back(value);
     }
-    runtime.check(api.UpdateCUDAProviderOptions(options, keys.data(), values.data(), keys.size()));
     try {
+        OrtCUDAProviderOptionsV2 *options = nullptr;
+        runtime.check(api.CreateCUDAProviderOptions(&options));
+        const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> owned(
+            options, api.ReleaseCUDAProviderOptions);
+        runtime.check(api.UpdateCUDAProviderOptions(options, keys.data(), values.data(), keys.size()));
         runtime.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session_options, options));
     } catch (const OrtFailure &failure) {
-        throw BackendUnavailableError("ONNX Runtime's CUDA provider cannot be loaded (" + std::string(failure.what()) +
-                                      "); " + INSTALL);
+        throw BackendUnavailableError("ONNX Runtime's CUDA provider cannot start (" + reason_of(failure) +
+                                      "); check nvidia-smi and that the driver is new enough, and " + INSTALL);
     }
 }
 
@@ -77,6 +96,7 @@ std::vector<char> padded(const char *from, std::size_t rows, std::size_t width, 
 struct CudaRunner::Slot {
     explicit Slot(const OnnxRuntime &runtime) : binding(runtime), run_options(runtime), output(runtime) {}
 
+    bool captured = false; // or run once, if the graph runs without CUDA graphs
     OrtOwnedBinding binding;
     OrtOwnedRunOptions run_options;
     std::vector<OrtOwnedValue> inputs;
@@ -89,14 +109,14 @@ Provider Provider::cuda(const OnnxRuntime &runtime, int gpu) {
                                       CUDA_PROVIDER + "; " + INSTALL);
     std::unique_ptr<DeviceMemory> memory = DeviceMemory::of_cuda(gpu);
     if (dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL) == nullptr) // loaded by the provider at its first convolution
-        throw BackendUnavailableError(std::string("libcudnn.so.9 cannot be loaded; ") + INSTALL);
+        throw BackendUnavailableError("cuDNN cannot be loaded (" + loader_error() + "); " + INSTALL);
     return {CUDA_PROVIDER, "Cuda", std::move(memory), gpu};
 }
 
 CudaRunner::CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buckets buckets, std::size_t dim,
                        Provider provider)
-    : runtime_(runtime), file_(file), buckets_(std::move(buckets)), dim_(dim), provider_(std::move(provider)),
-      session_(runtime), allocator_(runtime) {
+    : cuda_use_(cuda_calls()), runtime_(runtime), file_(file), buckets_(std::move(buckets)), dim_(dim),
+      provider_(std::move(provider)), session_(runtime), allocator_(runtime) {
     try {
         try {
             load(true);
@@ -113,13 +133,21 @@ CudaRunner::CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buck
         if (mentions(failure, NO_SUCH_GPU))
             throw BackendUnavailableError("CUDA sees no GPU with the index " + std::to_string(provider_.gpu) +
                                           "; see nvidia-smi and CUDA_VISIBLE_DEVICES");
+        if (failure.out_of_memory())
+            throw DeviceError("the GPU has too little free memory for " + file_ + " (" + reason_of(failure) +
+                              "); see nvidia-smi");
         throw BundleError("ONNX Runtime cannot load " + file_ + " on the GPU: " + failure.what());
     }
     output_ = output_of(runtime_, session_.get(), file_);
     check_output();
+    check_startable(1);
+    worker_.run(1, [](std::size_t) {}); // starts its thread: later, there may be none
+    cuda_use_.unlock();
 }
 
-CudaRunner::~CudaRunner() = default;
+CudaRunner::~CudaRunner() {
+    cuda_use_.lock(); // until the other members are destroyed
+}
 
 void CudaRunner::load(bool graphs) {
     const OrtOwnedSessionOptions options = session_options(runtime_);
@@ -167,7 +195,15 @@ void CudaRunner::run_here(const std::vector<Input> &inputs, const Answer &answer
 
 void CudaRunner::run_piece(const Piece &piece, std::size_t length, const std::vector<Input> &inputs, float *out) {
     const OrtApi &api = runtime_.api();
-    Slot &used = slot({piece.batch, length}, inputs);
+    const Shape shape{piece.batch, length};
+    const auto known = slots_.find(shape);
+    std::unique_lock alone(cuda_calls(), std::defer_lock);
+    std::shared_lock shared(cuda_calls(), std::defer_lock);
+    if (known != slots_.end() && known->second->captured)
+        shared.lock();
+    else
+        alone.lock();
+    Slot &used = slot(shape, inputs);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         const Input &input = inputs[i];
         const std::size_t width = input.bytes() / static_cast<std::size_t>(input.shape[0]);
@@ -186,6 +222,7 @@ void CudaRunner::run_piece(const Piece &piece, std::size_t length, const std::ve
     void *device = nullptr;
     runtime_.check(api.GetTensorMutableData(used.output.get(), &device));
     provider_.memory->to_host(out, device, piece.count * dim_ * sizeof(float));
+    used.captured = true;
 }
 
 CudaRunner::Slot &CudaRunner::slot(const Shape &shape, const std::vector<Input> &inputs) {

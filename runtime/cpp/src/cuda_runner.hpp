@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <shared_mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,7 +35,8 @@ struct Provider {
 class CudaRunner : public Runner {
 public:
     // Loads the ONNX file `file`, which answers with rows of `dim` floats, to run in the shapes of `buckets`. Throws
-    // BackendUnavailableError where the GPU or a library is missing, BundleError where the file cannot be loaded.
+    // BackendUnavailableError where the GPU or a library is missing, DeviceError where there is not enough memory,
+    // BundleError where the file cannot be loaded.
     CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buckets buckets, std::size_t dim,
                Provider provider);
     ~CudaRunner() override;
@@ -54,6 +56,7 @@ private:
     void run_piece(const Piece &piece, std::size_t length, const std::vector<Input> &inputs, float *out);
     OrtOwnedValue allocate(const std::vector<std::int64_t> &shape, ElementType type);
 
+    std::shared_lock<std::shared_mutex> cuda_use_; // held while the members below are made and destroyed
     const OnnxRuntime &runtime_;
     std::string file_, output_;
     Buckets buckets_;

@@ -21,11 +21,6 @@ constexpr const char *INSTALL =
     "https://github.com/microsoft/onnxruntime/releases, or the wheel onnxruntime), and give the path of "
     "libonnxruntime.so in the option onnxruntime_library or in ALIGN_ONNXRUNTIME_LIBRARY";
 
-std::string loader_error() {
-    const char *reason = dlerror();
-    return reason == nullptr ? "unknown reason" : printable(reason, 150);
-}
-
 std::vector<std::string> candidates(const std::string &path) {
     const char *named = std::getenv(VARIABLE);
     if (!path.empty())
@@ -36,6 +31,11 @@ std::vector<std::string> candidates(const std::string &path) {
 }
 
 } // namespace
+
+std::string loader_error() {
+    const char *reason = dlerror();
+    return reason == nullptr ? "unknown reason" : printable(reason, 150);
+}
 
 bool OrtFailure::out_of_memory() const {
     const std::string text = what();

@@ -19,6 +19,9 @@ struct OrtFailure : std::runtime_error {
     bool out_of_memory() const;
 };
 
+// Why the dynamic loader could not load the last library that it was asked for.
+std::string loader_error();
+
 class OnnxRuntime {
 public:
     // The library `path`; where it is empty that of the environment variable ALIGN_ONNXRUNTIME_LIBRARY, or else the one

@@ -2,9 +2,12 @@
 // bundle.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "bundle.hpp"
 #include "cpu_runner.hpp"
@@ -25,6 +28,22 @@ public:
 Provider host() {
     return {"CPUExecutionProvider", "Cpu", std::make_unique<HostMemory>(), 0};
 }
+
+// Counts the runners that are between their inputs and their output, and takes its time there.
+class WatchedMemory : public HostMemory {
+public:
+    void to_device(void *device, const void *host, std::size_t bytes) override {
+        most = std::max(most.load(), ++inside);
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        HostMemory::to_device(device, host, bytes);
+    }
+    void to_host(void *host, const void *device, std::size_t bytes) override {
+        HostMemory::to_host(host, device, bytes);
+        --inside;
+    }
+
+    static inline std::atomic<int> inside{0}, most{0};
+};
 
 class Gpu : public testing::Test {
 protected:
@@ -64,6 +83,31 @@ TEST_F(Gpu, GivesTheEmbeddingsOfTheCpuForAnyNumberAndLengthOfTexts) {
                                     {"attention_mask", ElementType::int64, {1, 100}, longer.data()}};
     std::vector<float> row(model.embedding_dim);
     EXPECT_THROW(runner.run(inputs, {1, model.embedding_dim, row.data()}), InputError);
+}
+
+// ONNX Runtime captures a CUDA graph in the first run of a shape, which other threads must not disturb.
+TEST_F(Gpu, RunsTheFirstOfAShapeAlone) {
+    const OnnxRuntime &runtime = OnnxRuntime::load("");
+    const ModelFacts &model = bundle->manifest().model;
+    const Graph &graph = bundle->graph(VISION, "fp32", GPU_TARGET);
+    const std::string file = bundle->graph_file(graph, false);
+    const auto size = static_cast<std::int64_t>(bundle->manifest().preprocessing.pixels_height());
+    const std::vector<std::uint8_t> pixels(static_cast<std::size_t>(size * size * 3));
+    const auto run = [&](CudaRunner &runner) {
+        std::vector<float> row(model.embedding_dim);
+        runner.run({{"pixels", ElementType::uint8, {1, size, size, 3}, pixels.data()}},
+                   {1, model.embedding_dim, row.data()});
+    };
+    const auto watched = [] { return Provider{"CPUExecutionProvider", "Cpu", std::make_unique<WatchedMemory>(), 0}; };
+    CudaRunner one(runtime, file, Buckets::of(graph, model), model.embedding_dim, watched());
+    CudaRunner other(runtime, file, Buckets::of(graph, model), model.embedding_dim, watched());
+    for (const int expected : {1, 2}) { // later runs share the GPU
+        WatchedMemory::most = 0;
+        std::thread thread([&] { run(one); });
+        run(other);
+        thread.join();
+        EXPECT_EQ(WatchedMemory::most, expected);
+    }
 }
 
 TEST_F(Gpu, RefusesAGraphOfAnotherWidth) {
