@@ -25,13 +25,20 @@ struct Provider {
     std::string name, memory_name;
     std::unique_ptr<DeviceMemory> memory;
     int gpu;
+    std::map<std::string, std::string> options;
 
-    // CUDA on the GPU with the index `gpu`. Throws BackendUnavailableError where `runtime` cannot use it.
-    static Provider cuda(const OnnxRuntime &runtime, int gpu);
+    // CUDA on the GPU with the index `gpu`, for graphs of `variant`. Throws BackendUnavailableError where `runtime`
+    // cannot use it.
+    static Provider cuda(const OnnxRuntime &runtime, int gpu, const std::string &variant);
+
+    // CUDA's options for graphs of `variant`.
+    static std::map<std::string, std::string> options_of(const std::string &variant);
 };
 
 // One graph on the GPU, which any number of threads may share. A thread of its own runs every batch: the GPU runs one
-// at a time, and ONNX Runtime captures CUDA graphs per thread.
+// at a time, and ONNX Runtime captures CUDA graphs per thread. Images have a session for each batch size: a convolution
+// keeps the plan of its last shape only, makes it anew for another, and the CUDA graphs that were captured with the old
+// one then compute something else.
 class CudaRunner : public Runner {
 public:
     // Loads the ONNX file `file`, which answers with rows of `dim` floats, to run in the shapes of `buckets`. Throws
@@ -47,14 +54,20 @@ public:
 
 private:
     struct Slot;
+    struct Session {
+        OrtOwnedSession session;
+        OrtOwnedAllocator allocator;
+    };
     using Shape = std::pair<std::size_t, std::size_t>; // batch and, for texts, length
 
-    void load(bool graphs);
-    void check_output() const;
+    std::size_t shared_by(std::size_t batch) const; // the key of the session for `batch`
+    Session open() const;
+    OrtOwnedSession load(bool graphs) const;
+    void check_output(OrtSession *session) const;
     Slot &slot(const Shape &shape, const std::vector<Input> &inputs);
     void run_here(const std::vector<Input> &inputs, const Answer &answer);
     void run_piece(const Piece &piece, std::size_t length, const std::vector<Input> &inputs, float *out);
-    OrtOwnedValue allocate(const std::vector<std::int64_t> &shape, ElementType type);
+    OrtOwnedValue allocate(const Session &session, const std::vector<std::int64_t> &shape, ElementType type) const;
 
     std::shared_lock<std::shared_mutex> cuda_use_; // held while the members below are made and destroyed
     const OnnxRuntime &runtime_;
@@ -62,8 +75,7 @@ private:
     Buckets buckets_;
     std::size_t dim_;
     Provider provider_;
-    OrtOwnedSession session_;
-    OrtOwnedAllocator allocator_;
+    std::map<std::size_t, Session> sessions_;
     std::map<Shape, std::unique_ptr<Slot>> slots_;
     Workers worker_{1};
 };

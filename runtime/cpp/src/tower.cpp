@@ -22,7 +22,7 @@ Tower::Tower(const Bundle &bundle, const Graph &graph, const LoadOptions &option
     const OnnxRuntime &runtime = OnnxRuntime::load(options.onnxruntime_library);
     if (!on_cpu_) {
         whole_ = std::make_unique<CudaRunner>(runtime, file, Buckets::of(graph, bundle.manifest().model), dim_,
-                                              Provider::cuda(runtime, options.device.gpu));
+                                              Provider::cuda(runtime, options.device.gpu, graph.variant));
         return;
     }
     whole_ = std::make_unique<CpuRunner>(runtime, file, options.threads);

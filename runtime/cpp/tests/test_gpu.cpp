@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 
 #include "bundle.hpp"
@@ -26,7 +27,7 @@ public:
 };
 
 Provider host() {
-    return {"CPUExecutionProvider", "Cpu", std::make_unique<HostMemory>(), 0};
+    return {"CPUExecutionProvider", "Cpu", std::make_unique<HostMemory>(), 0, {}};
 }
 
 // Counts the runners that are between their inputs and their output, and takes its time there.
@@ -98,7 +99,9 @@ TEST_F(Gpu, RunsTheFirstOfAShapeAlone) {
         runner.run({{"pixels", ElementType::uint8, {1, size, size, 3}, pixels.data()}},
                    {1, model.embedding_dim, row.data()});
     };
-    const auto watched = [] { return Provider{"CPUExecutionProvider", "Cpu", std::make_unique<WatchedMemory>(), 0}; };
+    const auto watched = [] {
+        return Provider{"CPUExecutionProvider", "Cpu", std::make_unique<WatchedMemory>(), 0, {}};
+    };
     CudaRunner one(runtime, file, Buckets::of(graph, model), model.embedding_dim, watched());
     CudaRunner other(runtime, file, Buckets::of(graph, model), model.embedding_dim, watched());
     for (const int expected : {1, 2}) { // later runs share the GPU
@@ -110,13 +113,61 @@ TEST_F(Gpu, RunsTheFirstOfAShapeAlone) {
     }
 }
 
+// A convolution keeps the plan of its last shape only. The file of the graph goes away, so no later session can open.
+TEST_F(Gpu, HasASessionForEachBatchOfImagesAndOneForAllTexts) {
+    const OnnxRuntime &runtime = OnnxRuntime::load("");
+    const ModelFacts &model = bundle->manifest().model;
+    const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "align-sessions";
+    const auto moved = [&](const Graph &graph) {
+        std::filesystem::remove_all(folder);
+        std::filesystem::create_directories(folder);
+        const std::filesystem::path file = bundle->graph_file(graph, false);
+        for (const std::string &part : graph.files()) {
+            const std::filesystem::path name = std::filesystem::path(part).filename();
+            std::filesystem::copy_file(file.parent_path() / name, folder / name);
+        }
+        return (folder / file.filename()).string();
+    };
+    std::vector<float> rows(9 * model.embedding_dim);
+
+    const Graph &vision = bundle->graph(VISION, "fp32", GPU_TARGET);
+    const auto size = static_cast<std::int64_t>(bundle->manifest().preprocessing.pixels_height());
+    const std::vector<std::uint8_t> pixels(static_cast<std::size_t>(9 * size * size * 3));
+    CudaRunner images(runtime, moved(vision), {{1, 8, 32}, {}}, model.embedding_dim, host());
+    const auto run_images = [&](std::int64_t count) {
+        images.run({{"pixels", ElementType::uint8, {count, size, size, 3}, pixels.data()}},
+                   {static_cast<std::size_t>(count), model.embedding_dim, rows.data()});
+    };
+    run_images(8);
+    std::filesystem::remove_all(folder);
+    run_images(1);
+    run_images(5);
+    EXPECT_THROW(run_images(9), DeviceError);
+
+    const Graph &text = bundle->graph(TEXT, "fp32", GPU_TARGET);
+    CudaRunner texts(runtime, moved(text), {{1, 8, 32}, {8, 16}}, model.embedding_dim, host());
+    std::filesystem::remove_all(folder);
+    for (const std::int64_t count : {1, 5, 9})
+        for (const std::int64_t length : {8, 11}) {
+            const std::vector<std::int64_t> ids(static_cast<std::size_t>(count * length), 1);
+            texts.run({{"input_ids", ElementType::int64, {count, length}, ids.data()},
+                       {"attention_mask", ElementType::int64, {count, length}, ids.data()}},
+                      {static_cast<std::size_t>(count), model.embedding_dim, rows.data()});
+        }
+}
+
+TEST(Provider, AllowsTf32WhereNoDigitsAreLost) {
+    EXPECT_EQ(Provider::options_of("fp32").at("use_tf32"), "0");
+    EXPECT_EQ(Provider::options_of("fp16").at("use_tf32"), "1");
+}
+
 TEST_F(Gpu, RefusesAGraphOfAnotherWidth) {
     const std::string file = bundle->graph_file(bundle->graph(VISION, "fp32", GPU_TARGET), false);
     EXPECT_THROW(CudaRunner(OnnxRuntime::load(""), file, {{1, 8}, {}}, 7, host()), BundleError);
 }
 
 TEST_F(Gpu, ThatIsMissingIsAnError) {
-    EXPECT_THROW(Provider::cuda(OnnxRuntime::load(""), 0), BackendUnavailableError);
+    EXPECT_THROW(Provider::cuda(OnnxRuntime::load(""), 0, "fp32"), BackendUnavailableError);
 }
 
 } // namespace

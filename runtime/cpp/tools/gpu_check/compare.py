@@ -7,6 +7,7 @@ Writes FOLDER/compare.json after every part and prints it. A part that fails is 
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import sys
@@ -84,11 +85,12 @@ def timed(call: Callable[[], Rows], rounds: int) -> dict[str, float]:
     return {name: times[rank] for name, rank in ranks.items()} | {"rounds": len(times)}
 
 
-def threaded(calls: Calls, expected: dict[str, Rows], duration: float) -> dict[str, float]:
+def threaded(calls: Calls, expected: dict[str, Rows], duration: float) -> dict[str, Any]:
     """All calls from THREADS threads at once, for `duration` seconds and at least once each, compared with the rows of
     the single thread."""
     names, seen, errors = sorted(expected), [], []
-    start = time.perf_counter()
+    differing: collections.Counter[str] = collections.Counter()
+    lock, start = threading.Lock(), time.perf_counter()
 
     def client(index: int) -> None:
         try:
@@ -97,6 +99,9 @@ def threaded(calls: Calls, expected: dict[str, Rows], duration: float) -> dict[s
                     return
                 name = names[step % len(names)]
                 rows = calls[name]()
+                if rows.tobytes() != expected[name].tobytes():
+                    with lock:
+                        differing[name] += 1
                 seen.append((len(rows), float(np.abs(rows - expected[name]).max())))
         except Exception as error:
             errors.append(error)
@@ -113,6 +118,7 @@ def threaded(calls: Calls, expected: dict[str, Rows], duration: float) -> dict[s
         "seconds": time.perf_counter() - start,
         "calls": len(seen),
         "rows": sum(rows for rows, _ in seen),
+        "calls_that_differ": dict(sorted(differing.items())),
         "max_abs": max((difference for _, difference in seen), default=0.0),
     }
 
@@ -120,7 +126,7 @@ def threaded(calls: Calls, expected: dict[str, Rows], duration: float) -> dict[s
 def compare(report: Report, bundle: str, folder: Path) -> None:
     cpp = json.loads((folder / "cpp.json").read_text(encoding="utf-8"))
     device, precision = cpp["device"], cpp["precision"]
-    rounds = max((call["rounds"] for call in cpp.get("calls", {}).values()), default=200)
+    rounds = max((call["rounds"] for call in cpp.get("calls", {}).values()), default=50)
     written = {
         name: np.fromfile(folder / f"{name}.f32", np.float32).reshape(call["rows"], call["dim"])
         for name, call in cpp.get("calls", {}).items()

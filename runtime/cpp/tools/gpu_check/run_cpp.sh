@@ -5,12 +5,12 @@
 #
 # Writes $OUT/cpp-gpu.json and $OUT/cpp-gpu.log; a part that fails does not stop the others,
 # and ends the script with 1. Settings, all optional:
-# DEVICE (cuda), ROUNDS (200), SECONDS_EACH (60), SITE (/tmp/in/site), SOURCE (/tmp/in/source), PYTHON (python3).
+# DEVICE (cuda), ROUNDS (50), SECONDS_EACH (60), SITE (/tmp/in/site), SOURCE (/tmp/in/source), PYTHON (python3).
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bundle=${1:?usage: run_cpp.sh BUNDLE [PRECISION...]}
 shift
-DEVICE=${DEVICE:-cuda} ROUNDS=${ROUNDS:-200} SECONDS_EACH=${SECONDS_EACH:-60}
+DEVICE=${DEVICE:-cuda} ROUNDS=${ROUNDS:-50} SECONDS_EACH=${SECONDS_EACH:-60}
 SITE=${SITE:-/tmp/in/site} SOURCE=${SOURCE:-/tmp/in/source} PYTHON=${PYTHON:-python3} OUT=${OUT:-$PWD/cpp-gpu}
 mkdir -p "$OUT"
 rm -f "$OUT"/cpu-fp32.npz
