@@ -2,7 +2,7 @@
 # figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
-# gpu-check  for a host with an NVIDIA GPU
+# gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
 # cpp        the C++ runtime, in build/cpp · cpp-test · cpp-install PREFIX=…; what it needs: runtime/cpp/install_packages.sh
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
@@ -14,7 +14,8 @@ GPU_BIN := .venv-gpu/bin
 CPP_BUILD ?= build/cpp
 PREFIX    ?= /usr/local
 
-.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check cpp cpp-test cpp-install clean
+.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
+	cpp cpp-test cpp-install clean
 
 install: $(STAMP)
 
@@ -36,8 +37,8 @@ demo: install
 		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
 # Two processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest. A test file
-# stays in one process, so that its fixtures are built once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# stays in one process, so that its fixtures are built once; files are handed out in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m "not slow"
@@ -76,9 +77,11 @@ benchmarks: install
 	$(MEASURE)text
 	$(MEASURE)vision
 	$(MEASURE)bench
+	$(MEASURE)openvino
 	$(MEASURE)clients
 	$(MEASURE)resident
 	$(MEASURE)profile
+	$(MEASURE)engines
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
@@ -94,14 +97,24 @@ figures: install
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python docs/make_cli.py
 
-# onnxruntime comes with [dev] and is taken away again: beside onnxruntime-gpu it would take the place of its files.
+# For a host of one's own, with TensorRT; without the limit of fifteen minutes. onnxruntime comes with [dev] and is taken
+# away again: beside onnxruntime-gpu it would take the place of its files.
 gpu-check:
 	$(PYTHON) -m venv .venv-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gpu,tensorrt]'
 	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'onnxruntime-gpu>=1.31'
-	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check
+	PYTHONPATH=tests $(GPU_BIN)/python -m benchmarks.gpu.check --devices cuda tensorrt --minutes 120
+
+# For a machine that one has for fifteen minutes, without a network: into .gpu/, see benchmarks/gpu/pack.sh.
+gpu-pack: install
+	PYTHON=$(BIN)/python benchmarks/gpu/pack.sh
+
+# The same steps on a CPU, from the packed source as on such a machine.
+gpu-dry-run: install
+	benchmarks/gpu/pack.sh --source
+	PYTHON=$(abspath $(BIN))/python bash .gpu/1/run.sh --dry-run
 
 cpp:
 	cmake -S runtime/cpp -B $(CPP_BUILD) -G Ninja $(CPP_OPTIONS)
@@ -115,4 +128,4 @@ cpp-install: cpp
 	cmake --install $(CPP_BUILD) --prefix $(PREFIX)
 
 clean:
-	rm -rf build dist $(VENV) .venv-gpu
+	rm -rf build dist $(VENV) .venv-gpu .gpu

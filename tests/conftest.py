@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,25 @@ from align_exporter.pipeline import build_bundle
 from align_reference.source import resolve
 from align_runtime.progress import Progress
 from support import checkpoints
-from support.build_once import build_once
+from support.build_once import build_once, changed, shared_folder
 from support.calibration_images import draw_images
+from support.rtx import check_and_parse
 from support.trace_cache import TraceCache
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left with a long one when the other has finished."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector passes over what importing torch and transformers left: a tenth of an export's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,11 +47,33 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Exports in this process trace each tower once a run, see `support.trace_cache`."""
-    folder = build_once(tmp_path_factory, "traced", lambda folder: folder.mkdir())
+def shared_folders_stay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into what others read; an error at the end of the run names the files."""
+    yield
+    assert changed(shared_folder(tmp_path_factory)) == []
+
+
+@pytest.fixture(scope="session")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> TraceCache:
+    """Traces each tower once a run, see `support.trace_cache`."""
+    folder = shared_folder(tmp_path_factory) / "traced"
+    folder.mkdir(exist_ok=True)
+    return TraceCache(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(traces: TraceCache) -> Iterator[None]:
+    """Exports in this process use `traces`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_exporter.pipeline.trace", TraceCache(folder))
+        patch.setattr("align_exporter.pipeline.trace", traces)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def judged_by_tensorrt() -> Iterator[None]:
+    """Every graph for TensorRT that a test exports in this process is read by the parser of TensorRT for RTX."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_exporter.pipeline.check_tensorrt", check_and_parse)
         yield
 
 

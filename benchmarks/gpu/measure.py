@@ -3,14 +3,15 @@
     python -m benchmarks.gpu.measure CHECKPOINT BUNDLE -o CASES.json [--rounds 40] [--devices cuda tensorrt]
 
 From pixels or tokens in host memory to embeddings in host memory, for every candidate: PyTorch eager and torch.compile
-(max-autotune) in FP16 with channels_last, and the bundle's variants on each device. Timing is interleaved.
+in FP16 with channels_last, and the bundle's variants on each device. Timing is interleaved; the file holds the seconds
+of every round and is written after every case.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,9 @@ class HalfTextTower(nn.Module):
         return unit_length(self.text_projection(first[:, 0]).float())
 
 
-def torch_candidates(tower: nn.Module, inputs: Inputs, device: str) -> dict[str, Candidate]:
-    """`tower` eager and compiled; inputs are copied through pinned memory, as ours are."""
+def torch_candidates(tower: nn.Module, inputs: Inputs, device: str, mode: str) -> dict[str, Candidate]:
+    """`tower` eager and, unless `mode` is ``"none"``, compiled; inputs go through pinned memory, as ours do."""
     module = tower.eval().to(device)
-    compiled = torch.compile(module, mode="max-autotune")
     pinned = [torch.from_numpy(values) for values in inputs.values()]
     if device == "cuda":
         pinned = [tensor.pin_memory() for tensor in pinned]
@@ -80,7 +80,10 @@ def torch_candidates(tower: nn.Module, inputs: Inputs, device: str) -> dict[str,
 
         return run
 
-    return {"torch eager": candidate(module), "torch.compile": candidate(compiled)}
+    found = {"torch eager": candidate(module)}
+    if mode != "none":
+        found[f"torch.compile {mode}"] = candidate(torch.compile(module, mode=mode, dynamic=False))
+    return found
 
 
 def text_inputs(bundle: Bundle, batch: int) -> Inputs:
@@ -96,29 +99,28 @@ def vision_inputs(bundle: Bundle, batch: int) -> Inputs:
     return {"pixels": np.random.default_rng(batch).integers(0, 256, size=(batch, height, width, 3), dtype=np.uint8)}
 
 
-def measure(checkpoint: Path, bundle: Bundle, devices: list[str], rounds: int) -> list[dict[str, Any]]:
+def measure(checkpoint: Path, bundle: Bundle, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One case for each tower and batch."""
-    cases = []
     torch_device = "cuda" if torch.cuda.is_available() else "cpu"
+    batches, rounds = ((1, 2), 2) if options.dry else (BATCHES, options.rounds)
     for tower, make in (("vision", vision_inputs), ("text", text_inputs)):
         model = load_model(checkpoint)
         scale, offset = bundle.manifest.preprocessing.scale_and_offset()
         half = HalfVisionTower(model, scale, offset) if tower == "vision" else HalfTextTower(model)
         with ExitStack() as stack:
             runners = {}
-            for device in devices:
-                for variant in dict.fromkeys(graph.variant for graph in bundle.graphs_on(device)):
+            for device in options.devices:
+                variants = dict.fromkeys(graph.variant for graph in bundle.graphs_on(device))
+                for variant in options.precisions or variants:
                     opened = open_graph(bundle, bundle.graph(tower, variant, device), device, None, check_hashes=False)
                     runners[f"{device} {variant}"] = stack.enter_context(closing(opened))
-                    opened.prepare()
-            for batch in BATCHES:
+            for batch in batches:
                 inputs = make(bundle, batch)
-                candidates = torch_candidates(half, inputs, torch_device)
+                candidates = torch_candidates(half, inputs, torch_device, "none" if options.dry else options.compile)
                 candidates |= {
                     name: lambda runner=runner, inputs=inputs: runner.run(inputs) for name, runner in runners.items()
                 }
-                cases.append({"tower": tower, "batch": batch, **time_case(f"{tower} {batch}", candidates, rounds)})
-    return cases
+                yield {"tower": tower, "batch": batch, **time_case(f"{tower} {batch}", candidates, rounds)}
 
 
 def main() -> None:
@@ -127,10 +129,15 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rounds", type=int, default=40, help="rounds, an even number (default: 40)")
     parser.add_argument("--devices", nargs="+", default=["cuda", "tensorrt"])
+    parser.add_argument("--precisions", nargs="+", default=[], help="(default: all of the bundle)")
+    parser.add_argument("--compile", default="reduce-overhead", help="mode of torch.compile, or none")
+    parser.add_argument("--dry", action="store_true", help="two rounds of small batches, nothing compiled")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    cases = measure(options.checkpoint, Bundle.open(options.bundle), options.devices, options.rounds)
-    options.output.write_text(json.dumps(cases, indent=1) + "\n")
+    cases = []
+    for case in measure(options.checkpoint, Bundle.open(options.bundle), options):
+        cases.append(case)
+        options.output.write_text(json.dumps(cases, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

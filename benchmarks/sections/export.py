@@ -83,7 +83,42 @@ def calibration_lines(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def engine_lines(result: Mapping[str, Any]) -> list[str]:
+    """Time and size of every engine of TensorRT for RTX."""
+    rows = [
+        (
+            f"{engine['tower']} {engine['variant']}",
+            ", ".join(engine["machine"]["compute_capabilities"]),
+            "a range" if engine["options"]["ranges"] else f"{len(engine['profiles'])} shapes",
+            f"{engine['seconds']:.0f} s",
+            f"{engine['bytes'] / 1e6:.0f} MB",
+            f"{engine['graph_bytes'] / 1e6:.0f} MB",
+            ", ".join(f"{count} {kind}" for kind, count in engine["products"].items()),
+        )
+        for engine in result["engines"]
+    ]
+    version = result["engines"][0]["machine"]["tensorrt"]
+    return [
+        f"Engines of a model of the published sizes, built by TensorRT for RTX {version} on this CPU without a GPU; "
+        f"none was run. Peak memory of the process: {gibibytes(result['peak_bytes'])}.",
+        "",
+        *table(
+            (
+                "graph",
+                "compute capability",
+                "profiles",
+                "build",
+                "engine",
+                "graph with weights",
+                "convolutions and matrix products in the network",
+            ),
+            rows,
+        ),
+    ]
+
+
 SECTIONS = (
     Section("Full-size export", "full_size", export_lines),
     Section("Calibration memory", "calibration", calibration_lines),
+    Section("Engines of TensorRT for RTX", "engines", engine_lines),
 )

@@ -104,5 +104,5 @@ HEADLINES = (
 
 NOTE = (
     "Speed and memory: random weights in the published sizes. Accuracy of INT8: the trained align-tiny, medians over "
-    "draws of the calibration data. Nothing was measured on a GPU."
+    "draws of the calibration data. All of it on CPUs."
 )

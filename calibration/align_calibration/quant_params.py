@@ -49,7 +49,7 @@ class QuantSpec:
         # float32, the type that the graph stores; a tensor that is always 0, or hardly more, gets an arbitrary scale.
         scale = float(np.float32(span)) if span >= MIN_SCALE else 1.0
         zero_point = 0 if self.symmetric else self.quant_min + round(-low / scale)
-        return QuantParams(scale, int(np.clip(zero_point, self.quant_min, self.quant_max)), self.dtype)
+        return QuantParams(scale, min(max(zero_point, self.quant_min), self.quant_max), self.dtype)
 
 
 UINT8 = QuantSpec("uint8", 0, 255, symmetric=False)

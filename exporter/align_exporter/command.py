@@ -13,8 +13,8 @@ from typing import Any
 from align_exporter.cli.calibration_options import read_dataset
 from align_exporter.cli.engine_options import engine_request
 from align_exporter.cli.options import add_options, read_options
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineOutcome, engines_json, engines_table
+from align_exporter.engine.toolkits import open_toolkits
 from align_exporter.export_options import ExportOptions
 from align_exporter.variants import FP32, INT8, VARIANTS
 from align_runtime.bundle import Bundle
@@ -45,7 +45,7 @@ def _export(options: argparse.Namespace) -> int:
     prepare_destination(options.output)
     export = read_options(options)
     engines = engine_request(options, (FP32, *(row.name for row in export.variants if row.is_for_tensorrt)))
-    machine = None if engines is None else builder_machine()  # before minutes of exporting
+    toolkits = () if engines is None else open_toolkits(engines)  # before minutes of exporting
     outcomes: list[EngineOutcome] = []
     try:
         from align_exporter.freshness import provenance, staleness
@@ -76,10 +76,10 @@ def _export(options: argparse.Namespace) -> int:
 
             _tell_of_rebuild(options.output, reason, export, progress)
             manifest = build_bundle(source, wanted, options.output, export, progress)
-        if engines is not None and machine is not None:
+        if engines is not None:
             from align_exporter.engine.build import build_engines
 
-            outcomes = build_engines(options.output, engines, machine, options.force, progress)
+            outcomes = build_engines(options.output, engines, toolkits, options.force, progress)
     except (ModuleNotFoundError, PackageNotFoundError) as error:
         raise BackendUnavailableError(
             f"the package {error.name!r} is missing; install what exporting needs with: "

@@ -47,6 +47,7 @@ from align_runtime.errors import BuildError, CheckpointError, ConfigurationError
 from align_runtime.graph_entry import Graph, Quantization
 from align_runtime.json_files import MAX_JSON_BYTES
 from align_runtime.manifest import Manifest, Provenance
+from align_runtime.onnxruntime_import import check_onnxruntime
 from align_runtime.preprocessing import ImagePreprocessing
 from align_runtime.progress import Progress
 from align_runtime.regular_files import read_regular
@@ -91,6 +92,8 @@ def build_bundle(
 
 
 def _read_inputs(source: CheckpointSource, folder: Path, options: ExportOptions, progress: Progress) -> Run:
+    for row in options.variants:
+        check_onnxruntime(row.name, row.target)  # before minutes of work
     with progress.phase(f"read {source.name}"):
         checkpoint = read_checkpoint(source, options)
         if options.engines is not None:

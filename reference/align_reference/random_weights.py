@@ -50,7 +50,7 @@ def condition(model: AlignModel, seed: int, images: Tensor) -> AlignModel:
         elif isinstance(module, nn.LayerNorm):
             _around(module, 1.0, 0.0, generator)
     _condition_batch_norms(model.vision_model, generator)
-    _calibrate(model.vision_model, images)
+    calibrate(model.vision_model, images)
     model.temperature.fill_(TEMPERATURE)
     return model.eval()
 
@@ -75,8 +75,13 @@ def _condition_batch_norms(tower: VisionModel, generator: torch.Generator) -> No
         _around(block.projection.project_bn, 0.25 if block.residual else 1.0, 0.0, generator, spread=0.02)
 
 
-def _calibrate(tower: VisionModel, images: Tensor) -> None:
-    """Sets batch-norm statistics in one forward pass: each layer gets inputs that earlier layers have normalized."""
+@torch.no_grad()
+def calibrate(tower: VisionModel, images: Tensor) -> None:
+    """Sets batch-norm statistics in one forward pass: each layer gets inputs that earlier layers have normalized.
+
+    Args:
+        images: float (B, 3, H, W).
+    """
     norms = [module for module in tower.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

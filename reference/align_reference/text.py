@@ -58,13 +58,15 @@ class TextEmbeddings(nn.Module):
         tokens = inputs_embeds if input_ids is None else input_ids  # (B, S, H) or (B, S)
         if tokens is None:
             raise InputError("neither input_ids nor inputs_embeds was given; give one of them")
-        if position_ids is None:
-            position_ids = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)  # (1, S)
         if token_type_ids is None:
             token_type_ids = torch.zeros(tokens.shape[:2], dtype=torch.int64, device=tokens.device)
         words = self.word_embeddings(tokens) if inputs_embeds is None else inputs_embeds
         hidden = words + self.token_type_embeddings(token_type_ids)
-        hidden = hidden + self.position_embeddings(position_ids)  # (B, S, H)
+        if position_ids is None:  # the first S rows: a graph of a lookup would count on the CPU, between GPU kernels
+            positions = self.position_embeddings.weight[: tokens.shape[1]]  # (S, H)
+        else:
+            positions = self.position_embeddings(position_ids)  # (B, S, H)
+        hidden = hidden + positions
         return self.LayerNorm(hidden)
 
 

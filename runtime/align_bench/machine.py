@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from align_runtime.devices import backend_of
 from align_runtime.processors import available_cores
 
 PACKAGES = (
@@ -17,6 +18,7 @@ PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxruntime-ep-openvino",
     "openvino",
     "pillow",
     "tensorrt",
@@ -31,7 +33,7 @@ def describe(device: str) -> dict[str, Any]:
     """The machine as JSON values; None for what the system does not report.
 
     Args:
-        device: of the measurement; unless it is ``"cpu"``, the GPU is described, too.
+        device: of the measurement, or several with commas between them; if one is a GPU's, the GPU is described, too.
     """
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
@@ -42,7 +44,7 @@ def describe(device: str) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "gpu": None if device == "cpu" else _gpu(),
+        "gpu": None if all(backend_of(name).on_cpu for name in device.split(", ")) else _gpu(),
         "versions": {package: found for package in PACKAGES if (found := _version(package))},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }

@@ -12,7 +12,8 @@ from align_bench.record import Case
 from align_bench.subject import check_length
 from align_bench.timing import Effort
 from align_runtime.bundle import Bundle
-from align_runtime.devices import backend_of, targets_on
+from align_runtime.computed import computed_on
+from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.scheduling import stream_count
@@ -92,7 +93,7 @@ class Plan:
         Raises:
             ConfigurationError: a precision that the bundle does not have for `device`.
         """
-        usable = [graph for graph in bundle.manifest.graphs if graph.target in targets_on(device)]
+        usable = computed_on(device, bundle.manifest.graphs)
         chosen = self.precisions or tuple(dict.fromkeys(graph.variant for graph in usable))
         for precision in chosen:
             for tower in TOWERS:

@@ -8,7 +8,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from align_runtime.devices import targets_on
+from align_runtime.computed import computed_on, devices_for
+from align_runtime.devices import backend_of, targets_on
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.folder_exchange import interrupted
 from align_runtime.foreign_text import shortened
@@ -85,8 +86,8 @@ class Bundle:
         """
         usable = {
             (name, graph.target): graph
-            for graph in self.manifest.graphs
-            if graph.tower == tower and graph.target in targets_on(device)
+            for graph in computed_on(device, self.manifest.graphs)
+            if graph.tower == tower
             for name in (graph.variant, graph.exact_variant)
         }
         for target in targets_on(device):
@@ -97,8 +98,11 @@ class Bundle:
             raise ConfigurationError(
                 f"the bundle {self.folder} has no {tower} graphs; load it with towers={others!r}, or export it again"
             )
-        optional = RULES.keys() - {"fp32"}  # FP32 is always exported
-        advice = f"; export it again with --{variant}, or choose one of these" if variant in optional else ""
+        advice = ""
+        if devices_for(variant):
+            advice = f"; {variant} is computed by device={' or '.join(map(repr, devices_for(variant)))}"
+        elif variant in RULES.keys() - {"fp32"} and backend_of(device).variants is None:  # FP32 is always exported
+            advice = f"; export it again with --{variant}, or choose one of these"
         raise ConfigurationError(
             f"precision {variant!r} is not in the bundle {self.folder} for the {tower} tower on {device}; it has: "
             f"{', '.join(dict.fromkeys(graph.variant for graph in usable.values())) or 'none'}{advice}"
@@ -106,7 +110,7 @@ class Bundle:
 
     def graphs_on(self, device: str) -> list[Graph]:
         """The graphs that can be verified on `device`: those that it runs, and on a CPU also those for GPUs."""
-        return [graph for graph in self.manifest.graphs if device == "cpu" or graph.target in targets_on(device)]
+        return list(self.manifest.graphs) if device == "cpu" else computed_on(device, self.manifest.graphs)
 
     def graph_file(self, graph: Graph, check_hashes: bool = False) -> Path:
         """Path of the ONNX file of `graph`, after a check that it needs no other file than the manifest says.

@@ -9,16 +9,16 @@ import ctypes
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from align_runtime.errors import ConfigurationError
+from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET, TARGETS
 from align_runtime.onnxruntime_import import import_onnxruntime
 
 AUTO = "auto"
-Device = Literal["cpu", "cuda", "tensorrt", "auto"] | str  # the names, or "cuda:1"
+Device = Literal["cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx", "auto"] | str  # the names, or "cuda:1"
 INDEX = re.compile(r"0|[1-9][0-9]{0,2}")
 
 logger = logging.getLogger(__name__)
@@ -29,24 +29,33 @@ class Backend:
     """What runs graphs on one device.
 
     Attributes:
-        module: the module to import when the device is asked for. On a CPU it has ``open_file(file, threads, memory)``,
-            which loads any ONNX file, otherwise ``open_graph(bundle, graph, gpu, check_hashes)``. Both return a
-            `Runner`.
+        module: the module to import when the device is asked for. On a CPU it has ``open_file(file, threads, memory,
+            precision, streams)``, which loads any ONNX file, otherwise ``open_graph(bundle, graph, gpu,
+            check_hashes)``. Both return a `Runner`.
         target: the graphs that were built for this target are preferred; those for any target run too.
         on_cpu: whether a CPU computes, so that `threads` and `streams` apply.
         has_engines: whether it runs engines, which the manifest does not list, in place of graphs.
+        variants: the variants that it runs; None for all.
+        recasts: precisions that it computes in beside those of the graphs, by the variant that it computes so.
     """
 
     module: str
     target: str
     on_cpu: bool = False
     has_engines: bool = False
+    variants: tuple[str, ...] | None = None
+    recasts: Mapping[str, str] = field(default_factory=dict)
 
 
 BACKENDS: Mapping[str, Backend] = {
     "cpu": Backend("align_runtime.backends.onnxruntime", CPU_TARGET, on_cpu=True),
+    # Nothing shows which types OpenVINO computes FP16 and INT8 graphs in, so it is not given any.
+    "openvino": Backend(
+        "align_runtime.backends.openvino", CPU_TARGET, on_cpu=True, variants=("fp32",), recasts={"bf16": "fp32"}
+    ),
     "cuda": Backend("align_runtime.backends.cuda", GPU_TARGET),
     "tensorrt": Backend("align_runtime.backends.tensorrt.runner", GPU_TARGET, has_engines=True),
+    "tensorrt-rtx": Backend("align_runtime.backends.tensorrt.rtx", GPU_TARGET, has_engines=True),
 }
 DEVICES = tuple(BACKENDS)
 
@@ -86,8 +95,8 @@ def targets_on(device: str) -> tuple[str, str]:
 def resolve_device(device: str) -> str:
     """`device`, checked; for ``"auto"`` ``"cuda"`` if its driver and ONNX Runtime's provider are there, else ``"cpu"``.
 
-    The choice is logged as a warning: a service should name its device. ``"auto"`` never takes ``"tensorrt"``, which
-    needs engines that not every bundle has.
+    The choice is logged as a warning: a service should name its device. ``"auto"`` takes no device that
+    runs engines, which not every bundle has, nor ``"openvino"``, which rounds otherwise than ``"cpu"``.
 
     Raises:
         ConfigurationError: there is no such device.
@@ -104,6 +113,6 @@ def _has_cuda() -> bool:
     try:
         onnxruntime = import_onnxruntime()
         ctypes.CDLL("libcuda.so.1")
-    except (ImportError, OSError):
+    except (BackendUnavailableError, OSError):
         return False
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()

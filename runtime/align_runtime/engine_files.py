@@ -6,20 +6,26 @@ An old bundle may have been changed by a stranger. Nothing here follows a link o
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
+from glob import escape
 from itertools import islice
 from pathlib import Path
 
 from align_runtime.bundle import Bundle
 from align_runtime.devices import targets_on
+from align_runtime.engine_targets import Machine
 from align_runtime.engines import ENGINES, EngineEntry, engines_of, read_plan, sidecar_of
 from align_runtime.errors import BuildError, BundleError
 from align_runtime.manifest import Manifest
 from align_runtime.regular_files import read_regular
 
+logger = logging.getLogger(__name__)
 TIMINGS = ".timings"
 MAX_TIMINGS_BYTES = 1 << 28  # of a timing cache; TensorRT's have a few megabytes
 MAX_TIMINGS = 64
+COMPILED = ".compiled"  # what TensorRT for RTX compiled for one GPU and driver
+MAX_COMPILED_BYTES = 1 << 30
 
 
 def engines_folder(bundle: Path) -> Path:
@@ -54,6 +60,8 @@ def put_engine(bundle: Path, entry: EngineEntry, plan: bytes) -> None:
     """
     target = engines_folder(bundle) / Path(entry.file).name
     sidecar_of(target).unlink(missing_ok=True)
+    for compiled in target.parent.glob(f"{escape(target.stem)}.*{COMPILED}"):  # from the engine that is replaced
+        compiled.unlink()
     put_file(target, plan)
     put_file(sidecar_of(target), f"{json.dumps(entry.to_json(), indent=2, allow_nan=False)}\n".encode())
 
@@ -63,6 +71,22 @@ def read_timings(path: Path) -> bytes:
     if path.is_symlink() or not path.exists():
         return b""
     return read_regular(path, MAX_TIMINGS_BYTES, BuildError)
+
+
+def compiled_kernels_file(bundle: Path, entry: EngineEntry, machine: Machine) -> Path:
+    """Where what TensorRT for RTX compiled of the engine `entry` on `machine` is kept."""
+    return (bundle / entry.file).with_suffix(f".{machine.gpu_name}.cuda{machine.driver}{COMPILED}")
+
+
+def read_compiled_kernels(path: Path) -> bytes:
+    """The content of `path`, a file of compiled kernels; empty, with a warning, where it cannot be used."""
+    if path.is_symlink() or not path.exists():
+        return b""
+    try:
+        return read_regular(path, MAX_COMPILED_BYTES, BundleError)
+    except BundleError as error:
+        logger.warning("%s; kernels are compiled again", error)
+        return b""
 
 
 def keep_engines(previous: Path, folder: Path, manifest: Manifest) -> None:

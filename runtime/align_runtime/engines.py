@@ -1,4 +1,4 @@
-"""TensorRT engines of a bundle: the JSON description beside each plan.
+"""Engines of a bundle, of TensorRT and of TensorRT for RTX: the JSON description beside each plan.
 
 The manifest does not list engines: an engine is derived from a graph that the manifest lists, fits one kind of GPU and
 one TensorRT, and can be added or removed later. ``engines/`` holds the plan and the description of each.
@@ -8,7 +8,6 @@ one TensorRT, and can be added or removed later. ``engines/`` holds the plan and
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from align_runtime.bundle import Bundle
+from align_runtime.engine_targets import BUILD, RTX, TARGET_TYPES, Target
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import MAX_DIMENSIONS, MAX_SIZE, Graph
@@ -26,7 +26,7 @@ from align_runtime.precision import MAX_COUNT
 from align_runtime.regular_files import read_regular
 
 ENGINES = "engines"
-ENGINE_SCHEMA = 2
+ENGINE_SCHEMA = 3
 # GPUs that an engine runs on, TensorRT's HardwareCompatibilityLevel: the model that it was built on, every GPU of the
 # same compute capability, every GPU from Ampere on.
 THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "this", "same_compute_capability", "ampere_plus"
@@ -34,51 +34,13 @@ HARDWARE = (THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS)
 MAX_LEVEL = 5
 MAX_WORKSPACE = 1 << 50
 MAX_PROFILES = 4096
+RANGE = 3  # shapes that say a range: the smallest, the most frequent, the largest
 MAX_SECONDS = 1e9
 MAX_ENGINES = 256  # descriptions in a bundle
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_PLAN_BYTES = 1 << 32  # an FP32 plan of the published text tower has 700 MB
-# A version as in PEP 440: 11.4.0.106, 11.0.0b1, 11.4.0.106+cuda13, 10.9.0.post12.dev1.
-VERSION = re.compile(
-    r"(\d{1,9}(?:\.\d{1,9})*)(?:[._-]?(dev|alpha|a|beta|b|rc|c|post)[._-]?(\d{0,9}))?(?:[.+-][A-Za-z0-9].*)?"
-)
-STAGES = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "rc": 3, "c": 3, "": 4, "post": 5}  # of a release
-RELEASE = 6  # numbers of a release that are compared
-BUILD = "build one on this machine: align-export … --engine"
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The hardware and software that an engine depends on.
-
-    Attributes:
-        gpu: its name, e.g. ``"NVIDIA H100 80GB HBM3"``.
-        compute_capability: e.g. ``"9.0"``.
-        driver: the newest CUDA version that the driver supports, e.g. ``"13.0"``.
-        tensorrt: version, e.g. ``"11.4.0.106"``.
-    """
-
-    gpu: str
-    compute_capability: str
-    driver: str
-    tensorrt: str
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str) -> Machine:
-        machine = cls(
-            gpu=text(where, values, "gpu"),
-            compute_capability=text(where, values, "compute_capability"),
-            driver=text(where, values, "driver"),
-            tensorrt=text(where, values, "tensorrt"),
-        )
-        for value in (machine.compute_capability, machine.driver, machine.tensorrt):
-            try:
-                version(value)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{where}: {error}") from None
-        return machine
 
 
 @dataclass(frozen=True)
@@ -91,6 +53,9 @@ class EngineOptions:
         hardware: one of `HARDWARE`.
         version_compatible: whether later versions of TensorRT run it too.
         without_lean_runtime: whether a version-compatible engine omits the lean runtime of its own version.
+        ranges: whether it has one profile, for all shapes between two, and not one for each shape.
+
+    TensorRT for RTX has no level, no limit of scratch memory and no versions to be compatible with.
     """
 
     level: int = 3
@@ -98,6 +63,7 @@ class EngineOptions:
     hardware: str = THIS_GPU
     version_compatible: bool = False
     without_lean_runtime: bool = False
+    ranges: bool = False
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> EngineOptions:
@@ -112,6 +78,7 @@ class EngineOptions:
             hardware=hardware,
             version_compatible=require(where, values, "version_compatible", bool),
             without_lean_runtime=require(where, values, "without_lean_runtime", bool),
+            ranges=require(where, values, "ranges", bool),
         )
 
 
@@ -123,12 +90,15 @@ class EngineEntry:
         tower, variant: of the graph that it was built from.
         source: sha256 of that graph's files, by path.
         file: path of the plan inside the bundle, with its size `bytes` and its `sha256`.
-        machine: the machine that it was built on.
+        machine: the machine that it was built on, or the GPUs that it was built for.
         options: the options that it was built with.
-        profiles: the shape of every input in each optimization profile; a profile has one shape.
+        profiles: the shape of every input in each optimization profile; a profile has one shape. With
+            ``options.ranges``, the smallest, the most frequent and the largest shape of the one profile.
         seconds: duration of the build.
-        products: number of matrix multiplications and convolutions by element type, as the engine reports them.
-        parity, limits: distance from the reference, measured on the engine at build time, and its limits.
+        products: number of matrix multiplications and convolutions by element type, as the engine reports them; in an
+            engine of TensorRT for RTX, as the network reports them that it was built from.
+        parity, limits: distance from the reference, measured on the engine at build time, and its limits. None where it
+            was built without a GPU.
     """
 
     tower: str
@@ -137,16 +107,22 @@ class EngineEntry:
     file: str
     bytes: int
     sha256: str
-    machine: Machine
+    machine: Target
     options: EngineOptions
     profiles: tuple[Shapes, ...]
     seconds: float
     products: Mapping[str, int]
-    parity: Parity
+    parity: Parity | None
     limits: Limits
 
+    @property
+    def runtime(self) -> str:
+        """What runs it, one of `TARGET_TYPES`."""
+        return self.machine.runtime
+
     def to_json(self) -> dict[str, Any]:
-        return {"schema_version": ENGINE_SCHEMA, **asdict(self), "parity": self.parity.to_json()}
+        parity = None if self.parity is None else self.parity.to_json()
+        return {"schema_version": ENGINE_SCHEMA, "runtime": self.runtime, **asdict(self), "parity": parity}
 
     @classmethod
     def read(cls, file: Path) -> EngineEntry:
@@ -177,9 +153,10 @@ class EngineEntry:
     @classmethod
     def _from_json(cls, values: Mapping[str, Any], where: str) -> EngineEntry:
         source = require(where, values, "source", dict)
-        profiles = require(where, values, "profiles", list)
-        if not 1 <= len(profiles) <= MAX_PROFILES:
-            raise ConfigurationError(f"{where}: {len(profiles)} profiles; expected 1 to {MAX_PROFILES}")
+        runtime = require(where, values, "runtime", str)
+        if runtime not in TARGET_TYPES:
+            raise ConfigurationError(f"{where}: runtime is {shortened(runtime)}; known: {', '.join(TARGET_TYPES)}")
+        options = EngineOptions.from_json(require(where, values, "options", dict), f"{where}: options")
         products = require(where, values, "products", dict)
         return cls(
             tower=text(where, values, "tower"),
@@ -188,17 +165,28 @@ class EngineEntry:
             file=relative_path(require(where, values, "file", str)),
             bytes=number(where, values, "bytes", int, 1, MAX_PLAN_BYTES),
             sha256=check_sha256(require(where, values, "sha256", str), f"{where}: sha256"),
-            machine=Machine.from_json(require(where, values, "machine", dict), f"{where}: machine"),
-            options=EngineOptions.from_json(require(where, values, "options", dict), f"{where}: options"),
-            profiles=tuple(_shapes(f"{where}: profiles", of_kind(where, shapes, dict)) for shapes in profiles),
+            machine=TARGET_TYPES[runtime].from_json(require(where, values, "machine", dict), f"{where}: machine"),
+            options=options,
+            profiles=_profiles(f"{where}: profiles", require(where, values, "profiles", list), options.ranges),
             seconds=number(where, values, "seconds", float, 0, MAX_SECONDS),
             products={
                 short_text(where, kind): number(f"{where}: products", products, kind, int, 0, MAX_COUNT)
                 for kind in products
             },
-            parity=Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
+            parity=None
+            if runtime == RTX and values.get("parity", 0) is None
+            else Parity.from_json(require(where, values, "parity", dict), f"{where}: parity"),
             limits=Limits.from_json(require(where, values, "limits", dict), f"{where}: limits"),
         )
+
+
+def _profiles(where: str, values: list[Any], ranges: bool) -> tuple[dict[str, tuple[int, ...]], ...]:
+    counts = (RANGE, RANGE) if ranges else (1, MAX_PROFILES)
+    if not counts[0] <= len(values) <= counts[1]:
+        raise ConfigurationError(
+            f"{where}: {len(values)} shapes; expected {' to '.join(map(str, dict.fromkeys(counts)))}"
+        )
+    return tuple(_shapes(where, of_kind(where, shapes, dict)) for shapes in values)
 
 
 def _shapes(where: str, values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -211,6 +199,11 @@ def _shapes(where: str, values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]
     if any(not 1 <= size <= MAX_SIZE for shape in shapes.values() for size in shape):
         raise ConfigurationError(f"{where}: {shortened(shapes)}; expected sizes from 1 to {MAX_SIZE}")
     return shapes
+
+
+def shape_ranges(profiles: tuple[Shapes, ...], options: EngineOptions) -> list[tuple[Shapes, ...]]:
+    """The smallest, the most frequent and the largest shapes of every optimization profile."""
+    return [profiles] if options.ranges else [(shapes,) * RANGE for shapes in profiles]
 
 
 def sidecar_of(plan: Path) -> Path:
@@ -261,26 +254,11 @@ def read_plan(bundle: Bundle, entry: EngineEntry) -> bytes:
     """
     path = bundle.folder / entry.file
     if path.is_symlink() or path.parent.is_symlink():
-        raise BundleError(f"{bundle.folder}: {entry.file} is a link; {BUILD}")
+        raise BundleError(f"{bundle.folder}: {entry.file} is a link; {BUILD[entry.runtime]}")
     try:
         plan = read_regular(path, entry.bytes, BundleError)
     except BundleError as error:
-        raise BundleError(f"{error}; {BUILD}") from None
+        raise BundleError(f"{error}; {BUILD[entry.runtime]}") from None
     if len(plan) != entry.bytes or hashlib.sha256(plan).hexdigest() != entry.sha256:
-        raise BundleError(f"{bundle.folder}: {entry.file} is not the engine that was built; {BUILD}")
+        raise BundleError(f"{bundle.folder}: {entry.file} is not the engine that was built; {BUILD[entry.runtime]}")
     return plan
-
-
-def version(value: str) -> tuple[int, ...]:
-    """`value` for comparisons: the numbers of the release, its stage, and the number of that.
-
-    ``"11.0.0b1"`` is before ``"11.0.0"``, and ``"11.4.0.106+cuda13"`` equals ``"11.4.0.106"``.
-
-    Raises:
-        ConfigurationError: it is not a version.
-    """
-    found = VERSION.fullmatch(value)
-    if found is None:
-        raise ConfigurationError(f"{shortened(value)} is not a version; expected one such as '11.4.0.106'")
-    numbers = [int(part) for part in found[1].split(".")][:RELEASE]
-    return (*numbers, *[0] * (RELEASE - len(numbers)), STAGES[found[2] or ""], int(found[3] or 0))

@@ -54,11 +54,13 @@ def load(
     Args:
         bundle: the folder that ``align-export`` wrote, or the hub id (``"owner/name"``) of one that was uploaded to the
             Hugging Face hub; a path that exists takes precedence. See `revision`.
-        precision: the variant to run; `align-inspect` lists those of a bundle.
-        device: ``"cpu"``; ``"cuda"``, an NVIDIA GPU through ONNX Runtime; ``"tensorrt"``, an engine of the bundle that
-            was built for this GPU; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere, which is
-            logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not available is
-            an error: nothing falls back to another one.
+        precision: the variant to run; `align-inspect` lists those of a bundle. On ``"openvino"`` also ``"bf16"``, in
+            which FP32 graphs are computed.
+        device: ``"cpu"``; ``"openvino"``, an Intel CPU through OpenVINO; ``"cuda"``, an NVIDIA GPU through ONNX
+            Runtime; ``"tensorrt"``, an engine of the bundle that was built for this GPU; ``"tensorrt-rtx"``, one that
+            TensorRT for RTX built for such GPUs; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere,
+            which is logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not
+            available is an error: nothing falls back to another one.
         towers: the towers to load. One tower alone takes about half of the memory.
         threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None

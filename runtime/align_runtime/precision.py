@@ -19,7 +19,12 @@ STORED_TYPES = (*FLOAT_TYPES, *INT8_TYPES, "int32")  # int32: biases of quantize
 # At least this share of the MACs must be in the type that a variant is named after. Not more, because leaving sensitive
 # layers in float is how INT8 becomes accurate; the share itself is in the manifest.
 MIN_SHARE = 0.5
-RULES = {"fp32": ("float32", 1.0), "fp16": ("float16", MIN_SHARE), "int8": ("int8", MIN_SHARE)}
+RULES = {
+    "fp32": ("float32", 1.0),
+    "bf16": ("bfloat16", MIN_SHARE),
+    "fp16": ("float16", MIN_SHARE),
+    "int8": ("int8", MIN_SHARE),
+}
 MAX_COUNT = 1 << 63
 
 

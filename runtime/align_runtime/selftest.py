@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from align_runtime.backends import open_graph
 from align_runtime.bundle import Bundle
+from align_runtime.devices import targets_on
 from align_runtime.errors import AlignError, BundleError, ConfigurationError, PrecisionError
 from align_runtime.foreign_text import shortened
 from align_runtime.golden import Golden
@@ -68,27 +69,34 @@ def choose_graphs(
     graphs = bundle.manifest.graphs
     if not graphs:
         raise BundleError(f"{bundle.folder} has no graphs, so there is nothing to check; export the checkpoint again")
-    names = list(dict.fromkeys(name for graph in graphs for name in (graph.variant, graph.exact_variant)))
+    usable = bundle.graphs_on(device)
+    known = [*graphs, *(graph for graph in usable if graph not in graphs)]
+    names = list(dict.fromkeys(name for graph in known for name in (graph.variant, graph.exact_variant)))
     for precision in precisions:
         if precision not in names:
             raise ConfigurationError(
                 f"precision {shortened(precision)} is not in the bundle {bundle.folder}; it has: {', '.join(names)}"
             )
-    usable = bundle.graphs_on(device)
     chosen, omitted = [], []
-    for graph in graphs:
+    for graph in known:
         if precisions and not {graph.variant, graph.exact_variant} & set(precisions):
             omitted.append(Omission(graph, f"{graph.exact_variant} was not asked for"))
         elif towers and graph.tower not in towers:
             omitted.append(Omission(graph, f"the {graph.tower} tower was not asked for"))
         elif graph not in usable:
-            omitted.append(Omission(graph, f"it is made for CPUs, not for {device}; use --device cpu"))
+            omitted.append(Omission(graph, f"{_why_not(graph, device)}; use --device cpu"))
         else:
             chosen.append(graph)
     if not chosen:
         reasons = "; ".join(f"{omission.graph.file}: {omission.reason}" for omission in omitted)
         raise ConfigurationError(f"no graph of {bundle.folder} is left to check on {device}: {reasons}")
     return chosen, omitted
+
+
+def _why_not(graph: Graph, device: str) -> str:
+    if graph.target in targets_on(device):
+        return f"{device} does not run {graph.variant} graphs"
+    return f"it is made for {graph.target.upper()}s, not for {device}"
 
 
 def check_inputs(bundle: Bundle, expected: Golden) -> Iterator[str]:

@@ -60,7 +60,7 @@ class Tower:
             whole = open_graph(bundle, graph, device, threads, options.check_hashes, memory)  # checks `threads`
             on_error.callback(whole.close)
             count = stream_count(device, threads, options.streams)
-            stream = open_graph(bundle, graph, device, 1, memory=memory) if count > 1 else None
+            stream = open_graph(bundle, graph, device, 1, False, memory, count) if count > 1 else None
             on_error.pop_all()
         return cls(bundle, graph, options.device, whole, stream, count)
 

@@ -18,10 +18,19 @@ from align_runtime.bundle_writing import inventory
 from align_runtime.commands import inspect
 from align_runtime.engine_choice import choose_engine
 from align_runtime.engine_files import MAX_TIMINGS_BYTES, keep_engines, put_file, read_timings
-from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, Machine, read_engines, read_plan
+from align_runtime.engine_targets import TENSORRT, Machine
+from align_runtime.engines import ENGINE_SCHEMA, MAX_ENGINES, EngineEntry, read_engines, read_plan
 from align_runtime.errors import BackendUnavailableError, BuildError, BundleError
 
 MACHINE = Machine(gpu="NVIDIA Double 80GB", compute_capability="9.0", driver="13.0", tensorrt="11.4.0.106")
+OPTIONS = {
+    "level": 3,
+    "workspace": None,
+    "hardware": "this",
+    "version_compatible": False,
+    "without_lean_runtime": False,
+    "ranges": False,
+}
 NAME = "vision_fp32.double"
 SECRET = b"not for the bundle"
 
@@ -34,18 +43,13 @@ def describe(bundle: Path, name: str = NAME, plan: bytes = b"a plan", **changes:
         "schema_version": ENGINE_SCHEMA,
         "tower": graph.tower,
         "variant": graph.variant,
+        "runtime": "tensorrt",
         "source": {file: manifest.files[file].sha256 for file in graph.files},
         "file": f"engines/{name}.plan",
         "bytes": len(plan),
         "sha256": sha256(plan).hexdigest(),
         "machine": vars(MACHINE),
-        "options": {
-            "level": 3,
-            "workspace": None,
-            "hardware": "this",
-            "version_compatible": False,
-            "without_lean_runtime": False,
-        },
+        "options": OPTIONS,
         "profiles": [{"pixels": [1, 65, 65, 3]}],
         "seconds": 1.5,
         "products": {"float32": 9},
@@ -107,7 +111,7 @@ def test_a_description_that_cannot_be_read_is_skipped_and_reported(
     found = read_engines(bundle)
     assert [entry.file for entry in found.entries] == [f"engines/{NAME}.plan"]
     assert len(found.skipped) == 1
-    assert choose_engine(bundle, bundle.manifest.graphs[0], MACHINE).file == f"engines/{NAME}.plan"
+    assert choose_engine(bundle, bundle.manifest.graphs[0], MACHINE, TENSORRT).file == f"engines/{NAME}.plan"
     assert inspect.main([str(bundle_copy)]) == 0
     printed = capsys.readouterr().out
     assert "engine skipped: " in printed
@@ -120,7 +124,7 @@ def test_what_was_skipped_is_said_where_no_engine_is_left(bundle_copy: Path) -> 
     describe(bundle_copy).write_text("{")
     bundle = Bundle.open(bundle_copy)
     with pytest.raises(BackendUnavailableError, match=r"has no TensorRT engine .*1 skipped, first: .*not valid JSON"):
-        choose_engine(bundle, bundle.manifest.graphs[0], MACHINE)
+        choose_engine(bundle, bundle.manifest.graphs[0], MACHINE, TENSORRT)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +135,17 @@ def test_what_was_skipped_is_said_where_no_engine_is_left(bundle_copy: Path) -> 
         ({"file": "/etc/passwd"}, "not a plain path"),
         ({"file": "engines/another.plan"}, f"expected engines/{NAME}.plan"),
         ({"bytes": 1 << 60}, "bytes is"),
-        ({"profiles": []}, "0 profiles"),
+        ({"profiles": []}, "0 shapes"),
+        ({"runtime": "lean"}, "runtime is 'lean'"),
+        ({"parity": None}, "parity is None"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": [], "tensorrt": "1.7"}}, "expected some of"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": ["9.0"], "tensorrt": "1.7"}}, "'9.0'"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": [8.9], "tensorrt": "1.7"}}, "8.9"),
+        ({"runtime": "rtx", "machine": {"compute_capabilities": ["8.9"], "tensorrt": "x"}}, "'x' is not a version"),
+        ({"options": OPTIONS | {"ranges": True}}, "1 shapes; expected 3"),
         ({"profiles": [{"pixels": [1 << 60, 1]}]}, "sizes from 1"),
         ({"profiles": [{"pixels": [1]}]}, "2 to 8 dimensions"),
-        ({"profiles": [{"pixels": [1, 65, 65, 3]}] * 5000}, "5000 profiles"),
+        ({"profiles": [{"pixels": [1, 65, 65, 3]}] * 5000}, "5000 shapes"),
         ({"seconds": -1}, "seconds is -1.0"),
         ({"products": {"float32": -1}}, "float32 is -1"),
         ({"machine": vars(MACHINE) | {"tensorrt": "newest"}}, "'newest' is not a version"),

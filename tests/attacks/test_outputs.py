@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 import align_runtime
 from align_runtime import BundleError, DeviceError
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CudaRunner, Provider
+from align_runtime.backends.cuda import CudaRunner
+from align_runtime.backends.cuda_provider import Provider
 from align_runtime.backends.runner import STAGES
 from align_runtime.bundle import Bundle
 from align_runtime.commands import verify

@@ -11,8 +11,8 @@ import pytest
 
 import align_runtime
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.golden import Golden
@@ -28,7 +28,9 @@ def engine_bundle(tiny_fp16_bundle: Path, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("engines") / "bundle"
     shutil.copytree(tiny_fp16_bundle, folder)
     with installed("tensorrt-11"):
-        build_engines(folder, EngineRequest(batches=(1, 4)), builder_machine(), force=False, progress=QUIET)
+        build_engines(
+            folder, EngineRequest(batches=(1, 4)), open_toolkits(EngineRequest()), force=False, progress=QUIET
+        )
     return folder
 
 

@@ -31,6 +31,7 @@ WHEELS = {
     "tensorrt-10": ("tensorrt_cu13_bindings-10.16.1.11", "tensorrt_bindings"),
     "tensorrt_lean-11": ("tensorrt_lean_cu13_bindings-11.4.0.106", "tensorrt_lean_bindings"),
     "tensorrt_lean-10": ("tensorrt_lean_cu13_bindings-10.16.1.11", "tensorrt_lean_bindings"),
+    "tensorrt_rtx-1": ("tensorrt_rtx_cu13_bindings-1.7.1.116", "tensorrt_rtx_bindings"),
     "cudart-13": ("cuda_bindings-13.5.0", "cuda.bindings.runtime"),
 }
 

@@ -17,27 +17,6 @@ from align_runtime.errors import BundleError
 from support.gpu_doubles import installed
 
 
-def test_contract_export_builds_engines_and_then_finds_them(
-    tiny_checkpoint: Path, tiny_copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = [str(tiny_checkpoint), "-o", str(tiny_copy), "--fp16", "--engine", "--engine-variants", "fp16"]
-    with installed("tensorrt-11"):
-        assert main([*command, "--engine-profile", "batch=1,2", "seq=32", "--json"]) == 0
-        result = json.loads(capsys.readouterr().out)
-        assert result["built"] is False  # the graphs are up to date
-        assert [(engine["tower"], engine["built"], engine["reason"]) for engine in result["engines"]] == [
-            ("vision", True, "no engine yet"), ("text", True, "no engine yet"),
-        ]  # fmt: skip
-        assert main([*command, "--engine-profile", "batch=1,2", "seq=32"]) == 0
-        assert capsys.readouterr().out.count("up to date") == 3  # the bundle and both engines
-        assert main([*command, "--engine-profile", "batch=1", "seq=32"]) == 0
-        assert capsys.readouterr().out.count("changed: profiles") == 2
-        assert main([*command, "--engine-profile", "seq=8,16"]) == 2
-        assert "32 tokens" in capsys.readouterr().err
-        assert main([*command[:-1], "int4"]) == 2
-        assert "'int4'" in capsys.readouterr().err
-
-
 def test_contract_lengths_that_do_not_fit_the_model_are_said_before_the_export(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

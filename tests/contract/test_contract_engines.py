@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -11,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_exporter.graph.content import product_types
 from align_runtime.bundle import Bundle
 from align_runtime.engines import EngineOptions, engines_of
-from align_runtime.errors import BuildError, ParityError, PrecisionError
+from align_runtime.errors import ParityError, PrecisionError
 from align_runtime.progress import Progress
 from support.gpu_doubles import GpuDoubles, installed
 
@@ -26,7 +25,7 @@ FP16 = EngineRequest(variants=("fp16",), batches=(1, 4))
 
 def build(folder: Path, request: EngineRequest, force: bool = False) -> list[str | None]:
     """Builds engines and returns the reasons."""
-    outcomes = build_engines(folder, request, builder_machine(), force, QUIET)
+    outcomes = build_engines(folder, request, open_toolkits(request), force, QUIET)
     return [outcome.reason for outcome in outcomes]
 
 
@@ -89,43 +88,10 @@ def _other_gpu(doubles: GpuDoubles) -> object:
     return properties
 
 
-def test_contract_a_changed_graph_is_built_again(engine_copy: Path) -> None:
-    manifest = json.loads((engine_copy / "align.json").read_text())
-    entry = next(iter((engine_copy / "engines").glob("vision_fp16*.json")))
-    values = json.loads(entry.read_text())
-    values["source"] = dict.fromkeys(values["source"], "0" * 64)
-    entry.write_text(json.dumps(values))
-    assert manifest["files"].keys() >= values["source"].keys()
-    with installed("tensorrt-11"):
-        assert build(engine_copy, FP16) == ["changed: graph", None]
-
-
-def test_contract_a_damaged_plan_is_built_again(engine_copy: Path) -> None:
-    plan = next(iter((engine_copy / "engines").glob("text_fp16*.plan")))
-    plan.write_bytes(plan.read_bytes()[::-1])
-    with installed("tensorrt-11"):
-        reasons = build(engine_copy, FP16)
-    assert reasons[0] is None
-    assert reasons[1] is not None
-    assert plan.name in reasons[1]
-
-
 def test_contract_timings_of_another_gpu_are_not_taken(engine_copy: Path) -> None:
     with installed("tensorrt-11") as doubles:
         doubles.tensorrt.refuse_timings = True
         assert build(engine_copy, FP16, force=True) == ["--force"] * 2
-
-
-def test_contract_builder_errors_name_the_operator(tiny_copy: Path) -> None:
-    with installed("tensorrt-11") as doubles:
-        doubles.tensorrt.parse_error = "blocks.3/Conv"
-        with pytest.raises(BuildError, match=r"Conv 'blocks.3/Conv'.*UNSUPPORTED_NODE"):
-            build(tiny_copy, FP16)
-        doubles.tensorrt.parse_error = ""
-        doubles.tensorrt.build_error = "Could not find any\nimplementation for node blocks.3/Conv"
-        with pytest.raises(BuildError, match="any implementation for node blocks.3"):
-            build(tiny_copy, FP16)
-        assert not (tiny_copy / "engines").exists()
 
 
 def test_contract_an_fp16_engine_with_an_fp32_convolution_is_refused(tiny_copy: Path) -> None:
@@ -148,15 +114,3 @@ def test_contract_an_engine_far_from_the_reference_is_refused(tiny_copy: Path) -
         assert caught.value.subject.startswith("engines/vision_fp16")
         assert caught.value.metric == "max_abs"
         assert list((tiny_copy / "engines").glob("*.plan")) == []
-
-
-def test_contract_the_terminal_shows_phase_and_seconds(tiny_copy: Path) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    with installed("tensorrt-11"):
-        request = replace(FP16, batches=(1,), lengths=(32,))
-        build_engines(tiny_copy, request, builder_machine(), force=False, progress=Progress(stream=terminal))
-    assert re.search(r"… vision_model_fp16.onnx: Building 1/2 \(\d+ s\)", terminal.getvalue())

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_runtime.backends.tensorrt.runner import LANES
 from align_runtime.bundle import sha256_of
 from align_runtime.commands import inspect, verify
@@ -271,14 +271,14 @@ def test_contract_the_lean_runtime_runs_version_compatible_engines_only(
 ) -> None:
     request = EngineRequest(("fp16",), (1, 4), options=EngineOptions(version_compatible=True))
     with installed("tensorrt-10"):
-        build_engines(engine_copy, request, builder_machine(), force=False, progress=QUIET)
+        build_engines(engine_copy, request, open_toolkits(request), force=False, progress=QUIET)
     for sidecar in (engine_copy / "engines").glob("*.11.4*.json"):
         sidecar.unlink()
     with installed("tensorrt_lean-11"):
         with open_model(engine_copy) as model:
             np.testing.assert_allclose(model.embed_pixels(answers.pixels), expected[1], rtol=0, atol=CLOSE)
         with pytest.raises(BackendUnavailableError, match="lean runtime"):
-            builder_machine()
+            open_toolkits(request)
 
 
 def test_contract_inspect_lists_engines(engine_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

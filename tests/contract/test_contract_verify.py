@@ -12,8 +12,8 @@ from align_bench.measure import measure
 from align_bench.plan import Plan
 from align_bench.timing import Effort
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_runtime.bundle import Bundle
 from align_runtime.commands import verify
 from align_runtime.progress import Progress
@@ -25,7 +25,9 @@ QUIET = Progress(quiet=True)
 def test_contract_verify_tells_which_graphs_have_no_engine(tiny_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [str(tiny_copy), "--device", "tensorrt", "--json"]
     with installed("tensorrt-11"):
-        build_engines(tiny_copy, EngineRequest(variants=("fp16",), batches=(4,)), builder_machine(), False, QUIET)
+        build_engines(
+            tiny_copy, EngineRequest(variants=("fp16",), batches=(4,)), open_toolkits(EngineRequest()), False, QUIET
+        )
         assert verify.main(command) == 0
         result = json.loads(capsys.readouterr().out)
         assert (result["ok"], result["complete"]) == (True, False)
@@ -51,7 +53,7 @@ def test_contract_bench_measures_int8_on_a_gpu(tiny_int8_bundle: Path, tmp_path:
         devices=("tensorrt",), batches=(1,), lengths=(8,), effort=Effort(7, 1), clients=(), rates=(), starts=0
     )  # fmt: skip
     with installed("tensorrt-11"):
-        build_engines(folder, EngineRequest(batches=(1,)), builder_machine(), False, QUIET)
+        build_engines(folder, EngineRequest(batches=(1,)), open_toolkits(EngineRequest()), False, QUIET)
         record = measure(Bundle.open(folder), plan, QUIET)
     assert [(timing.case.precision, timing.case.tower) for timing in record.timings] == [
         ("fp32", "vision"), ("fp32", "text"), ("int8", "vision"), ("int8", "text"),

@@ -1,7 +1,7 @@
 """Checkpoints with equal, shared, missing and zero constants export in every variant, and are computed as such.
 
 Each group of parameters is constant in turn, a group of the text tower and one of the vision tower in each checkpoint;
-then everything at once. Tracing is shared (see support/weight_swap.py), and two observers of eight are tried.
+then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are tried.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from align_bench.page.formatting import NBSP
 from align_calibration.dataset.calibration_dataset import select_dataset
 from align_calibration.observers import OBSERVERS
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
-from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_exporter.export_options import ExportOptions
 from align_exporter.freshness import provenance
 from align_exporter.pipeline import build_bundle
@@ -31,8 +30,7 @@ from align_runtime.errors import BuildError, PrecisionError
 from align_runtime.manifest import Manifest
 from align_runtime.progress import Progress
 from support import constant_checkpoints as made
-from support.gpu_doubles import installed
-from support.weight_swap import WeightSwap
+from support.rtx import rtx_request
 
 # Random weights say nothing about the accuracy of INT8 and little about that of FP16 where embeddings nearly collapse:
 # the gate lets every finite number pass. FP32 has the limits of every export, FP16 a bound of the test's own; that INT8
@@ -50,7 +48,6 @@ def state() -> made.State:
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_exporter.pipeline.trace", WeightSwap())
         patch.setattr("align_exporter.int8.calibrate.OBSERVERS", {name: OBSERVERS[name] for name in ("min-max", "MSE")})
         patch.setattr("align_exporter.int8.speed.ROUNDS", 2)
 
@@ -153,9 +150,8 @@ def test_everything_at_once_meets_an_int8_target(export: Export, state: made.Sta
 
 def test_engines_are_built_from_everything_at_once(export: Export, state: made.State, tmp_path: Path) -> None:
     check(export(made.WHOLE["all of it"](state), tmp_path))
-    with installed("tensorrt-11"):
-        request = EngineRequest(variants=("fp32", "fp16", "int8"), batches=(1,))
-        outcomes = build_engines(tmp_path / "bundle", request, builder_machine(), False, Progress(quiet=True))
+    request = rtx_request("fp32", "fp16", "int8")
+    outcomes = build_engines(tmp_path / "bundle", request, open_toolkits(request), False, Progress(quiet=True))
     assert [outcome.reason for outcome in outcomes] == ["no engine yet"] * 6
 
 

@@ -27,8 +27,10 @@ from align_runtime.errors import BuildError
 from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
 from support.redirected import BROKEN, Ended, redirected
+from support.trace_cache import TraceCache
 
 ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]
+TESTS = Path(__file__).parents[1]
 
 
 def export(*arguments: Any) -> int:
@@ -139,14 +141,27 @@ def test_a_failed_gate_leaves_the_previous_bundle(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+# What is killed need not trace anew.
+EXPORT_WITH_TRACES = """
+import sys
+from pathlib import Path
+import align_exporter.pipeline
+from align_exporter.command import main
+from support.trace_cache import TraceCache
+
+align_exporter.pipeline.trace = TraceCache(Path(sys.argv.pop(1)))
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("killer", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_at_any_moment_the_previous_bundle_is_intact(
-    small_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, killer: signal.Signals
+    small_checkpoint: Path, tiny_bundle: Path, traces: TraceCache, tmp_path: Path, killer: signal.Signals
 ) -> None:
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     before = digest(target)
-    command = [sys.executable, "-m", "align_exporter", str(small_checkpoint), "-o", str(target)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS)}
+    command = [sys.executable, "-c", EXPORT_WITH_TRACES, str(traces.folder), str(small_checkpoint), "-o", str(target)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, str(TESTS)])}
     for phase in ("find ", "text fp32: passes"):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         assert process.stderr is not None

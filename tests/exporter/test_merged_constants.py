@@ -35,7 +35,7 @@ from align_reference.model import AlignModel
 from support import constant_checkpoints as made
 from support.checkpoints import pixel_values, token_batch
 from support.graphs import merged, run_graph, unshared
-from support.weight_swap import WeightSwap
+from support.trace_cache import TraceCache
 
 Feed = Mapping[str, NDArray[Any]]
 FAST = "all of it"
@@ -52,24 +52,19 @@ def model(request: pytest.FixtureRequest) -> AlignModel:
     return found.eval()
 
 
-@pytest.fixture(scope="module")
-def trace() -> WeightSwap:
-    return WeightSwap()
-
-
-def vision(model: AlignModel, trace: WeightSwap) -> tuple[ir.Model, GraphContract, Feed]:
+def vision(model: AlignModel, traces: TraceCache) -> tuple[ir.Model, GraphContract, Feed]:
     size = (49, 49)
     contract = vision_contract(model.config, size, "uint8")
     tower = VisionTower(model, *(np.full(3, value) for value in PIXELS)).eval()
     images = np.rint((pixel_values(4, 49).numpy() + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
-    return trace(tower, contract, 64, 20), contract, {"pixels": np.ascontiguousarray(images)}
+    return traces(tower, contract, 64, 20), contract, {"pixels": np.ascontiguousarray(images)}
 
 
-def text(model: AlignModel, trace: WeightSwap) -> tuple[ir.Model, GraphContract, Feed]:
+def text(model: AlignModel, traces: TraceCache) -> tuple[ir.Model, GraphContract, Feed]:
     contract = text_contract(model.config)
     ids, mask = token_batch(model.config, 4, 9)
     return (
-        trace(TextTower(model).eval(), contract, 64, 20),
+        traces(TextTower(model).eval(), contract, 64, 20),
         contract,
         {"input_ids": ids.numpy(), "attention_mask": mask.numpy()},
     )
@@ -116,12 +111,12 @@ def unchanged(graph: ir.Model, feed: Feed, folder: Path) -> ir.Model:
 @pytest.mark.parametrize("tower", [vision, text])
 def test_a_merged_graph_gives_what_one_without_shared_constants_does(
     model: AlignModel,
-    trace: WeightSwap,
-    tower: Callable[[AlignModel, WeightSwap], tuple[ir.Model, GraphContract, Feed]],
+    traces: TraceCache,
+    tower: Callable[[AlignModel, TraceCache], tuple[ir.Model, GraphContract, Feed]],
     build: Callable[[ir.Model, Feed, Path], ir.Model],
     tmp_path: Path,
 ) -> None:
-    traced, contract, feed = tower(model, trace)
+    traced, contract, feed = tower(model, traces)
     built = []
     for variation in (merged, unshared):
         graph = variation(traced)
@@ -140,8 +135,8 @@ def operators(model: ir.Model) -> set[str]:
     return {node.name or "" for node in model.graph if node.op_type != "DequantizeLinear"}
 
 
-def test_equal_convolutions_are_named_after_their_own_blocks(model: AlignModel, trace: WeightSwap) -> None:
-    graph, contract, _ = vision(model, trace)
+def test_equal_convolutions_are_named_after_their_own_blocks(model: AlignModel, traces: TraceCache) -> None:
+    graph, contract, _ = vision(model, traces)
     graph = merged(graph)
     passes(graph, contract, model)
     names = [node.name or "" for node in graph.graph if node.op_type == "Conv"]

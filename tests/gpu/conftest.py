@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_runtime.progress import Progress
 
 
@@ -33,5 +33,11 @@ def _driver() -> None:
 def engines(tiny_fp16_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """align-tiny with engines that were built on this machine. Read only."""
     folder = Path(shutil.copytree(tiny_fp16_bundle, tmp_path_factory.mktemp("engines") / "bundle"))
-    build_engines(folder, EngineRequest(batches=(1, 4)), builder_machine(), force=False, progress=Progress(quiet=True))
+    build_engines(
+        folder,
+        EngineRequest(batches=(1, 4)),
+        open_toolkits(EngineRequest()),
+        force=False,
+        progress=Progress(quiet=True),
+    )
     return folder

@@ -10,8 +10,8 @@ import pytest
 
 import align_runtime
 from align_exporter.engine.build import build_engines
-from align_exporter.engine.builder import builder_machine
 from align_exporter.engine.request import EngineRequest
+from align_exporter.engine.toolkits import open_toolkits
 from align_runtime import golden
 from align_runtime.backends.tensorrt import libraries
 from align_runtime.bundle import Bundle
@@ -66,7 +66,7 @@ def test_batches_and_threads_do_not_matter(
 
 def test_engines_are_not_built_twice(engines: Path) -> None:
     request = EngineRequest(batches=(1, 4))
-    outcomes = build_engines(engines, request, builder_machine(), force=False, progress=Progress(quiet=True))
+    outcomes = build_engines(engines, request, open_toolkits(request), force=False, progress=Progress(quiet=True))
     assert [outcome.reason for outcome in outcomes] == [None] * 4
 
 

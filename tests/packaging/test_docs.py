@@ -25,7 +25,13 @@ FENCE = re.compile(
 )
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]+))?\)")
 # Why a block is not run. Any other note is a mistake.
-NOT_RUN = ("not run: needs a GPU", "not run: needs the network", "not run: installs packages", "not run: takes minutes")
+NOT_RUN = (
+    "not run: needs a GPU",
+    "not run: needs an Intel CPU",
+    "not run: needs the network",
+    "not run: installs packages",
+    "not run: takes minutes",
+)
 MEASURING = ("bench.md",)  # pages whose blocks take most of a minute
 LANGUAGES = ("sh", "python", "text", "json", "make", "cmake", "")
 

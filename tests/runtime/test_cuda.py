@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,19 @@ import onnxruntime
 import pytest
 
 import align_runtime
-from align_runtime.backends import StagedRunner
+from align_runtime.backends import StagedRunner, cuda
 from align_runtime.backends.buckets import Buckets
-from align_runtime.backends.cuda import CUDA, GRAPHS, INSTALL, CudaRunner, Provider, _without_prints
+from align_runtime.backends.capture import CaptureLock
+from align_runtime.backends.cuda import CudaRunner, _first_line
+from align_runtime.backends.cuda_provider import (
+    CUDA,
+    GRAPHS,
+    INSTALL,
+    Provider,
+    _without_prints,
+    onnxruntime_with,
+    provider_of,
+)
 from align_runtime.backends.onnxruntime import OnnxRuntimeRunner
 from align_runtime.backends.runner import STAGES
 from align_runtime.bundle import Bundle
@@ -132,9 +143,10 @@ def test_a_failure_during_a_run_is_an_error_of_one_line(
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA failure 2: out of memory\nand a stack")
 
-    monkeypatch.setattr(runner._session, "run_with_iobinding", fail)
+    (session,) = runner._sessions.values()
+    monkeypatch.setattr(session, "run_with_iobinding", fail)
     with pytest.raises(DeviceError, match="CUDA failure 2: out of memory$"):
-        runner.run({"pixels": answers.pixels})
+        runner.run({"pixels": answers.pixels[:1]})
     runner.close()
 
 
@@ -164,6 +176,86 @@ def test_cuda_graphs_are_left_out_where_a_node_is_not_on_the_gpu(
     runner.close()
 
 
+def test_images_have_a_session_for_each_batch_and_texts_one(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution keeps the plan of its last shape only; CUDA graphs that were captured with the one before break."""
+    opened = []
+    load = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda file, *args, **kwargs: opened.append(file) or load(file, *args, **kwargs),
+    )
+    vision, text = (str(tiny_bundle / f"onnx/{name}.onnx") for name in ("vision_model", "text_model"))
+    for file, lengths in ((vision, ()), (text, LENGTHS)):
+        runner = CudaRunner(Path(file), Buckets(BATCHES, lengths), ON_CPU)
+        runner.prepare()
+        runner.prepare()
+        sessions = {id(slot.session) for slot in runner._slots.values()}
+        assert len(sessions) == (1 if lengths else len(BATCHES))
+        assert len(runner._slots) == len(BATCHES) * len(lengths or (None,))
+        runner.close()
+    assert opened == [vision] * len(BATCHES) + [text]
+
+
+def test_a_first_run_has_the_gpu_alone(tiny_bundle: Path, answers: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It captures a CUDA graph; later runs share it."""
+    taken: list[str] = []
+
+    class Lock(CaptureLock):
+        def shared(self) -> AbstractContextManager[None]:
+            taken.append("shared")
+            return super().shared()
+
+        def alone(self) -> AbstractContextManager[None]:
+            taken.append("alone")
+            return super().alone()
+
+    monkeypatch.setattr(cuda, "CAPTURES", Lock())
+    runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
+    for rows in (1, 1, 4):
+        runner.run({"pixels": answers.pixels[:rows]})
+    runner.close()
+    assert taken == ["shared", "alone", "shared", "alone", "shared"]
+
+
+def test_options_fit_the_precision() -> None:
+    """Seen on an H100: FP16 without tensor cores, INT8 weights that ONNX Runtime reads in the wrong layout."""
+    options = {variant: provider_of(variant).options for variant in ("fp32", "fp16", "int8", "another")}
+    assert {variant: (values["use_tf32"], values["prefer_nhwc"]) for variant, values in options.items()} == {
+        "fp32": ("0", "1"), "fp16": ("1", "1"), "int8": ("1", "0"), "another": ("0", "1"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "/onnxruntime_src/cuda_call.cc:154 std::conditional_t<THRW, void> onnxruntime::CudaCall(ERRTYPE) "
+            "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=vm ; file=cuda_graph.cc",
+            "CUDA failure 700: an illegal memory access was encountered",
+        ),
+        ("x\nCUDNN_FE failure 8: HEURISTIC_QUERY_FAILED ; GPU=0", "CUDNN_FE failure 8: HEURISTIC_QUERY_FAILED"),
+        ("Non-zero status code\nand a stack", "Non-zero status code"),
+    ],
+)
+def test_failures_of_cuda_are_told_in_their_own_words(said: str, told: str) -> None:
+    assert _first_line(RuntimeError(said)) == told
+
+
+def test_libraries_are_found_beside_other_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's packages lie where torch is, ONNX Runtime in an environment of its own."""
+    for name in ("cu13", "cudnn"):
+        (tmp_path / "nvidia" / name / "lib").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name])
+    asked: list[str | None] = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory=None: asked.append(directory), raising=False)
+    with pytest.raises(BackendUnavailableError):
+        onnxruntime_with(CUDA)
+    assert asked[0] is None
+    assert {str(tmp_path / "nvidia" / name / "lib") for name in ("cu13", "cudnn")} <= set(asked[1:])
+
+
 def test_onnxruntime_without_cuda_is_an_error(tiny_bundle: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="CUDAExecutionProvider") as caught:
         align_runtime.load(tiny_bundle, device="cuda")
@@ -180,7 +272,7 @@ def test_a_missing_onnxruntime_is_an_error(tiny_bundle: Path, monkeypatch: pytes
 def test_the_missing_library_is_named(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel with the CUDA provider whose libraries are missing."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory=None: None, raising=False)
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(BackendUnavailableError, match=r"libonnxruntime_providers_.*\.so"):
         align_runtime.load(tiny_bundle, device="cuda")
@@ -209,7 +301,7 @@ def test_a_provider_that_does_not_start_is_an_error(tiny_bundle: Path) -> None:
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
     runner._provider = CUDA
     with pytest.raises(BackendUnavailableError, match="nvidia-smi"):
-        runner._checked(runner._session)
+        runner._checked(*runner._sessions.values())
     runner.close()
 
 

@@ -27,10 +27,12 @@ def add_backend(monkeypatch: pytest.MonkeyPatch, target: str, on_cpu: bool) -> M
 
 
 def test_a_cpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[str, int | None]] = []
+    opened: list[tuple[str, int | None, str, int]] = []
 
-    def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
-        opened.append((file.name, threads))
+    def open_file(
+        file: Path, threads: int | None, memory: MemoryUse, precision: str, streams: int
+    ) -> OnnxRuntimeRunner:
+        opened.append((file.name, threads, precision, streams))
         return OnnxRuntimeRunner(file, threads, memory)
 
     add_backend(monkeypatch, CPU_TARGET, on_cpu=True).open_file = open_file  # type: ignore[attr-defined]
@@ -38,7 +40,11 @@ def test_a_cpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pyt
     with align_runtime.load(tiny_bundle, device="toy", threads=2) as model:  # type: ignore[arg-type]
         assert (model.info.device, model.info.threads, model.info.streams) == ("toy", 2, 2)
         np.testing.assert_allclose(model.embed_texts(answers.texts), answers.text_embeds, rtol=0, atol=2e-5)
-    assert sorted(opened) == [(f"{tower}.onnx", n) for tower in ("text_model_cpu", "vision_model") for n in (1, 2)]
+    assert sorted(opened) == [
+        (f"{tower}.onnx", threads, "fp32", streams)
+        for tower in ("text_model_cpu", "vision_model")
+        for threads, streams in ((1, 2), (2, 1))
+    ]
 
 
 def test_a_gpu_backend_is_a_row_and_a_module(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +73,7 @@ def test_unknown_devices(tiny_bundle: Path) -> None:
         lambda: backend_of("tpu"),
         lambda: resolve_device("tpu"),
     ):
-        with pytest.raises(ConfigurationError, match="device is 'tpu'.*cpu, cuda, tensorrt, auto"):
+        with pytest.raises(ConfigurationError, match="device is 'tpu'.*openvino, cuda, tensorrt, tensorrt-rtx, auto"):
             call()
 
 
@@ -82,7 +88,7 @@ def test_unknown_devices(tiny_bundle: Path) -> None:
         ("tensorrt:٣", "index of a GPU, as in 'tensorrt:1'"),
         ("cuda:9999", "index of a GPU"),
         ("cpu:0", "cpu is one device"),
-        ("auto:1", "known: cpu, cuda, tensorrt, auto"),
+        ("auto:1", "known: cpu, openvino, cuda, tensorrt, tensorrt-rtx, auto"),
         (1, "known: cpu"),
     ],
 )
@@ -100,7 +106,9 @@ def test_a_gpu_by_its_index() -> None:
 def test_targets() -> None:
     assert {device: targets_on(device) for device in DEVICES} == {
         "cpu": (CPU_TARGET, ANY_TARGET),
+        "openvino": (CPU_TARGET, ANY_TARGET),
         "cuda": (GPU_TARGET, ANY_TARGET),
         "tensorrt": (GPU_TARGET, ANY_TARGET),
+        "tensorrt-rtx": (GPU_TARGET, ANY_TARGET),
     }
     assert [targets_on(target)[0] for target in TARGETS] == list(TARGETS)

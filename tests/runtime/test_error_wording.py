@@ -83,7 +83,7 @@ WORDING = {
     "BackendUnavailableError": (
         unavailable,
         "onnxruntime cannot be imported (import of onnxruntime halted; None in sys.modules); install it with: "
-        "pip install 'align-onnx[cpu]'",
+        "pip install -U 'align-onnx[cpu]'",
     ),
     "DeviceError": (device, "CUDA cannot allocate 2 GiB: out of memory"),
     "BuildError": (build, "the graph 'graph' cannot be counted: the type of 'x' is missing"),

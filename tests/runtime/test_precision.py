@@ -34,12 +34,13 @@ def test_true_labels(precision: str, content: GraphContent) -> None:
         ("fp32", macs(float64=10), "0 % of its MACs are in float32"),
         ("fp16", macs(float16=31, float32=969), "3.1 % of its MACs are in float16; at least 50 %"),
         ("fp16", macs(float16=499_999, float32=500_001), "50.0 % of its MACs are in float16"),
+        ("bf16", macs(float32=9), "0 % of its MACs are in bfloat16"),
         ("int8", macs(int8=49, float32=51), "49.0 % of its MACs are in int8; at least 50 %"),
         ("int8", macs(float16=9), "0 % of its MACs are in int8"),
         ("fp32", macs(int8=9), "0 % of its MACs are in float32"),
         ("fp16", macs(), "0 % of its MACs"),
         ("fp32", macs(float32=0), "0 % of its MACs"),
-        ("int4", macs(float32=10), "fp32, fp16, int8"),
+        ("int4", macs(float32=10), "fp32, bf16, fp16, int8"),
     ],
 )
 def test_false_labels(precision: str, content: GraphContent, share: str) -> None:

@@ -19,13 +19,13 @@ INSTALL = "install it with: pip install 'align-onnx[tensorrt]'"
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither TensorRT nor CUDA for Python, wherever the tests run."""
-    for name in ("tensorrt", "tensorrt_lean", "cuda", "cuda.bindings", "cuda.bindings.runtime"):
+    for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx", "cuda", "cuda.bindings", "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.mark.usefixtures("absent")
 def test_loading_an_engine_without_the_packages(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"CUDA for Python .*align-onnx\[tensorrt\]"):
+    with pytest.raises(BackendUnavailableError, match="CUDA for Python .*pip install 'cuda-bindings>=13'$"):
         align_runtime.load(tiny_bundle, device="tensorrt")
 
 

@@ -86,6 +86,22 @@ def _graph(variant: str, bytes_: int, cosine: float, **macs: int) -> dict[str, A
     return {"file": file, "variant": variant, "target": "any", "bytes": bytes_, "parity": parity, "content": content}
 
 
+def gpu_check() -> dict[str, Any]:
+    """A result of the GPU check on a made-up card: one case, a step that failed and one without time."""
+    seconds = case("vision 32", **{"torch eager": 0.04, "torch.compile reduce-overhead": 0.02, "cuda fp16": 0.01})
+    check = {"tower": "vision", "variant": "fp16", "parity": {"max_abs": 0.004, "min_cosine": 0.9996}}
+    options = {"32": {"batch": 32, "changes": {"prefer_nhwc": "0"}, "ready": 8.0, "seconds": [0.02, 0.03]}}
+    steps = [
+        {"name": "verify full-size on cuda", "exit_code": 0, "result": {"checks": [check]}},
+        {"name": "speed", "exit_code": 0, "result": [{"tower": "vision", "batch": 32, **seconds}]},
+        {"name": "options", "exit_code": 124, "result": options},
+        {"name": "rtx", "exit_code": 1, "result": None},
+        {"name": "speed against autotuning", "exit_code": 125, "result": None},
+    ]
+    gpu = {"name": "Made-up GPU", "driver_version": "580.1"}
+    return {"machine": MACHINE, "gpu": gpu, "packages": {"torch": "2.11"}, "steps": steps}
+
+
 def made_up() -> dict[str, dict[str, Any]]:
     """Result by name of its file."""
     export = {"seconds": 60.0, "peak_bytes": 2**31}
@@ -144,6 +160,29 @@ def made_up() -> dict[str, dict[str, Any]]:
                     "peak_bytes": peak * 2**20,
                 }
                 for precision, peak in (("fp32", 1000), ("int8", 400))
+            ],
+        },
+        "openvino": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "threads": 2,
+            "cases": [
+                {"tower": "vision", "batch": 1, **case("images 1", **{"cpu fp32": 0.2, "openvino bf16": 0.1})},
+                {
+                    "tower": "vision",
+                    "batch": 8,
+                    "callers": 4,
+                    **case("callers", **{"cpu fp32": 1.0, "openvino bf16": 0.5}),
+                },
+            ],
+            "parity": [
+                {
+                    "file": "onnx/vision_model.onnx",
+                    "variant": "bf16",
+                    "failures": [],
+                    "limits": {"max_abs": 2e-2, "min_cosine": 0.995, "min_centred_cosine": 0.99},
+                    "parity": {"max_abs": 3e-3, "min_cosine": 0.9999, "min_centred_cosine": 0.9998},
+                }
             ],
         },
         "clients": {
@@ -223,6 +262,18 @@ def made_up() -> dict[str, dict[str, Any]]:
             "cases": [{"images": 500, "trials": False, "runs": 4000, "peak_bytes": 2**31, "cache_bytes": 10**7}],
         },
     }
+    engine = {
+        "tower": "vision",
+        "variant": "fp16",
+        "machine": {"compute_capabilities": ["8.6", "8.9"], "tensorrt": "1.7.1.116"},
+        "options": {"ranges": True},
+        "profiles": [{}, {}, {}],
+        "seconds": 12.3,
+        "bytes": 10**8,
+        "graph_bytes": 10**8,
+        "products": {"float16": 200},
+    }
+    results["engines"] = {"machine": MACHINE, "peak_bytes": 2**31, "engines": [engine]}
     # Nothing is shared, so that a test can damage one of them.
     return {name: copy.deepcopy(result) for name, result in results.items()}
 

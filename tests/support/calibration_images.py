@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from training.captions import random_caption
-from training.pools import random_image
 from training.scenes import DIGITS, SHAPES, random_scene
 
 
 def draw_images(folder: Path, count: int, seed: int) -> Path:
     """Writes `count` PNG files into `folder`; a third are handwritten digits of the training set."""
+    from training.pools import random_image  # of scikit-learn, which a machine for the GPU check does not have
+
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seed)
     for index in range(count):

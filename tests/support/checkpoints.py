@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from align_reference.config import AlignConfig, VisionConfig
@@ -73,6 +72,8 @@ def full_size_config() -> dict[str, Any]:
 
 @cache
 def _photographs() -> tuple[Image.Image, ...]:
+    from sklearn.datasets import load_sample_images  # a machine for the GPU check does not have it
+
     return tuple(Image.fromarray(image) for image in load_sample_images().images)
 
 

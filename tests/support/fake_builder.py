@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.strict_double import Violation, complain
+from support.strict_double import Violation
 
 
 class Builder:
     def __init__(self, logger: Any) -> None:
-        object.__setattr__(self, "_logger", logger)
+        pass
 
     def create_network(self, flags: int = 0) -> Any:
         strongly_typed = flags == 1 << int(self._fake.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -39,13 +39,6 @@ class Builder:
             raise Violation("the lean runtime is excluded from an engine that is not version-compatible")
         if not config._profiles:
             raise Violation("a network with dynamic shapes is built without a profile")
-        monitor = config.progress_monitor
-        monitor.phase_start("Building", "", 2)
-        assert monitor.step_complete("Building", 0) is True
-        monitor.phase_finish("Building")
-        if self._fake.build_error:
-            complain(self._logger, self._fake.build_error)
-            return None
         self._fake.built += 1
         object.__setattr__(config._cache, "_content", b"timings")
         plan = {
@@ -101,34 +94,10 @@ class IOptimizationProfile:
 
 
 class OnnxParser:
-    num_errors = property(lambda self: len(self._errors))
-
     def __init__(self, network: Any, logger: Any) -> None:
         object.__setattr__(self, "_network", network)
-        object.__setattr__(self, "_errors", [])
 
     def parse_from_file(self, model: str) -> bool:
-        if self._fake.parse_error:
-            code = self._fake.module.ErrorCode.UNSUPPORTED_NODE
-            self._errors.append(self._fake.new("ParserError", _name=self._fake.parse_error, _code=code))
-            return False
         assert Path(model).is_file()
         object.__setattr__(self._network, "_graph", Path(model).resolve())
         return True
-
-    def get_error(self, index: int) -> Any:
-        return self._errors[index]
-
-
-class ParserError:
-    def node_name(self) -> str:
-        return self._name
-
-    def node_operator(self) -> str:
-        return "Conv"
-
-    def desc(self) -> str:
-        return "no importer for this operator"
-
-    def code(self) -> Any:
-        return self._code

@@ -10,24 +10,24 @@ import weakref
 from types import ModuleType
 from typing import Any
 
-from support import fake_builder, fake_engine
+from support import fake_builder, fake_engine, fake_rtx
 from support.fake_cuda import FakeCuda
 from support.strict_double import make_module
 from support.surfaces import read_surface
 
 
 class FakeTensorRt:
-    """A TensorRT of one version.
+    """A TensorRT of one version, or TensorRT for RTX.
 
     Attributes:
         module: replaces ``tensorrt``.
         demoted: operators that its engines compute in float32, against the types of the graph.
         scaled: factor on the outputs of its engines.
-        parse_error: operator that the parser cannot read.
-        build_error: the error that the builder reports.
         built: number of plans built; `cached`: number of those that found a timing cache.
         refuse_timings: whether a timing cache is from another GPU.
         no_contexts: whether engines return no execution context, as if out of memory.
+        validity: of TensorRT for RTX, its verdict on every engine: its name, the bits of its reasons, what it logs.
+        compiled: of TensorRT for RTX, how many shapes it compiled kernels for.
     """
 
     def __init__(self, surface: str, cuda: FakeCuda) -> None:
@@ -35,17 +35,17 @@ class FakeTensorRt:
         self.major = int(surface.rpartition("-")[2])
         self.demoted: set[str] = set()
         self.scaled = 1.0
-        self.parse_error = ""
-        self.build_error = ""
         self.built = 0
         self.cached = 0
         self.refuse_timings = False
         self.no_contexts = False
+        self.validity = ("VALID", 0, "")
+        self.compiled = 0
         self.contexts: list[weakref.ref[Any]] = []
         known = read_surface(surface)
         behaviours = {
             name: value
-            for source in (fake_builder, fake_engine)
+            for source in (fake_builder, fake_engine, *([fake_rtx] if surface.startswith("tensorrt_rtx") else []))
             for name, value in vars(source).items()
             if name in known.classes and isinstance(value, type)
         }

@@ -1,4 +1,4 @@
-"""The options of ``align-export`` for TensorRT engines."""
+"""The options of ``align-export`` for engines of TensorRT and of TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -6,22 +6,47 @@ import argparse
 from collections.abc import Collection
 
 from align_exporter.engine.request import EngineRequest
+from align_exporter.variants import FP32
 from align_runtime.backends.buckets import BATCHES
-from align_runtime.engines import HARDWARE, MAX_LEVEL, THIS_GPU, EngineOptions
+from align_runtime.engine_targets import (
+    CAPABILITIES,
+    DEFAULT_CAPABILITIES,
+    RTX,
+    TENSORRT,
+    TITLES,
+    TURING,
+    checked_capabilities,
+)
+from align_runtime.engines import HARDWARE, MAX_LEVEL, RANGE, THIS_GPU, EngineOptions
 from align_runtime.errors import ConfigurationError
 
 MIB = 1 << 20
 MAX_SIZE = 4096  # of a batch, and of a text in tokens
 DEFAULTS = EngineOptions()
+EXAMPLES = {False: "batch=1,8,32 or seq=8,16", True: "batch=1:8:32 or seq=8:16:64"}
+TENSORRT_ONLY = ("level", "workspace", "hardware", "version_compatible", "without_lean_runtime")
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--engine`` and the options that say how engines are built."""
     group = parser.add_argument_group(
-        "TensorRT", "Engines are built for the GPU of this machine and written to engines/ in the bundle."
+        "TensorRT",
+        "Engines are written to engines/ in the bundle. TensorRT builds them for the GPU of this machine, TensorRT for "
+        "RTX on any machine for GeForce, RTX, L4, L40S, A10 and A40.",
+    )
+    group.add_argument("--engine", action="store_true", help="also build engines of the graphs that run on GPUs")
+    group.add_argument(
+        "--engine-runtime",
+        choices=tuple(TITLES),
+        default=TENSORRT,
+        help=f"what builds and runs the engines: {', '.join(f'{name} is {title}' for name, title in TITLES.items())} "
+        f"(default: {TENSORRT})",
     )
     group.add_argument(
-        "--engine", action="store_true", help="also build TensorRT engines of the graphs that run on GPUs"
+        "--engine-compute-capability",
+        metavar="X.Y,…",
+        help=f"GPUs that TensorRT for RTX builds for, of {', '.join(CAPABILITIES)}; {TURING} gets an engine of its own "
+        f"(default: {','.join(DEFAULT_CAPABILITIES)})",
     )
     group.add_argument(
         "--engine-variants", metavar="VARIANT,…", help="build engines of these variants only (default: all)"
@@ -32,7 +57,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         help="batch sizes and text lengths to build for; inputs are padded to the next one (default: "
-        f"batch={','.join(map(str, BATCHES))} seq=8,16,32,… up to the model's longest text)",
+        f"batch={','.join(map(str, BATCHES))} seq=8,16,32,… up to the model's longest text). For rtx also the least, "
+        f"the most frequent and the largest of a range, batch={':'.join(map(str, BATCHES))}, which is its default",
     )
     group.add_argument(
         "--engine-level",
@@ -82,6 +108,12 @@ def engine_request(options: argparse.Namespace, exported: Collection[str]) -> En
                 f"--engine-variants names {variant!r}, but the bundle will hold {', '.join(exported)}; export that "
                 "variant too, or leave it out"
             )
+    if TURING in request.capabilities and FP32 in (request.variants or exported):
+        others = ",".join(variant for variant in exported if variant != FP32) or "fp16"
+        raise ConfigurationError(
+            f"TensorRT for RTX multiplies no FP32 matrices on compute capability {TURING}; add --engine-variants "
+            f"{others}, or leave {TURING} out"
+        )
     return request
 
 
@@ -94,8 +126,10 @@ def _request(options: argparse.Namespace) -> EngineRequest:
     if options.engine_without_lean_runtime and not options.engine_version_compatible:
         raise ConfigurationError("--engine-without-lean-runtime has no effect without --engine-version-compatible")
     variants = options.engine_variants
-    sizes = _profile_sizes(options.engine_profile)
+    ranges, sizes = _profile_sizes(options.engine_profile, options.engine_runtime)
     return EngineRequest(
+        runtime=options.engine_runtime,
+        capabilities=_capabilities(options),
         variants=() if variants is None else tuple(variants.split(",")),
         batches=sizes.get("batch", BATCHES),
         lengths=sizes.get("seq", ()),
@@ -105,24 +139,62 @@ def _request(options: argparse.Namespace) -> EngineRequest:
             hardware=options.engine_hardware,
             version_compatible=options.engine_version_compatible,
             without_lean_runtime=options.engine_without_lean_runtime,
+            ranges=ranges,
         ),
     )
 
 
-def _profile_sizes(entries: list[str]) -> dict[str, tuple[int, ...]]:
-    """``["batch=1,8", "seq=16"]`` → ``{"batch": (1, 8), "seq": (16,)}``."""
+def _capabilities(options: argparse.Namespace) -> tuple[str, ...]:
+    given = options.engine_compute_capability
+    if options.engine_runtime != RTX:
+        if given is not None:
+            raise ConfigurationError(
+                "--engine-compute-capability has no effect with TensorRT, which builds for the GPU of this machine; "
+                "add --engine-runtime rtx or leave it out"
+            )
+        return ()
+    values = {f"engine_{name}": getattr(DEFAULTS, name) for name in TENSORRT_ONLY}
+    for name, default in values.items():
+        if getattr(options, name) not in (default, None):
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} has no effect with --engine-runtime rtx; leave it out"
+            )
+    if given is None:
+        return DEFAULT_CAPABILITIES
+    try:
+        return checked_capabilities(tuple(given.split(",")))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--engine-compute-capability: {error}") from None
+
+
+def _profile_sizes(entries: list[str], runtime: str) -> tuple[bool, dict[str, tuple[int, ...]]]:
+    """``["batch=1,8", "seq=16"]`` → ``(False, {"batch": (1, 8), "seq": (16,)})``, with whether they are ranges."""
+    kinds = {":" in entry for entry in entries} or {runtime == RTX}
+    if kinds != {False} and (len(kinds) > 1 or runtime != RTX):
+        raise ConfigurationError(
+            f"--engine-profile: got {' '.join(entries)}; expected sizes such as batch=1,8, or, with --engine-runtime "
+            "rtx, ranges alone such as batch=1:8:32"
+        )
+    ranges = kinds.pop()
     found: dict[str, tuple[int, ...]] = {}
     for entry in entries:
         key, _, text = entry.partition("=")
         try:
-            sizes = tuple(int(size) for size in text.split(","))
+            sizes = tuple(int(size) for size in text.split(":" if ranges else ","))
         except ValueError:
             sizes = ()
-        ascending = list(sizes) == sorted({size for size in sizes if 1 <= size <= MAX_SIZE})
-        if key not in ("batch", "seq") or key in found or not sizes or not ascending:
+        valid = {size for size in sizes if 1 <= size <= MAX_SIZE}
+        ascending = list(sizes) == sorted(sizes if ranges and valid == set(sizes) else valid)
+        if (
+            key not in ("batch", "seq")
+            or key in found
+            or not ascending
+            or not sizes
+            or (ranges and len(sizes) != RANGE)
+        ):
             raise ConfigurationError(
-                f"--engine-profile: expected batch=1,8,32 or seq=8,16, each once, with ascending sizes from 1 to "
-                f"{MAX_SIZE}, got {entry!r}"
+                f"--engine-profile: expected {EXAMPLES[ranges]}, each once, with ascending sizes from 1 to {MAX_SIZE}, "
+                f"got {entry!r}"
             )
         found[key] = sizes
-    return found
+    return ranges, found

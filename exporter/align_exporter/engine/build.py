@@ -1,26 +1,26 @@
-"""Builds the TensorRT engines of a bundle that are missing or stale, and verifies each one.
+"""Builds the engines of a bundle that are missing or stale, and verifies each one.
 
 The steps for one graph:
 
 1. keep the engine that exists, if it is up to date;
 2. check that the graph is the file of the manifest and follows TensorRT's rules;
 3. build the plan;
-4. verify the precision of its layers and its parity with the reference;
+4. verify the precision of its layers and, where TensorRT runs it, its parity with the reference;
 5. put the plan and its description into ``engines/``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from align_exporter import parity_gate as gate
-from align_exporter.engine.builder import build_plan
-from align_exporter.engine.layers import check_layers, layers_of
+from align_exporter.engine.builder import build_plan, parse_graph
 from align_exporter.engine.request import EngineOutcome, EngineRequest, engine_staleness, profiles_of
+from align_exporter.engine.toolkits import Toolkit
 from align_exporter.graph.content import product_types
 from align_exporter.graph.specs import GraphContract
 from align_exporter.trt_lint import check_tensorrt
@@ -28,19 +28,19 @@ from align_runtime import golden
 from align_runtime.backends.tensorrt.runner import TensorRtRunner
 from align_runtime.bundle import Bundle
 from align_runtime.engine_files import TIMINGS, engines_folder, put_engine
-from align_runtime.engines import ENGINES, EngineEntry, Machine, Shapes, source_of
+from align_runtime.engines import ENGINES, EngineEntry, Shapes, source_of
 from align_runtime.graph_entry import TOWERS, Graph
 from align_runtime.parity import Parity
 from align_runtime.progress import Progress
 
 
 def build_engines(
-    folder: Path, request: EngineRequest, machine: Machine, force: bool, progress: Progress
+    folder: Path, request: EngineRequest, toolkits: Sequence[Toolkit], force: bool, progress: Progress
 ) -> list[EngineOutcome]:
     """Builds the engines of `request` in the bundle `folder` and returns them. Other engines stay as they are.
 
     Args:
-        machine: this machine, as `builder_machine` returns it.
+        toolkits: what builds them, as `open_toolkits` returns it.
         force: build engines that are up to date too.
 
     Raises:
@@ -54,17 +54,19 @@ def build_engines(
     graphs = [bundle.graph(tower, variant, "tensorrt") for variant in variants for tower in TOWERS]
     longest = bundle.manifest.model.max_length
     profiles = [profiles_of(graph, request, longest) for graph in graphs]  # all are checked before the first build
-    builder = EngineBuilder(bundle, request, machine, force, progress)
-    return [builder.update(graph, shapes) for graph, shapes in zip(graphs, profiles, strict=True)]
+    builders = [EngineBuilder(bundle, request, toolkit, force, progress) for toolkit in toolkits]
+    return [
+        builder.update(graph, shapes) for graph, shapes in zip(graphs, profiles, strict=True) for builder in builders
+    ]
 
 
 @dataclass(frozen=True)
 class EngineBuilder:
-    """Builds engines of one bundle on one machine."""
+    """Builds engines of one bundle with one toolkit."""
 
     bundle: Bundle
     request: EngineRequest
-    machine: Machine
+    toolkit: Toolkit
     force: bool
     progress: Progress
 
@@ -72,61 +74,50 @@ class EngineBuilder:
         """Returns the engine of `graph`, which is built unless it is up to date."""
         wanted = (graph.tower, graph.variant)
         source = source_of(self.bundle, graph)
-        found, reason = engine_staleness(self.bundle, wanted, source, self.machine, self.request.options, profiles)
+        found, reason = engine_staleness(
+            self.bundle, wanted, source, self.toolkit.machine, self.request.options, profiles
+        )
         if found is not None and not self.force:
             return EngineOutcome(found, None)
         return EngineOutcome(self._build(graph, profiles), reason or "--force")
 
     def _build(self, graph: Graph, profiles: tuple[Shapes, ...]) -> EngineEntry:
-        folder = self.bundle.folder
+        folder, toolkit, options = self.bundle.folder, self.toolkit, self.request.options
         graph_file = self.bundle.graph_file(graph, check_hashes=True)
         check_tensorrt(graph_file)  # an older exporter may have known fewer rules
-        place = f"{_file_name(self.machine.gpu)}.{self.machine.tensorrt}"
-        file = f"{ENGINES}/{graph.tower}_{graph.variant}.{place}.plan"
+        place = toolkit.machine.place
         title = f"{graph.tower} {graph.variant} engine"
         start = time.monotonic()
         with self.progress.phase(f"{title}: build"):
+            parsed = parse_graph(toolkit, graph_file)
             timings = engines_folder(folder) / f"{place}{TIMINGS}"
-            plan = build_plan(graph_file, profiles, self.request.options, timings, self.progress)
+            plan = build_plan(toolkit, parsed, profiles, options, timings, self.progress)
         seconds = time.monotonic() - start
         entry = EngineEntry(
             tower=graph.tower,
             variant=graph.variant,
             source=source_of(self.bundle, graph),
-            file=file,
+            file=f"{ENGINES}/{graph.tower}_{graph.variant}.{place}.plan",
             bytes=len(plan),
             sha256=hashlib.sha256(plan).hexdigest(),
-            machine=self.machine,
-            options=self.request.options,
+            machine=toolkit.machine,
+            options=options,
             profiles=profiles,
             seconds=round(seconds, 3),
             products={},
-            parity=graph.parity,
+            parity=None,
             limits=graph.limits,
         )
-        with self.progress.phase(f"{title}: precision of its layers, parity with the reference"):
-            verified = self._verify(plan, graph, entry)
+        with self.progress.phase(f"{title}: checks"):
+            expected = product_types(graph_file)
+            verified = toolkit.verified(
+                entry, plan, expected, parsed.network, lambda runner: self._parity(runner, graph)
+            )
         put_engine(folder, verified, plan)
         return verified
 
-    def _verify(self, plan: bytes, graph: Graph, entry: EngineEntry) -> EngineEntry:
-        """Returns `entry` with the precision and the parity that were measured on the engine in `plan`."""
-        runner = TensorRtRunner(plan, entry)
-        try:
-            expected = product_types(self.bundle.folder / graph.file)
-            found = check_layers(entry.file, graph.variant, layers_of(runner.engine), expected)
-            parity = self._parity(runner, graph)
-        finally:
-            runner.close()
-        parity.check(entry.file, entry.limits)
-        return replace(entry, products=found, parity=parity)
-
     def _parity(self, runner: TensorRtRunner, graph: Graph) -> Parity:
+        """How far the engine in `runner` is from the reference."""
         contract = GraphContract(graph.tower, graph.inputs, graph.outputs[0])
         preprocessing = self.bundle.manifest.preprocessing
         return gate.measure_runner(runner, contract, preprocessing, golden.read(self.bundle)).parity
-
-
-def _file_name(gpu: str) -> str:
-    """The name of a GPU for a file: ``"NVIDIA H100 80GB HBM3"`` → ``"nvidia-h100-80gb-hbm3"``."""
-    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")

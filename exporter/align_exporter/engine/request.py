@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 from align_runtime.backends.buckets import BATCHES, default_lengths
 from align_runtime.bundle import Bundle
 from align_runtime.console import table
-from align_runtime.engines import EngineEntry, EngineOptions, Machine, Shapes, engines_of, read_plan
+from align_runtime.engine_targets import TENSORRT, Target
+from align_runtime.engines import EngineEntry, EngineOptions, Shapes, engines_of, read_plan
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.precision import describe
@@ -22,16 +23,21 @@ class EngineRequest:
 
     Attributes:
         variants: of the bundle; empty for all that TensorRT runs.
-        batches: batch sizes, ascending; a profile for each.
-        lengths: tokens of a text, ascending, a profile for each of them and every batch size; empty for powers of two
-            up to the longest text of the model.
+        batches: batch sizes, ascending; a profile for each. With ``options.ranges``, the smallest, the most frequent
+            and the largest, of one profile.
+        lengths: tokens of a text, ascending, a profile for each of them and every batch size, or the three of a range;
+            empty for powers of two up to the longest text of the model.
         options: how to build.
+        runtime: what builds and runs them, of `align_runtime.engine_targets.TITLES`.
+        capabilities: the compute capabilities that TensorRT for RTX builds for; empty for another runtime.
     """
 
     variants: tuple[str, ...] = ()
     batches: tuple[int, ...] = BATCHES
     lengths: tuple[int, ...] = ()
     options: EngineOptions = field(default_factory=EngineOptions)
+    runtime: str = TENSORRT
+    capabilities: tuple[str, ...] = ()
 
     def lengths_up_to(self, longest: int) -> tuple[int, ...]:
         """Returns the lengths to build for; `longest` is the number of tokens of the longest text of the model.
@@ -39,13 +45,16 @@ class EngineRequest:
         Raises:
             ConfigurationError: the last of the requested lengths is not `longest`.
         """
-        lengths = self.lengths or default_lengths(longest)
-        if lengths[-1] != longest:
+        if not self.lengths:
+            lengths = default_lengths(longest)
+            return (lengths[0], lengths[(len(lengths) - 1) // 2], longest) if self.options.ranges else lengths
+        if self.lengths[-1] != longest:
+            separator = ":" if self.options.ranges else ","
             raise ConfigurationError(
-                f"--engine-profile seq ends with {lengths[-1]}, but the longest text of this model has {longest} "
-                f"tokens; end it with seq=…,{longest}"
+                f"--engine-profile seq ends with {self.lengths[-1]}, but the longest text of this model has {longest} "
+                f"tokens; end it with seq=…{separator}{longest}"
             )
-        return lengths
+        return self.lengths
 
 
 @dataclass(frozen=True)
@@ -57,20 +66,23 @@ class EngineOutcome:
 
 
 def profiles_of(graph: Graph, request: EngineRequest, longest: int) -> tuple[Shapes, ...]:
-    """Returns the input shapes of `graph` in every profile.
+    """Returns the input shapes of `graph` in every profile, or the three of the range of one.
 
-    A profile is for one shape alone: the runtime pads inputs to it and replays a CUDA graph recorded for it, and
-    TensorRT chooses kernels for exactly that shape.
+    A profile of TensorRT is for one shape alone: the runtime pads inputs to it and replays a CUDA graph recorded for
+    it, and TensorRT chooses kernels for exactly that shape. TensorRT for RTX compiles kernels for a shape where it
+    runs, so that one profile serves a range, and each further profile repeats all kernels in the engine.
 
     Args:
         longest: see `EngineRequest.lengths_up_to`, as for what is raised.
     """
     lengths = request.lengths_up_to(longest) if graph.tower == "text" else (0,)
-    return tuple(_shapes(graph, request.batches, lengths))
+    if request.options.ranges:
+        return tuple(_shapes(graph, zip(request.batches, cycle(lengths), strict=False)))
+    return tuple(_shapes(graph, product(request.batches, lengths)))
 
 
-def _shapes(graph: Graph, batches: tuple[int, ...], lengths: tuple[int, ...]) -> Iterator[Shapes]:
-    for batch, length in product(batches, lengths):
+def _shapes(graph: Graph, pairs: Iterable[tuple[int, int]]) -> Iterator[Shapes]:
+    for batch, length in pairs:
         sizes = {"batch": batch, "sequence": length}
         yield {
             tensor.name: tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
@@ -85,13 +97,18 @@ def engines_table(outcomes: Sequence[EngineOutcome]) -> list[str]:
             outcome.entry.file,
             f"{outcome.entry.bytes / 1e6:.1f} MB",
             describe(outcome.entry.products),
-            f"{outcome.entry.parity.max_abs:.2e}",
-            f"{outcome.entry.parity.min_cosine:.7f}",
+            *_parity_cells(outcome.entry),
             "up to date" if outcome.reason is None else f"built in {outcome.entry.seconds:.0f} s: {outcome.reason}",
         ]
         for outcome in outcomes
     ]
     return table(["engine", "size", "layers in", "max abs", "min cosine", ""], rows, right=(1, 3, 4))
+
+
+def _parity_cells(entry: EngineEntry) -> list[str]:
+    if entry.parity is None:
+        return ["not measured", "no GPU"]
+    return [f"{entry.parity.max_abs:.2e}", f"{entry.parity.min_cosine:.7f}"]
 
 
 def engines_json(outcomes: Sequence[EngineOutcome]) -> list[dict[str, Any]]:
@@ -106,7 +123,7 @@ def engine_staleness(
     bundle: Bundle,
     wanted: tuple[str, str],
     source: dict[str, str],
-    machine: Machine,
+    machine: Target,
     options: EngineOptions,
     profiles: tuple[Shapes, ...],
 ) -> tuple[EngineEntry | None, str]:
@@ -115,9 +132,10 @@ def engine_staleness(
     Args:
         wanted: tower and variant.
         source: sha256 of the graph's files, by name.
-        machine: on which the engine would be built; `options` and `profiles`: how.
+        machine: what the engine would be built on or for; `options` and `profiles`: how.
     """
-    built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant) == wanted]
+    key = (*wanted, machine.runtime)
+    built = [entry for entry in engines_of(bundle) if (entry.tower, entry.variant, entry.runtime) == key]
     nearest: list[str] | None = None
     for entry in built:
         changes = list(_changes(entry, source, machine, options, profiles))
@@ -133,7 +151,7 @@ def engine_staleness(
 
 
 def _changes(
-    entry: EngineEntry, source: dict[str, str], machine: Machine, options: EngineOptions, profiles: tuple[Shapes, ...]
+    entry: EngineEntry, source: dict[str, str], machine: Target, options: EngineOptions, profiles: tuple[Shapes, ...]
 ) -> Iterator[str]:
     if entry.source != source:
         yield "graph"
@@ -141,7 +159,6 @@ def _changes(
         yield "profiles"
     if entry.options != options:
         yield "options"
-    if (entry.machine.gpu, entry.machine.compute_capability) != (machine.gpu, machine.compute_capability):
-        yield f"GPU ({entry.machine.gpu} → {machine.gpu})"
-    if entry.machine.tensorrt != machine.tensorrt:
-        yield f"TensorRT ({entry.machine.tensorrt} → {machine.tensorrt})"
+    for fact, now in machine.facts.items():
+        if entry.machine.facts[fact] != now:
+            yield f"{fact} ({entry.machine.facts[fact]} → {now})"

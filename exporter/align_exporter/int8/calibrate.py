@@ -108,11 +108,14 @@ def choose_scales(
     if not tensors:
         return {}, ()
     histograms = calibration.histograms(model, tensors)
+    # For the input of a swish, the error after the swish counts, whatever the observer of the other tensors.
     swished = swish_inputs(model.graph)
+    fixed = {name: mse_after_swish(histograms[name], method.spec) for name in tensors if name in swished}
     exact = calibration.embeddings(model, "calibration: float embeddings")
     scales, trials = {}, []
     for number, name in enumerate(OBSERVERS, start=1):
-        scales[name] = _scales(histograms, name, method.spec, swished)
+        observe = OBSERVERS[name]
+        scales[name] = {tensor: fixed.get(tensor) or observe(histograms[tensor], method.spec) for tensor in tensors}
         quantized = method.applied(model, scales[name])
         actual = calibration.embeddings(quantized, f"calibration: observer {number} of {len(OBSERVERS)}, {name}")
         trials.append(ObserverTrial(name, embedding_error(actual, exact)))
@@ -127,14 +130,4 @@ def swish_inputs(graph: ir.Graph) -> set[str]:
         for node in graph
         if node.op_type == "Sigmoid" and (value := node.inputs[0]) is not None
         if {use.node for use in value.uses()} == {node, *(use.node for use in node.outputs[0].uses())}
-    }
-
-
-def _scales(
-    histograms: Mapping[str, Histogram], observer: str, spec: QuantSpec, swished: Collection[str]
-) -> dict[str, QuantParams]:
-    """For the input of a swish, the error after the swish counts, whatever the observer of the other tensors."""
-    return {
-        name: (mse_after_swish if name in swished else OBSERVERS[observer])(histogram, spec)
-        for name, histogram in histograms.items()
     }

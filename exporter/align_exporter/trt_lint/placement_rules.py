@@ -64,6 +64,8 @@ def residual_shortcut(model: ir.Model) -> Iterator[Finding]:
     """
     for node in nodes_of(model, "Add"):
         pairs = (tuple(node.inputs), tuple(reversed(node.inputs)))
+        if any(value is not None and value.is_initializer() for value in node.inputs):
+            continue  # a bias
         if not any(_is_quantized_branch(float_source(value)) for value in node.inputs):
             continue
         if not any(_is_quantized_branch(branch) and is_quantized(shortcut) for branch, shortcut in pairs):

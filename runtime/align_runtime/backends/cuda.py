@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import BATCHES, Buckets, Piece, check_inputs, default_lengths, row_count
+from align_runtime.backends.capture import CAPTURES
+from align_runtime.backends.cuda_provider import CUDA, GRAPHS, Provider, onnxruntime_with, provider_of
 from align_runtime.backends.onnxruntime import keep_float_biases
 from align_runtime.backends.runner import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE, Stopwatch
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BackendUnavailableError, BundleError, DeviceError
 from align_runtime.graph_entry import Graph
-from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.workers import Workers, check_startable
 
-INSTALL = "pip uninstall onnxruntime && pip install 'align-onnx[gpu]'"
 LOG_ERRORS_ONLY = 3
 IN_FLIGHT = 2  # one batch runs while the next one waits for it
-GRAPHS, DEVICE_ID = "enable_cuda_graph", "device_id"
+DEVICE_ID = "device_id"
 NO_SUCH_GPU = "invalid device ordinal"  # CUDA's message
+FAILURE = re.compile(r"(CUDA|CUDNN|CUDNN_FE|CUBLAS) failure \d+: [^;\n]+")  # in ONNX Runtime's messages
 NOT_CAPTURED = "cannot use the graph capture feature"  # ONNX Runtime's message where a node is not on the GPU
 
 logger = logging.getLogger(__name__)
@@ -37,38 +36,16 @@ logger = logging.getLogger(__name__)
 def open_graph(bundle: Bundle, graph: Graph, gpu: int, check_hashes: bool) -> CudaRunner:
     """Loads `graph` of `bundle` onto the GPU with the index `gpu`; see `align_runtime.backends.open_graph`."""
     lengths = default_lengths(bundle.manifest.model.max_length) if graph.tower == "text" else ()
-    return CudaRunner(bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), gpu=gpu)
-
-
-@dataclass(frozen=True)
-class Provider:
-    """An execution provider of ONNX Runtime, the device of its tensors, and its options.
-
-    The default options: convolutions in NHWC, the layout of tensor cores, with the fastest of all algorithms whatever
-    workspace it needs; no TF32, since the parity gate compares full float32; CUDA graphs.
-    """
-
-    name: str = "CUDAExecutionProvider"
-    device: str = "cuda"
-    options: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "prefer_nhwc": "1",
-            "use_tf32": "0",
-            "fuse_conv_bias": "1",
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "cudnn_conv_use_max_workspace": "1",
-            GRAPHS: "1",
-        }
+    return CudaRunner(
+        bundle.graph_file(graph, check_hashes), Buckets(BATCHES, lengths), provider_of(graph.variant), gpu=gpu
     )
-
-
-CUDA = Provider()
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Inputs and output of one shape at fixed addresses, which a CUDA graph requires."""
+    """A session with inputs and output of one shape at fixed addresses, which a CUDA graph requires."""
 
+    session: Any
     binding: Any
     run_options: Any
     inputs: Mapping[str, Any]
@@ -79,7 +56,8 @@ class CudaRunner:
     """One graph on the GPU, which any number of threads may share.
 
     A thread of its own runs every batch: the GPU runs one batch at a time, and ONNX Runtime captures CUDA graphs per
-    thread.
+    thread. Images have a session for each batch size: a convolution keeps the plan of its last shape only, makes it
+    anew for another, and the CUDA graphs that were captured with the old one then compute something else.
     """
 
     def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA, gpu: int = 0) -> None:
@@ -89,12 +67,15 @@ class CudaRunner:
             BackendUnavailableError: ONNX Runtime, its CUDA provider, the GPU, or a library that it needs is missing.
             BundleError: the file cannot be loaded.
         """
-        self._runtime = _onnxruntime(provider)
+        self._runtime = onnxruntime_with(provider)
         self._buckets, self._provider, self._gpu = buckets, provider, gpu
         self.batches, self.in_flight = buckets.batches, IN_FLIGHT
-        self._session = self._open(file)
-        self._output, self._width = _output_of(self._session, file)
-        self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in self._session.get_inputs()}
+        self._file = file
+        with CAPTURES.shared():
+            session = self._open()
+        self._sessions = {self._shared_by(buckets.batches[0]): session}
+        self._output, self._width = _output_of(session, file)
+        self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
         check_startable(1)
         self._worker = Workers(1)
@@ -122,10 +103,16 @@ class CudaRunner:
 
     def close(self) -> None:
         self._worker.close()
-        self._slots.clear()
-        del self._session
+        with CAPTURES.shared():
+            self._slots.clear()
+            self._sessions.clear()
 
-    def _open(self, file: Path) -> Any:
+    def _shared_by(self, batch: int) -> int | None:
+        """The key of the session for `batch`."""
+        return None if self._buckets.lengths else batch
+
+    def _open(self) -> Any:
+        file = self._file
         options = dict(self._provider.options)
         if self._gpu:  # the CPU provider, with which tests run this code, has no such option
             options[DEVICE_ID] = str(self._gpu)
@@ -180,21 +167,34 @@ class CudaRunner:
     def _run_piece(
         self, piece: Piece, length: int | None, inputs: Mapping[str, NDArray[Any]], watch: Stopwatch
     ) -> NDArray[np.float32]:
+        rows = {name: values[piece.rows] for name, values in inputs.items()}
         slot = self._slots.get((piece.batch, length))
-        if slot is None:
-            slot = self._slots[piece.batch, length] = self._new_slot(piece.batch, length)
+        if slot is not None:
+            with CAPTURES.shared():
+                return self._run_slot(slot, rows, watch)
+        with CAPTURES.alone():
+            slot = self._new_slot(piece.batch, length)
+            embeds = self._run_slot(slot, rows, watch)
+        self._slots[piece.batch, length] = slot
+        return embeds
+
+    def _run_slot(self, slot: Slot, rows: Mapping[str, NDArray[Any]], watch: Stopwatch) -> NDArray[np.float32]:
         watch.start()
         for name, value in slot.inputs.items():
-            value.update_inplace(_filled(inputs[name][piece.rows], tuple(value.shape())))
+            value.update_inplace(_filled(rows[name], tuple(value.shape())))
         watch.lap(HOST_TO_DEVICE)
-        self._session.run_with_iobinding(slot.binding, slot.run_options)
+        slot.session.run_with_iobinding(slot.binding, slot.run_options)
         watch.lap(COMPUTE)
         output = slot.output.numpy()
         watch.lap(DEVICE_TO_HOST)
-        return output[: piece.rows.stop - piece.rows.start]
+        return output[: row_count(rows)]
 
     def _new_slot(self, batch: int, length: int | None) -> Slot:
-        binding = self._session.io_binding()
+        key = self._shared_by(batch)
+        if key not in self._sessions:
+            self._sessions[key] = self._open()
+        session = self._sessions[key]
+        binding = session.io_binding()
         inputs = {}
         for name, (dtype, shape) in self._takes.items():
             inputs[name] = self._allocate(_sized(shape, batch, length), dtype)
@@ -203,7 +203,7 @@ class CudaRunner:
         binding.bind_ortvalue_output(self._output, output)
         run_options = self._runtime.RunOptions()
         run_options.add_run_config_entry("gpu_graph_id", str(len(self._slots) + 1))  # 0 is shared by all shapes
-        return Slot(binding, run_options, inputs, output)
+        return Slot(session, binding, run_options, inputs, output)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider.device, self._gpu)
@@ -229,49 +229,6 @@ def _sized(shape: tuple[int | str, ...], batch: int, length: int | None) -> tupl
     return tuple(sizes[size] if isinstance(size, str) else size for size in shape)
 
 
-def _onnxruntime(provider: Provider) -> Any:
-    """The package onnxruntime, after a check that it has `provider` and that the provider's library loads."""
-    try:
-        onnxruntime = import_onnxruntime()
-    except ImportError as error:
-        raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {INSTALL}") from None
-    if provider.name not in onnxruntime.get_available_providers():
-        raise BackendUnavailableError(
-            f"the installed onnxruntime {onnxruntime.__version__} has no {provider.name}; replace it with: {INSTALL}"
-        )
-    if provider is CUDA:
-        _check_libraries(Path(onnxruntime.__file__).parent / "capi", onnxruntime)
-    return onnxruntime
-
-
-def _check_libraries(folder: Path, onnxruntime: Any) -> None:
-    """Raises BackendUnavailableError with the name of a library that the CUDA provider needs and cannot load.
-
-    ONNX Runtime itself would log it and continue without CUDA.
-    """
-    _without_prints(onnxruntime.preload_dlls)()  # CUDA and cuDNN that were installed as Python packages
-    if sys.platform != "linux":
-        return
-    try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
-        ctypes.CDLL("libcudnn.so.9")  # loaded by the provider at its first convolution
-    except OSError as error:
-        library = str(error).partition(":")[0]
-        cure = "install the NVIDIA driver" if library == "libcuda.so.1" else f"install it with: {INSTALL}"
-        raise BackendUnavailableError(f"ONNX Runtime's CUDA provider cannot be loaded ({error}); {cure}") from None
-
-
-def _without_prints(function: Any) -> Any:
-    """`function` with a `print` of its own, which logs; the standard output of the process stays as it is."""
-    if not isinstance(function, FunctionType):
-        return function
-    names = function.__globals__ | {"print": lambda *words, **_: logger.debug("%s", " ".join(map(str, words)))}
-    quiet = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    quiet.__kwdefaults__ = function.__kwdefaults__
-    return quiet
-
-
 def _filled(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """`values` padded to `shape`: with copies of the last row, and with zeros as tokens, which the mask hides."""
     if values.shape == shape:
@@ -288,4 +245,7 @@ def _dtype(tensor: Any) -> np.dtype[Any]:
 
 
 def _first_line(error: Exception) -> str:
+    """What an error says: of one in CUDA's libraries, what they say, which stands behind a C++ signature."""
+    if found := FAILURE.search(str(error)):
+        return found.group().strip()
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from align_runtime.errors import AlignError, BackendUnavailableError, BundleError, InputError
+from align_runtime.errors import AlignError, BundleError, InputError
 from align_runtime.memory import MAPPED, MemoryUse, out_of_memory
 from align_runtime.onnxruntime_import import import_onnxruntime
 from align_runtime.processors import available_cores, check_thread_count, limited_cores
@@ -19,32 +19,37 @@ LOG_ERRORS_ONLY = 3  # warnings about graph rewrites are of no use to the user o
 OUT_OF_MEMORY = ("std::bad_alloc", "Failed to allocate memory", "out of memory")  # in messages of ONNX Runtime
 
 
-def open_file(file: Path, threads: int | None, memory: MemoryUse) -> OnnxRuntimeRunner:
-    """Loads an ONNX file; see `align_runtime.backends.open_runner`."""
+def open_file(file: Path, threads: int | None, memory: MemoryUse, _precision: str, _streams: int) -> OnnxRuntimeRunner:
+    """Loads an ONNX file; see `align_runtime.backends.open_runner`.
+
+    The precision is that of the file, and any number of threads may run a session.
+    """
     return OnnxRuntimeRunner(file, threads, memory)
 
 
 class OnnxRuntimeRunner:
     """One graph in one session, which any number of threads may share."""
 
-    def __init__(self, file: Path, threads: int | None, memory: MemoryUse = MAPPED) -> None:
+    def __init__(
+        self,
+        file: Path,
+        threads: int | None,
+        memory: MemoryUse = MAPPED,
+        configure: Callable[[Any], None] | None = None,
+    ) -> None:
         """Loads the graph in `file`.
 
         Args:
             threads: of one run; None for all cores.
+            configure: adds another provider than the CPU's to the SessionOptions.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime is not installed.
+            BackendUnavailableError: ONNX Runtime is not installed, or too old.
             ConfigurationError: `threads` is out of range.
             BundleError: ONNX Runtime cannot load the file.
             DeviceError: there is not enough memory, or the threads cannot be started.
         """
-        try:
-            onnxruntime = import_onnxruntime()
-        except ImportError as error:
-            raise BackendUnavailableError(
-                f"onnxruntime cannot be imported ({error}); install it with: pip install 'align-onnx[cpu]'"
-            ) from None
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         # Without VNNI, sums of uint8 × int8 products saturate at 16 bits. Exact kernels take 1.7 times as long, also on
@@ -61,7 +66,10 @@ class OnnxRuntimeRunner:
         if memory.data:
             _add_data(options, memory.data)
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            if configure is not None:
+                configure(options)
+            providers = ["CPUExecutionProvider"] if configure is None else None
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
             damaged = BundleError(f"ONNX Runtime cannot load {file}: {_first_line(error)}")
             raise _error(error, f"load {file}", damaged) from None
@@ -103,11 +111,6 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def _add_data(options: Any, data: Mapping[str, bytes]) -> None:
     """Hands the content of files to a session of `options`, which copies what it needs while it is created."""
-    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-        raise BackendUnavailableError(
-            "the installed onnxruntime cannot read weights from memory (mmap=False); upgrade it: "
-            "pip install -U onnxruntime"
-        )
     sizes = [len(content) for content in data.values()]
     options.add_external_initializers_from_files_in_memory(list(data), list(data.values()), sizes)
 

@@ -206,10 +206,17 @@ def _activations(graph: Graph, quantization: Quantization) -> str:
 
 def _engine_line(entry: EngineEntry) -> str:
     return (
-        f"{entry.file}: TensorRT engine of {entry.tower} {entry.variant}, built on {entry.machine.gpu} by TensorRT "
-        f"{entry.machine.tensorrt}, {_count(len(entry.profiles), 'profile')}; layers in {describe(entry.products)}; "
-        f"max abs error {entry.parity.max_abs:.1e}"
+        f"{entry.file}: engine of {entry.tower} {entry.variant}, {entry.machine.title}, {_shapes(entry)}; layers in "
+        f"{describe(entry.products)}; "
+        + ("parity not measured" if entry.parity is None else f"max abs error {entry.parity.max_abs:.1e}")
     )
+
+
+def _shapes(entry: EngineEntry) -> str:
+    if not entry.options.ranges:
+        return _count(len(entry.profiles), "profile")
+    least, _, most = (next(iter(shapes.values())) for shapes in entry.profiles)
+    return f"shapes from {'×'.join(map(str, least))} to {'×'.join(map(str, most))}"
 
 
 def _count(number: int, noun: str) -> str:

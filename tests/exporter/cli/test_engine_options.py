@@ -36,9 +36,34 @@ def test_every_option_reaches_the_request() -> None:
     assert chosen == EngineRequest(("fp16", "int8"), (2, 4), (16, 64), options)
 
 
+def test_engines_of_rtx_have_one_profile_for_all_shapes() -> None:
+    ranges = EngineOptions(ranges=True)
+    default = EngineRequest(options=ranges, runtime="rtx", capabilities=("8.6", "8.9", "12.0"))
+    assert request("--engine", "--engine-runtime", "rtx") == default
+    chosen = request(
+        "--engine", "--engine-runtime", "rtx", "--engine-variants", "fp16", "--engine-compute-capability", "7.5,12.1",
+        "--engine-profile", "batch=1:1:4", "seq=8:16:64",
+    )  # fmt: skip
+    assert chosen == EngineRequest(("fp16",), (1, 1, 4), (8, 16, 64), ranges, "rtx", ("7.5", "12.1"))
+    shapes = request("--engine", "--engine-runtime", "rtx", "--engine-profile", "batch=1,4")
+    assert shapes == EngineRequest(batches=(1, 4), runtime="rtx", capabilities=default.capabilities)
+
+
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [
+        (["--engine-runtime", "rtx"], "without --engine"),
+        (["--engine", "--engine-compute-capability", "8.9"], "add --engine-runtime rtx"),
+        (["--engine", "--engine-profile", "batch=1:8:32"], "with --engine-runtime rtx"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-level", "5"], "--engine-level has no effect"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-workspace", "1"], "--engine-workspace has no effect"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-version-compatible"], "version-compatible has no effect"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-compute-capability", "9.0"], "'9.0'; expected some of 7.5"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-compute-capability", "8.9,8.6"], "ascending"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-compute-capability", "7.5"], "fp16,int8, or leave 7.5 out"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-profile", "batch=1:8"], "got 'batch=1:8'"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-profile", "batch=8:1:9"], "got 'batch=8:1:9'"),
+        (["--engine", "--engine-runtime", "rtx", "--engine-profile", "batch=1:8:9", "seq=8,16"], "ranges alone"),
         (["--engine-profile", "batch=2"], "without --engine"),
         (["--engine-level", "1"], "without --engine"),
         (["--engine", "--engine-level", "6"], "got 6"),
@@ -56,6 +81,16 @@ def test_every_option_reaches_the_request() -> None:
 def test_a_wrong_option_is_refused(arguments: list[str], value: str) -> None:
     with pytest.raises(ConfigurationError, match=value):
         request(*arguments)
+
+
+def test_a_range_has_three_shapes(tiny_bundle: Path) -> None:
+    """The least, the most frequent and the largest; of a text the middle one of the lengths up to the longest."""
+    bundle = Bundle.open(tiny_bundle)
+    longest = bundle.manifest.model.max_length
+    text, vision = (bundle.graph(tower, "fp32", "tensorrt") for tower in ("text", "vision"))
+    wanted = EngineRequest(batches=(1, 8, 32), options=EngineOptions(ranges=True))
+    assert [shapes["input_ids"] for shapes in profiles_of(text, wanted, longest)] == [(1, 8), (8, 16), (32, longest)]
+    assert [shapes["pixels"][0] for shapes in profiles_of(vision, wanted, longest)] == [1, 8, 32]
 
 
 def test_profiles_are_all_batches_and_lengths(tiny_bundle: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from align_exporter.graph.specs import text_contract
 from align_exporter.graph.towers import PackedTextTower, TextTower
-from align_exporter.graph.trace import trace
 from align_reference.checkpoint import load_model
 from align_reference.model import AlignModel
+from support.trace_cache import TraceCache
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +22,11 @@ def small_model(small_checkpoint: Path) -> AlignModel:
 
 
 @pytest.fixture(scope="session")
-def traced_text(small_model: AlignModel) -> Callable[[str], ir.Model]:
+def traced_text(small_model: AlignModel, traces: TraceCache) -> Callable[[str], ir.Model]:
     """Gives a copy of the text graph for a target, ``"any"`` or ``"cpu"``, as it is traced, before all passes."""
     contract, config = text_contract(small_model.config), small_model.config.text
     towers = {"any": TextTower(small_model), "cpu": PackedTextTower(small_model)}
     graphs = {
-        target: trace(tower.eval(), contract, config.max_position_embeddings, 20) for target, tower in towers.items()
+        target: traces(tower.eval(), contract, config.max_position_embeddings, 20) for target, tower in towers.items()
     }
     return lambda target: graphs[target].clone()

@@ -50,12 +50,15 @@ def test_everything_that_can_be_folded_is_folded(tiny_bundle: Path) -> None:
     for absent in ("BatchNormalization", "Pad", "AveragePool", "ReduceMean", "Identity", "Constant"):
         assert operators[absent] == 0
     assert operators["GlobalAveragePool"] >= 17
-    for name in ("text_model", "text_model_cpu"):
+    # The lookups of words and positions; the token type is folded into the positions. A graph that counts positions
+    # with a Range has a node on the CPU, and then ONNX Runtime captures no CUDA graph of it.
+    for name, lookups in (("text_model", ["Gather", "Slice"]), ("text_model_cpu", ["Gather", "Gather"])):
         text = graph(tiny_bundle, name).graph
         assert not [tensor.name for tensor in text.initializer if "pooler" in tensor.name]
         assert not {"Tanh", "Expand", "Identity", "Constant"} & {node.op_type for node in text.node}
-        lookups = [node for node in text.node if "embeddings/Gather" in node.name]
-        assert len(lookups) == 2  # words and positions; the token type is folded into the positions
+        tables = {tensor.name for tensor in text.initializer if "embeddings.weight" in tensor.name}
+        assert sorted(node.op_type for node in text.node if node.input[0] in tables) == lookups
+        assert name == "text_model_cpu" or "Range" not in {node.op_type for node in text.node}
 
 
 def test_every_initializer_is_read(tiny_bundle: Path) -> None:

@@ -214,6 +214,14 @@ def test_a_failed_gate_gives_advice_and_leaves_nothing(
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def few_observers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports try two observers of eight: for tests to which the scales do not matter."""
+    few = {name: OBSERVERS[name] for name in ("min-max", "MSE")}
+    monkeypatch.setattr("align_exporter.int8.calibrate.OBSERVERS", few)
+
+
+@pytest.mark.usefixtures("few_observers")
 def test_a_slower_graph_is_refused_where_speed_is_required(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +233,7 @@ def test_a_slower_graph_is_refused_where_speed_is_required(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("few_observers")
 def test_speed_is_recorded_against_every_float_graph_and_required_of_a_bundle_that_is_up_to_date(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

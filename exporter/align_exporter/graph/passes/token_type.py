@@ -1,7 +1,8 @@
 """The embedding of token type 0, which all tokens share → into the position embeddings.
 
-before: Add(Add(Gather(words, ids), Gather(types, Expand(0, …))), Gather(positions, p))
-after:  Add(Gather(words, ids), Gather(positions + types[0], p))
+before: Add(Add(Gather(words, ids), Gather(types, Expand(0, …))), Slice(positions, 0, S))
+after:  Add(Gather(words, ids), Slice(positions + types[0], 0, S))
+The packed tower looks positions up by a Gather instead of the Slice.
 algebra: (w + t) + p = w + (p + t), rounded once less per token. A text has one segment, so its token types are all 0.
 gain: saves a lookup, a sum over all tokens and the last shape computed from the ids, which TensorRT would have to
 infer. Of ONNX Runtime's time it is 0.09 % for one text of 12 tokens and 0.02 % for 32 texts of 64.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from align_exporter.graph.ir_helpers import constant_values, operand, producer_of, readers_of, set_constant
+
+LOOKUPS = ("Gather", "Slice")  # of positions: their rows are rows of the table
 
 
 class FoldTokenType:
@@ -47,7 +50,7 @@ def refusal(node: ir.Node) -> str | None:
         return "its rows are not added to two others and to nothing else"
     positions = _other(outer, inner.outputs[0])
     lookup = positions.producer()
-    table = operand(lookup, 0) if lookup is not None and lookup.op_type == "Gather" else None
+    table = operand(lookup, 0) if lookup is not None and lookup.op_type in LOOKUPS else None
     if table is None or table.const_value is None or len(positions.uses()) != 1 or positions.is_graph_output():
         return "the last summand is not looked up in a constant table for this sum alone"
     return None

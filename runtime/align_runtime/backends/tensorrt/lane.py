@@ -22,6 +22,7 @@ from align_runtime.lifetime import closed
 if TYPE_CHECKING:
     from align_runtime.backends.tensorrt.libraries import trt
 
+Run = Callable[[], None]
 Enqueue = Callable[["trt.IExecutionContext", int], None]
 
 
@@ -85,7 +86,7 @@ class Lane:
         """
         self._load(inputs, profile)
         try:
-            self._stream.launch(self.prepare(profile).graph)
+            self.prepare(profile)()
         except BaseException:
             self._stream.synchronize()  # so that nothing uses the buffers any more
             raise
@@ -93,15 +94,14 @@ class Lane:
     def run_staged(self, inputs: Mapping[str, NDArray[Any]], profile: int, watch: Stopwatch) -> NDArray[np.float32]:
         """The output of `inputs`, as `submit` and `collect`, with the time of each stage added to `watch`.
 
-        The stream is synchronized after each stage, so the computation needs a recording without copies. Capturing it
-        and the copies between arrays and pinned memory do not count.
+        The stream is synchronized after each stage, so the computation is prepared without copies. Preparing it and the
+        copies between arrays and pinned memory do not count.
         """
         self._load(inputs, profile)
         try:
-            computation = self._recorded(self._computations, profile, self._compute).graph
-            stages = {
+            stages: dict[str, Run] = {
                 HOST_TO_DEVICE: partial(self._copy_in, profile),
-                COMPUTE: partial(self._stream.launch, computation),
+                COMPUTE: self._prepare_computation(profile),
                 DEVICE_TO_HOST: partial(self._copy_out, profile),
             }
             watch.start()
@@ -132,9 +132,13 @@ class Lane:
         with suppress(DeviceError):
             self._stream.synchronize()
 
-    def prepare(self, profile: int) -> Recording:
-        """The recording of `profile`, captured now if there is none."""
-        return self._recorded(self._recordings, profile, self._enqueue)
+    def prepare(self, profile: int) -> Run:
+        """What enqueues a run in `profile`. The first time, a run sets up all that it needs."""
+        return partial(self._stream.launch, self._recorded(self._recordings, profile, self._enqueue).graph)
+
+    def _prepare_computation(self, profile: int) -> Run:
+        """As `prepare`, without copies."""
+        return partial(self._stream.launch, self._recorded(self._computations, profile, self._compute).graph)
 
     def _recorded(self, recordings: dict[int, Recording], profile: int, enqueue: Enqueue) -> Recording:
         """The recording of `profile` in `recordings`; if there is none, `enqueue` runs once and is captured.
@@ -145,8 +149,7 @@ class Lane:
         if profile in recordings:
             return recordings[profile]
         context = self._engine.new_context(self._scratch.address)
-        if not context.set_optimization_profile_async(profile, self._stream.handle):
-            raise DeviceError(f"TensorRT does not take profile {profile}: {take_errors()}")
+        self._choose(context, profile)
         self._bind(context, profile)
         enqueue(context, profile)
         self._stream.synchronize()
@@ -157,16 +160,20 @@ class Lane:
         self._resources.callback(graph.close)
         return recording
 
+    def _choose(self, context: trt.IExecutionContext, optimization_profile: int) -> None:
+        if not context.set_optimization_profile_async(optimization_profile, self._stream.handle):
+            raise DeviceError(f"{self._engine.title} does not take profile {optimization_profile}: {take_errors()}")
+
     def _bind(self, context: trt.IExecutionContext, profile: int) -> None:
         for name, shape in self._engine.profiles[profile].items():
             if not context.set_input_shape(name, shape):
-                raise DeviceError(f"TensorRT does not take {name} of shape {shape}: {take_errors()}")
+                raise DeviceError(f"{self._engine.title} does not take {name} of shape {shape}: {take_errors()}")
         missing = context.infer_shapes()
         if missing:
-            raise DeviceError(f"TensorRT knows no shape of {', '.join(missing)}: {take_errors()}")
+            raise DeviceError(f"{self._engine.title} knows no shape of {', '.join(missing)}: {take_errors()}")
         for name, staging in self._staging.items():
             if not context.set_tensor_address(name, staging.device.address):
-                raise DeviceError(f"TensorRT does not take the memory of {name}: {take_errors()}")
+                raise DeviceError(f"{self._engine.title} does not take the memory of {name}: {take_errors()}")
 
     def _enqueue(self, context: trt.IExecutionContext, profile: int) -> None:
         self._copy_in(profile)
@@ -180,7 +187,7 @@ class Lane:
 
     def _compute(self, context: trt.IExecutionContext, _profile: int) -> None:
         if not context.execute_async_v3(self._stream.handle):
-            raise DeviceError(f"TensorRT cannot run the engine: {take_errors()}")
+            raise DeviceError(f"{self._engine.title} cannot run the engine: {take_errors()}")
 
     def _copy_out(self, profile: int) -> None:
         output = self._staging[self._engine.output]

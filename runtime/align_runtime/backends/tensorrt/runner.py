@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import Buckets, Piece, check_inputs, row_count
 from align_runtime.backends.runner import Stopwatch
+from align_runtime.backends.tensorrt import libraries
 from align_runtime.backends.tensorrt.cuda_runtime import on_gpu
-from align_runtime.backends.tensorrt.engine import open_engine, this_machine
+from align_runtime.backends.tensorrt.engine import Engine, open_engine, this_machine
 from align_runtime.backends.tensorrt.lane import Lane, LanePool
 from align_runtime.bundle import Bundle
 from align_runtime.engine_choice import choose_engine
+from align_runtime.engine_targets import BUILD, TENSORRT
 from align_runtime.engines import EngineEntry, Shapes, read_plan
 from align_runtime.errors import BundleError
 from align_runtime.graph_entry import Graph
@@ -30,7 +32,7 @@ def open_graph(bundle: Bundle, graph: Graph, gpu: int, _check_hashes: bool) -> T
 
     The engine's sha256 is always compared: TensorRT trusts the bytes that it reads.
     """
-    entry = choose_engine(bundle, graph, this_machine(gpu))
+    entry = choose_engine(bundle, graph, this_machine(gpu), TENSORRT)
     return TensorRtRunner(read_plan(bundle, entry), entry, gpu)
 
 
@@ -54,24 +56,31 @@ class TensorRtRunner:
         """
         self._gpu = gpu
         with on_gpu(gpu):
-            self.engine = open_engine(plan, entry)
-        self._buckets = _buckets(entry.profiles)
+            self.engine = self._open(plan, entry)
+        profiles = self.engine.profiles
+        self._buckets = _buckets(profiles)
         self.batches, self.in_flight = self._buckets.batches, lanes
-        self._profiles = {_bucket(shapes): index for index, shapes in enumerate(entry.profiles)}
+        self._profiles = {_bucket(shapes): index for index, shapes in enumerate(profiles)}
         if set(self._profiles) != set(product(self._buckets.batches, self._buckets.lengths or (None,))):
             raise BundleError(
                 f"{entry.file}: its profiles {list(self._profiles)} do not cover every batch size with every length; "
-                "build it again: align-export … --engine"
+                f"{BUILD[entry.runtime]}"
             )
-        self._takes = {name: (self.engine.dtypes[name], _named(shape)) for name, shape in entry.profiles[0].items()}
+        self._takes = {name: (self.engine.dtypes[name], _named(shape)) for name, shape in profiles[0].items()}
         self._lanes: list[Lane] = []
         with on_gpu(gpu), ExitStack() as opened:
             for _ in range(lanes):
-                lane = Lane(self.engine)
+                lane = self._new_lane()
                 opened.callback(lane.close)
                 self._lanes.append(lane)
             opened.pop_all()
         self._pool = LanePool(self._lanes)
+
+    def _open(self, plan: bytes, entry: EngineEntry) -> Engine:
+        return open_engine(plan, entry, libraries.trt)
+
+    def _new_lane(self) -> Lane:
+        return Lane(self.engine)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         check_inputs(inputs, self._takes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from align_runtime.engines import version
 from align_runtime.errors import ConfigurationError
+from align_runtime.versions import version
 
 ASCENDING = [
     "7.5",
