@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <dlfcn.h>
 #include <mutex>
 
 #include "cpu_runner.hpp"
@@ -13,63 +12,11 @@ namespace align {
 
 namespace {
 
-constexpr const char *CUDA_PROVIDER = "CUDAExecutionProvider";
-constexpr const char *INSTALL =
-    "install a build of ONNX Runtime for CUDA, e.g. the wheel onnxruntime-gpu, and CUDA and "
-    "cuDNN where the dynamic loader finds them";
 constexpr const char *NO_SUCH_GPU = "invalid device ordinal";
 constexpr const char *NOT_CAPTURED = "cannot use the graph capture feature";
 
-// ONNX Runtime captures CUDA graphs in the mode cudaStreamCaptureModeGlobal: while one thread captures, copies and
-// allocations of all others in the process fail, and the capture with them. So a capture runs alone, and all else that
-// calls CUDA shares this mutex.
-std::shared_mutex &cuda_calls() {
-    static auto &mutex = *new std::shared_mutex; // stays until the process has ended, as threads may
-    return mutex;
-}
-
 bool mentions(const OrtFailure &failure, const char *words) {
     return std::strstr(failure.what(), words) != nullptr;
-}
-
-// The message without the place in ONNX Runtime's source that it begins with.
-std::string reason_of(const OrtFailure &failure) {
-    const std::string text = failure.what();
-    for (const char *start : {"Failed to load library", "CUDA failure", "Invalid device ID"})
-        if (const std::size_t found = text.find(start); found != text.npos)
-            return text.substr(found, text.find(" ; GPU=", found) - found);
-    return text;
-}
-
-bool has_provider(const OnnxRuntime &runtime, const char *name) {
-    char **names = nullptr;
-    int count = 0;
-    runtime.check(runtime.api().GetAvailableProviders(&names, &count));
-    const bool found = std::any_of(names, names + count, [&](const char *one) { return std::strcmp(one, name) == 0; });
-    runtime.check(runtime.api().ReleaseAvailableProviders(names, count));
-    return found;
-}
-
-void append_cuda(const OnnxRuntime &runtime, OrtSessionOptions *session_options, const Provider &provider,
-                 bool graphs) {
-    const OrtApi &api = runtime.api();
-    const std::string device = std::to_string(provider.gpu);
-    std::vector<const char *> keys{"device_id", "enable_cuda_graph"}, values{device.c_str(), graphs ? "1" : "0"};
-    for (const auto &[key, value] : provider.options) {
-        keys.push_back(key.c_str());
-        values.push_back(value.c_str());
-    }
-    try {
-        OrtCUDAProviderOptionsV2 *options = nullptr;
-        runtime.check(api.CreateCUDAProviderOptions(&options));
-        const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> owned(
-            options, api.ReleaseCUDAProviderOptions);
-        runtime.check(api.UpdateCUDAProviderOptions(options, keys.data(), values.data(), keys.size()));
-        runtime.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session_options, options));
-    } catch (const OrtFailure &failure) {
-        throw BackendUnavailableError("ONNX Runtime's CUDA provider cannot start (" + reason_of(failure) +
-                                      "); check nvidia-smi and that the driver is new enough, and " + INSTALL);
-    }
 }
 
 // `rows` rows of `from`, each of `width` bytes, padded to `wide` bytes with zeros, and to `batch` rows with copies of
@@ -96,32 +43,9 @@ struct CudaRunner::Slot {
     OrtOwnedValue output;
 };
 
-// Convolutions in NHWC, the layout of tensor cores, with the fastest of all algorithms whatever workspace it needs.
-// FP32 without TF32, since the parity gate compares full float32. Without it, ONNX Runtime keeps the convolutions of
-// every precision off the tensor cores: half precision needs them, and its values have no more digits than TF32's.
-std::map<std::string, std::string> Provider::options_of(const std::string &variant) {
-    return {
-        {"prefer_nhwc", "1"},
-        {"use_tf32", variant == "fp32" ? "0" : "1"},
-        {"fuse_conv_bias", "1"},
-        {"cudnn_conv_algo_search", "EXHAUSTIVE"},
-        {"cudnn_conv_use_max_workspace", "1"},
-    };
-}
-
-Provider Provider::cuda(const OnnxRuntime &runtime, int gpu, const std::string &variant) {
-    if (!has_provider(runtime, CUDA_PROVIDER))
-        throw BackendUnavailableError("the ONNX Runtime " + runtime.version() + " in " + runtime.path() + " has no " +
-                                      CUDA_PROVIDER + "; " + INSTALL);
-    std::unique_ptr<DeviceMemory> memory = DeviceMemory::of_cuda(gpu);
-    if (dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL) == nullptr) // loaded by the provider at its first convolution
-        throw BackendUnavailableError("cuDNN cannot be loaded (" + loader_error() + "); " + INSTALL);
-    return {CUDA_PROVIDER, "Cuda", std::move(memory), gpu, options_of(variant)};
-}
-
 CudaRunner::CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buckets buckets, std::size_t dim,
                        Provider provider)
-    : cuda_use_(cuda_calls()), runtime_(runtime), file_(file), buckets_(std::move(buckets)), dim_(dim),
+    : cuda_use_(captures()), runtime_(runtime), file_(file), buckets_(std::move(buckets)), dim_(dim),
       provider_(std::move(provider)) {
     OrtSession *session = sessions_.emplace(shared_by(buckets_.batches[0]), open()).first->second.session.get();
     output_ = output_of(runtime_, session, file_);
@@ -158,7 +82,7 @@ CudaRunner::Session CudaRunner::open() const {
             throw BackendUnavailableError("CUDA sees no GPU with the index " + std::to_string(provider_.gpu) +
                                           "; see nvidia-smi and CUDA_VISIBLE_DEVICES");
         if (failure.out_of_memory())
-            throw DeviceError("the GPU has too little free memory for " + file_ + " (" + reason_of(failure) +
+            throw DeviceError("the GPU has too little free memory for " + file_ + " (" + failure.what() +
                               "); see nvidia-smi");
         throw BundleError("ONNX Runtime cannot load " + file_ + " on the GPU: " + failure.what());
     }
@@ -168,8 +92,7 @@ CudaRunner::Session CudaRunner::open() const {
 OrtOwnedSession CudaRunner::load(bool graphs) const {
     OrtOwnedSession session(runtime_);
     const OrtOwnedSessionOptions options = session_options(runtime_);
-    if (provider_.name == CUDA_PROVIDER)
-        append_cuda(runtime_, options.get(), provider_, graphs);
+    provider_.append_to(options.get(), runtime_, graphs);
     runtime_.check(runtime_.api().CreateSession(runtime_.environment(), file_.c_str(), options.get(), session.out()));
     return session;
 }
@@ -217,8 +140,8 @@ void CudaRunner::run_piece(const Piece &piece, std::size_t length, const std::ve
     const OrtApi &api = runtime_.api();
     const Shape shape{piece.batch, length};
     const auto known = slots_.find(shape);
-    std::unique_lock alone(cuda_calls(), std::defer_lock);
-    std::shared_lock shared(cuda_calls(), std::defer_lock);
+    std::unique_lock alone(captures(), std::defer_lock);
+    std::shared_lock shared(captures(), std::defer_lock);
     if (known != slots_.end() && known->second->captured)
         shared.lock();
     else

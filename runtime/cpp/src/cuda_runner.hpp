@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "buckets.hpp"
-#include "device_memory.hpp"
+#include "capture.hpp"
+#include "cuda_provider.hpp"
 #include "onnxruntime_library.hpp"
 #include "runner.hpp"
 #include "workers.hpp"
@@ -19,21 +20,6 @@ namespace align {
 using OrtOwnedAllocator = OrtOwned<OrtAllocator, &OrtApi::ReleaseAllocator>;
 using OrtOwnedBinding = OrtOwned<OrtIoBinding, &OrtApi::ReleaseIoBinding>;
 using OrtOwnedRunOptions = OrtOwned<OrtRunOptions, &OrtApi::ReleaseRunOptions>;
-
-// An execution provider of ONNX Runtime and the device of its tensors. Tests run this code with that of the CPU.
-struct Provider {
-    std::string name, memory_name;
-    std::unique_ptr<DeviceMemory> memory;
-    int gpu;
-    std::map<std::string, std::string> options;
-
-    // CUDA on the GPU with the index `gpu`, for graphs of `variant`. Throws BackendUnavailableError where `runtime`
-    // cannot use it.
-    static Provider cuda(const OnnxRuntime &runtime, int gpu, const std::string &variant);
-
-    // CUDA's options for graphs of `variant`.
-    static std::map<std::string, std::string> options_of(const std::string &variant);
-};
 
 // One graph on the GPU, which any number of threads may share. A thread of its own runs every batch: the GPU runs one
 // at a time, and ONNX Runtime captures CUDA graphs per thread. Images have a session for each batch size: a convolution
@@ -69,7 +55,7 @@ private:
     void run_piece(const Piece &piece, std::size_t length, const std::vector<Input> &inputs, float *out);
     OrtOwnedValue allocate(const Session &session, const std::vector<std::int64_t> &shape, ElementType type) const;
 
-    std::shared_lock<std::shared_mutex> cuda_use_; // held while the members below are made and destroyed
+    std::shared_lock<CaptureLock> cuda_use_; // held while the members below are made and destroyed
     const OnnxRuntime &runtime_;
     std::string file_, output_;
     Buckets buckets_;

@@ -1,7 +1,9 @@
 #include "onnxruntime_library.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <dlfcn.h>
 #include <map>
 #include <mutex>
@@ -30,7 +32,37 @@ std::vector<std::string> candidates(const std::string &path) {
     return {"libonnxruntime.so.1", "libonnxruntime.so"};
 }
 
+bool ends_with(const std::string &text, std::size_t end, const std::string &word) {
+    return end >= word.size() && text.compare(end - word.size(), word.size(), word) == 0;
+}
+
+// Where the words of one of CUDA's libraries begin in a message, e.g. "CUDA failure 2: out of memory"; or npos.
+std::size_t failure_of_cuda(const std::string &message) {
+    const std::string words = " failure ";
+    for (std::size_t found = message.find(words); found != message.npos; found = message.find(words, found + 1)) {
+        const std::size_t number = found + words.size(), after = message.find_first_not_of("0123456789", number);
+        if (after == message.npos || after == number || message.compare(after, 2, ": ") != 0)
+            continue;
+        for (const char *library : {"CUDNN_FE", "CUDNN", "CUBLAS", "CUDA"})
+            if (ends_with(message, found, library))
+                return found - std::strlen(library);
+    }
+    return message.npos;
+}
+
 } // namespace
+
+std::string reason_of(const std::string &message) {
+    std::size_t start = failure_of_cuda(message);
+    if (start != message.npos) {
+        const std::size_t end = message.find_first_of(";\n", start);
+        return message.substr(start, message.find_last_not_of(' ', end - 1) + 1 - start);
+    }
+    for (const char *words : {"Failed to load library", "Invalid device ID"})
+        start = std::min(start, message.find(words));
+    start = start == message.npos ? message.find_first_not_of(" \n") : start;
+    return start == message.npos ? "unknown reason" : message.substr(start, message.find('\n', start) - start);
+}
 
 std::string loader_error() {
     const char *reason = dlerror();
@@ -89,11 +121,9 @@ OnnxRuntime::OnnxRuntime(const std::string &path, void *library) : path_(path) {
 void OnnxRuntime::check(OrtStatus *status) const {
     if (status == nullptr)
         return;
-    std::string message = api_->GetErrorMessage(status);
+    const std::string message = api_->GetErrorMessage(status);
     api_->ReleaseStatus(status);
-    const std::size_t start = message.find_first_not_of(" \n");
-    message = start == message.npos ? "unknown reason" : message.substr(start);
-    throw OrtFailure(message.substr(0, message.find('\n')));
+    throw OrtFailure(reason_of(message));
 }
 
 } // namespace align

@@ -19,6 +19,10 @@ struct OrtFailure : std::runtime_error {
     bool out_of_memory() const;
 };
 
+// What a message of ONNX Runtime says, on one line. Words of CUDA's libraries and of the dynamic loader stand in it
+// behind a place in ONNX Runtime's source, which is left out.
+std::string reason_of(const std::string &message);
+
 // Why the dynamic loader could not load the last library that it was asked for.
 std::string loader_error();
 

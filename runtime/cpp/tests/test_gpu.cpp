@@ -156,11 +156,6 @@ TEST_F(Gpu, HasASessionForEachBatchOfImagesAndOneForAllTexts) {
         }
 }
 
-TEST(Provider, AllowsTf32WhereNoDigitsAreLost) {
-    EXPECT_EQ(Provider::options_of("fp32").at("use_tf32"), "0");
-    EXPECT_EQ(Provider::options_of("fp16").at("use_tf32"), "1");
-}
-
 TEST_F(Gpu, RefusesAGraphOfAnotherWidth) {
     const std::string file = bundle->graph_file(bundle->graph(VISION, "fp32", GPU_TARGET), false);
     EXPECT_THROW(CudaRunner(OnnxRuntime::load(""), file, {{1, 8}, {}}, 7, host()), BundleError);
