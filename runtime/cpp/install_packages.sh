@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-PACKAGES=(build-essential cmake ninja-build pkg-config clang nlohmann-json3-dev libjpeg-dev libpng-dev libgtest-dev
+PACKAGES=(build-essential cmake ninja-build pkg-config clang nlohmann-json3-dev libjpeg-dev zlib1g-dev libgtest-dev
           libcpp-httplib-dev)
 HEADERS=build/onnxruntime-headers
 SUITE=forky # Debian 12 has no ONNX Runtime; the headers are those of the newest suite that is not unstable

@@ -5,6 +5,8 @@
 
 #include "encoded_images.hpp"
 #include "errors.hpp"
+#include "graph_file.hpp"
+#include "manifest.hpp"
 #include "resample.hpp"
 #include "tokenizer.hpp"
 #include "vectors.hpp"
@@ -15,27 +17,29 @@ namespace {
 
 constexpr Limits SMALL{1 << 16}; // pixels; a fuzzer wants many small images
 
-template <class Work> void refusing(Work work) {
+template <class Work> bool refusing(Work work) {
     try {
         work();
+        return true;
     } catch (const Error &) { // an error with a status, as the C API returns it
+        return false;
     }
 }
 
-void text(std::string_view data) {
+bool text(std::string_view data) {
     static const Tokenizer tokenizer = Tokenizer::from_json(vectors::file("tokenizer.json"), 512, 0);
-    refusing([&] { tokenizer.encode(data); });
+    return refusing([&] { tokenizer.encode(data); });
 }
 
-void tokenizer_file(std::string_view data) {
-    refusing([&] { Tokenizer::from_json(data, 64, 0).encode("A photo of [MASK] é <img> ##s\xe6\x96\x87"); });
+bool tokenizer_file(std::string_view data) {
+    return refusing([&] { Tokenizer::from_json(data, 64, 0).encode("A photo of [MASK] é <img> ##s\xe6\x96\x87"); });
 }
 
 // The first bytes are the shape, the stride, the sizes and the filter; the rest is the image.
-void image(std::string_view data) {
+bool image(std::string_view data) {
     constexpr std::size_t HEAD = 8;
     if (data.size() < HEAD)
-        return;
+        return false;
     const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(data[at]); };
     const auto size = [&](std::size_t at) {
         return Json{{"height", byte(at) % 64 + 1}, {"width", byte(at + 1) % 64 + 1}};
@@ -55,19 +59,28 @@ void image(std::string_view data) {
     const std::size_t height = stride == 0 ? byte(1) : rows.size() / stride;
     std::vector<std::uint8_t> pixels(config.pixels_bytes());
     const Background background = byte(5) < 128 ? Background() : Colour{1, 2, 3};
-    refusing([&] {
+    return refusing([&] {
         preprocess(config, {rows.data(), width, height, stride, channels}, pixels.data(), background, SMALL);
     });
 }
 
-void encoded(std::string_view data) {
+bool encoded(std::string_view data) {
     const Background background = data.size() % 2 == 0 ? Background() : Colour{1, 2, 3};
-    refusing([&] { decode_image(data, SMALL, background); });
+    return refusing([&] { decode_image(data, SMALL, background); });
+}
+
+bool manifest(std::string_view data) {
+    return refusing([&] { Manifest::from_json(data, MANIFEST_NAME); });
+}
+
+bool graph_file(std::string_view data) {
+    return refusing([&] { check_graph_bytes(data, "model.onnx", "model.onnx.data"); });
 }
 
 } // namespace
 
-const FuzzTarget FUZZ_TARGETS[4] = {
-    {"text", text}, {"tokenizer_file", tokenizer_file}, {"image", image}, {"encoded", encoded}};
+const FuzzTarget FUZZ_TARGETS[6] = {{"text", text},         {"tokenizer_file", tokenizer_file},
+                                    {"image", image},       {"encoded", encoded},
+                                    {"manifest", manifest}, {"graph_file", graph_file}};
 
 } // namespace align
