@@ -3,7 +3,8 @@
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
 # gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
-# cpp        the C++ runtime, in build/cpp · cpp-test · cpp-install PREFIX=…; what it needs: runtime/cpp/install_packages.sh
+# cpp        the C++ runtime, in build/cpp · cpp-test · cpp-fuzz · cpp-install PREFIX=…; runtime/cpp/install_packages.sh
+#            installs what it needs
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +16,7 @@ CPP_BUILD ?= build/cpp
 PREFIX    ?= /usr/local
 
 .PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
-	cpp cpp-test cpp-install clean
+	cpp cpp-test cpp-fuzz cpp-install clean
 
 install: $(STAMP)
 
@@ -122,7 +123,17 @@ cpp:
 
 cpp-test: install cpp
 	ctest --test-dir $(CPP_BUILD) --output-on-failure
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
+	ALIGN_CPP_BUILD=$(CPP_BUILD) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
+
+# Each reader of the C++ runtime under libFuzzer, FUZZ_SECONDS each; what fails is kept in build/cpp-fuzz.
+cpp-fuzz:
+	CC=clang CXX=clang++ cmake -S runtime/cpp -B build/cpp-fuzz -G Ninja -DALIGN_BUILD_TESTS=OFF -DALIGN_BUILD_FUZZERS=ON \
+		-DALIGN_SANITIZE=address,undefined
+	cmake --build build/cpp-fuzz --target align_fuzz
+	for target in $(notdir $(wildcard runtime/cpp/tests/corpus/*)); do \
+		mkdir -p build/cpp-fuzz/found/$$target && ALIGN_FUZZ_TARGET=$$target build/cpp-fuzz/align_fuzz \
+		-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -artifact_prefix=build/cpp-fuzz/ -verbosity=0 \
+		-print_final_stats=1 build/cpp-fuzz/found/$$target runtime/cpp/tests/corpus/$$target || exit 1; done
 
 cpp-install: cpp
 	cmake --install $(CPP_BUILD) --prefix $(PREFIX)

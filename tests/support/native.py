@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint8, c_void_p
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from align_runtime import errors
 
 ROOT = Path(__file__).parents[2]
-LIBRARY = ROOT / "build" / "cpp" / "libalign_runtime.so"
+LIBRARY = ROOT / os.environ.get("ALIGN_CPP_BUILD", "build/cpp") / "libalign_runtime.so"
 OK, BUFFER_TOO_SMALL = 0, 10
 CLASSES: dict[int, type[errors.AlignError]] = {
     1: errors.ConfigurationError,
