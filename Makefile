@@ -68,7 +68,7 @@ soak: demo
 	$(MEASURE)soak build/align-tiny
 
 # Support modules of the tests build the models that are measured. A bundle of an older export is not measured again.
-benchmarks: install
+benchmarks: install cpp
 	rm -rf build/bench
 	$(MEASURE)full_size
 	$(MEASURE)fp16
@@ -79,6 +79,7 @@ benchmarks: install
 	$(MEASURE)vision
 	$(MEASURE)bench
 	$(MEASURE)openvino
+	$(MEASURE)cpp
 	$(MEASURE)clients
 	$(MEASURE)resident
 	$(MEASURE)profile

@@ -45,13 +45,16 @@ void resample_nearest(const ImageView &image, ImageSize size, const Window &wind
     std::size_t wide = 0; // outputs that may be copied with the byte behind them, of source and result
     while (channels > 1 && wide + 1 < columns.size() && columns[wide] + 1 < image.width)
         ++wide;
+    std::vector<std::uint32_t> offsets(wide); // in bytes of a row
+    for (std::size_t i = 0; i < wide; ++i)
+        offsets[i] = static_cast<std::uint32_t>(columns[i] * channels);
     for (std::size_t y = 0; y < window.height; ++y) {
         std::uint8_t *out = pixels + y * stride, *const end = out + 3 * window.width;
         if (y < rows.size()) {
             const std::uint8_t *const row = image.row(rows[y]);
-            const std::size_t *const column = columns.data(); // bytes that are written might be those of `columns`
+            const std::uint32_t *const offset = offsets.data(); // bytes that are written might be those of `offsets`
             for (std::size_t i = 0; i < wide; ++i, out += 3)
-                std::memcpy(out, row + column[i] * channels, 4);
+                std::memcpy(out, row + offset[i], 4);
             for (std::size_t i = wide; i < columns.size(); ++i, out += 3)
                 copy_rgb(image, columns[i], rows[y], 1, out);
         }
