@@ -66,6 +66,29 @@ def test_find_package(prefix: Path, tmp_path: Path, tiny_bundle: Path) -> None:
         assert printed == "1.0000 a cat\n1.0000 a cat\n"
 
 
+FETCHING = """
+cmake_minimum_required(VERSION 3.22)
+project(user LANGUAGES C CXX)
+include(FetchContent)
+FetchContent_Declare(align_runtime SOURCE_DIR %s)
+FetchContent_MakeAvailable(align_runtime)
+foreach(target align_runtime::align_runtime align_runtime::align_runtime_static)
+  if(NOT TARGET ${target})
+    message(FATAL_ERROR "no ${target}")
+  endif()
+endforeach()
+if(TARGET align_tests)
+  message(FATAL_ERROR "tests in a project of others")
+endif()
+"""
+
+
+def test_fetch_content(library: ctypes.CDLL, tmp_path: Path) -> None:
+    """As far as CMake's configuration: to compile it all again would take minutes."""
+    (tmp_path / "CMakeLists.txt").write_text(FETCHING % (ROOT / "runtime/cpp"))
+    output_of("cmake", "-S", tmp_path, "-B", tmp_path / "build")
+
+
 @pytest.mark.parametrize("kind", ["shared", "static"])
 def test_pkg_config(kind: str, prefix: Path, tmp_path: Path, tiny_bundle: Path) -> None:
     folder = next(prefix.rglob("align_runtime.pc")).parent

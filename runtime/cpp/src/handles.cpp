@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "errors.hpp"
+#include "forks.hpp"
 
 namespace align {
 
@@ -18,7 +19,6 @@ struct Entry {
 
 // Models that nobody closed are not freed at the end of a process, whose threads may be gone: this one never ends.
 struct Table {
-    std::shared_mutex mutex;
     std::unordered_map<std::uintptr_t, Entry> entries;
     std::uintptr_t last = 0;
 };
@@ -43,7 +43,7 @@ Use::Use(const align_model *handle) {
         throw ConfigurationError("the model is NULL; open one with align_open");
     pid_t process = 0;
     {
-        const std::shared_lock lock(table().mutex);
+        const std::lock_guard lock(process_mutex(Guarded::handles));
         const auto found = table().entries.find(key(handle));
         if (found == table().entries.end())
             not_open();
@@ -60,7 +60,7 @@ Use::Use(const align_model *handle) {
 }
 
 align_model *add_handle(std::shared_ptr<OpenModel> open) {
-    const std::lock_guard lock(table().mutex);
+    const std::lock_guard lock(process_mutex(Guarded::handles));
     const std::uintptr_t next = table().last + 1;
     table().entries.emplace(next, Entry{std::move(open), getpid()});
     table().last = next;
@@ -70,7 +70,7 @@ align_model *add_handle(std::shared_ptr<OpenModel> open) {
 void close_handle(align_model *handle) {
     std::shared_ptr<OpenModel> open;
     {
-        const std::lock_guard lock(table().mutex);
+        const std::lock_guard lock(process_mutex(Guarded::handles));
         const auto found = table().entries.find(key(handle));
         if (found == table().entries.end() || found->second.process != getpid())
             return;

@@ -6,11 +6,11 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <map>
-#include <mutex>
 #include <vector>
 
 #include "errors.hpp"
 #include "foreign_text.hpp"
+#include "forks.hpp"
 
 namespace align {
 
@@ -78,10 +78,9 @@ bool OrtFailure::out_of_memory() const {
 }
 
 const OnnxRuntime &OnnxRuntime::load(const std::string &path) {
-    static std::mutex &mutex = *new std::mutex; // both stay until the process has ended
-    static auto &loaded = *new std::map<void *, const OnnxRuntime *>;
+    static auto &loaded = *new std::map<void *, const OnnxRuntime *>; // stays until the process has ended
     std::string problem;
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(process_mutex(Guarded::libraries));
     // From 1.29 on it starts a thread, when it is loaded, that sends usage data; a forked child that ends waits for it.
     setenv("ORT_DISABLE_TELEMETRY", "1", 0);
     for (const std::string &name : candidates(path)) {

@@ -112,11 +112,33 @@ double smallest_quota(const std::string &root) {
     return smallest;
 }
 
-// The end of the threads of one check.
-struct Gate {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool open = false;
+// Threads that wait for the end of a check.
+class Waiting {
+public:
+    ~Waiting() {
+        {
+            const std::lock_guard lock(mutex_);
+            ended_ = true;
+        }
+        changed_.notify_all();
+        for (std::thread &thread : threads_)
+            thread.join();
+    }
+
+    void start_one() {
+        threads_.emplace_back([this] {
+            std::unique_lock lock(mutex_);
+            changed_.wait(lock, [this] { return ended_; });
+        });
+    }
+
+    int count() const { return static_cast<int>(threads_.size()); }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool ended_ = false;
+    std::vector<std::thread> threads_;
 };
 
 } // namespace
@@ -142,30 +164,16 @@ bool has_vnni() {
 }
 
 void check_startable(int count) {
-    Gate gate;
-    std::vector<std::thread> threads;
-    std::string problem;
+    Waiting waiting;
     try {
-        while (static_cast<int>(threads.size()) < count)
-            threads.emplace_back([&gate] {
-                std::unique_lock lock(gate.mutex);
-                gate.changed.wait(lock, [&gate] { return gate.open; });
-            });
+        while (waiting.count() < count)
+            waiting.start_one();
     } catch (const std::system_error &reason) {
-        problem = reason.what();
-    }
-    {
-        const std::lock_guard lock(gate.mutex);
-        gate.open = true;
-    }
-    gate.changed.notify_all();
-    for (std::thread &thread : threads)
-        thread.join();
-    if (!problem.empty())
-        throw DeviceError("only " + std::to_string(threads.size()) + " of " + std::to_string(count) +
-                          " threads can be started (" + problem +
+        throw DeviceError("only " + std::to_string(waiting.count()) + " of " + std::to_string(count) +
+                          " threads can be started (" + reason.what() +
                           "); raise the limit of processes (ulimit -u, pids.max of a container) or of memory, or set "
                           "threads to fewer");
+    }
 }
 
 } // namespace align
