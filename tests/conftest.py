@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The garbage collector passes over what importing torch and transformers left: a tenth of an export's time."""
+    """The garbage collector passes over what importing torch and transformers left."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -90,6 +90,14 @@ def run_step(step: Step, left: float) -> Outcome:
     return Outcome(step.name, code, seconds, limit, result, output[-KEPT_CHARACTERS:])
 
 
+def without_paths(outcome: Outcome, *folders: Path) -> Outcome:
+    """`outcome` with the paths in it relative to `folders`: where they lay is nothing to publish."""
+    text = json.dumps(asdict(outcome))
+    for folder in folders:
+        text = text.replace(json.dumps(f"{folder}{os.sep}")[1:-1], "")
+    return Outcome(**json.loads(text))
+
+
 def gpu_facts() -> dict[str, str]:
     """The first GPU, as nvidia-smi describes it; empty without one."""
     command = ["nvidia-smi", f"--query-gpu={GPU_FACTS}", "--format=csv,noheader", "--id=0"]
@@ -159,7 +167,7 @@ def main() -> int:
         work.mkdir(parents=True, exist_ok=True)
         for step in chosen(steps(work, target), options.only, parser):
             patient = replace(step, limit=step.limit * (SLOWNESS if options.dry_run else 1))
-            outcomes[step.name] = run_step(patient, end - time.monotonic())
+            outcomes[step.name] = without_paths(run_step(patient, end - time.monotonic()), work, ROOT)
             write_result(file, facts, list(outcomes.values()))
     failed = [outcome.name for outcome in outcomes.values() if outcome.exit_code]
     print(f"wrote {file};", f"not passed: {', '.join(failed)}" if failed else "all steps passed")

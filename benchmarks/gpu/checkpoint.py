@@ -27,8 +27,8 @@ from support.tokenizers import write_tokenizer
 
 
 def write(folder: Path, is_small: bool) -> None:
-    """Writes the checkpoint into `folder`, which is created."""
-    folder.mkdir(parents=True)
+    """Writes the checkpoint into `folder`, in place of one that lies there."""
+    folder.mkdir(parents=True, exist_ok=True)
     values = small_config() if is_small else full_size_config()
     config = AlignConfig.from_dict(values)
     size = config.vision.image_size

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Packs into .gpu/ what the GPU check needs on a machine with one H100 or H200, Python 3.12, torch, onnx, onnxscript and
 # transformers, and no network: folders of at most 64 MiB, one for each transfer. There, copy all of them into one folder
-# and run `bash run.sh`. With --source nothing large is packed, to try run.sh on a CPU. PYTHON: with pip and numpy.
+# and run `bash run.sh`. The bundles are made here: an export takes minutes of a machine that one has for fifteen. With
+# --source nothing large is packed, to try run.sh on a CPU. PYTHON: with pip and the exporter.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3} out=$PWD/.gpu work=$(mktemp -d) architecture=${ARCHITECTURE:-90}
@@ -11,9 +12,9 @@ mkdir -p "$out/1"
 git archive --format=tar.gz -o "$out/1/source.tar.gz" HEAD
 cp benchmarks/gpu/run.sh "$out/1/"
 
-# Splits the folder $1 into compressed pieces $2.*, each in a folder of its own.
+# Splits the folder $1 into compressed pieces $2.*, each in a folder of its own. $3: options of xz.
 pieces() {
-  tar cf - -C "$1" . | xz -T2 -6 | split -b 50M - "$work/$2.tar.xz."
+  tar cf - -C "$1" . | xz -T2 "$3" | split -b 50M - "$work/$2.tar.xz."
   for piece in "$work/$2".tar.xz.*; do
     n=$(($(find "$out" -mindepth 1 -maxdepth 1 -type d | wc -l) + 1))
     mkdir -p "$out/$n"
@@ -39,7 +40,15 @@ if [ "${1:-}" != --source ]; then
       mkdir "$site/tensorrt_rtx"
       printf 'from tensorrt_rtx_bindings import *\nfrom tensorrt_rtx_bindings import __version__\n' >"$site/tensorrt_rtx/__init__.py"
     fi
-    pieces "$site" "$name"
+    pieces "$site" "$name" -6
   done
+  bundles=$work/bundles
+  export PYTHONPATH=runtime:reference:exporter:calibration:.:tests
+  "$python" -m benchmarks.gpu.checkpoint "$work/checkpoint"
+  # Random weights say nothing about the accuracy of FP16.
+  "$python" -m align_exporter "$work/checkpoint" -o "$bundles/full-size" --quiet --fp16 \
+    --parity-max-abs fp16=2 --parity-min-cosine fp16=-1
+  "$python" -m align_exporter reference/align-tiny -o "$bundles/align-tiny" --quiet --fp16 --int8
+  pieces "$bundles" bundles --lzma2=preset=2,lc=0,lp=1,pb=1 # weights of 2 and of 4 bytes
 fi
 du -sh "$out"/*

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # On the machine with the GPU: unpacks what pack.sh packed beside this file and runs the check; its result and its log
-# are in $OUT (this folder without it). Arguments go to the check: --dry-run tries it on a CPU, --minutes 10 is a limit.
+# are in $OUT (this folder without it). Arguments go to the check: --dry-run tries it on a CPU, --minutes 10 is a limit,
+# --only runs single steps again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here}
-mkdir -p "$here/source" "$here/site" "$out"
+mkdir -p "$here/source" "$here/site" "$here/work" "$out"
 python=${PYTHON:-python3}
 unpacked=$here/unpacked # a second run with --only and --work goes on with what the first one unpacked
 for archive in "$here"/source.tar.gz "$here"/*.tar.xz.aa; do
@@ -13,7 +14,9 @@ for archive in "$here"/source.tar.gz "$here"/*.tar.xz.aa; do
   elif [ "$archive" = "$here/source.tar.gz" ]; then
     tar xzf "$archive" -C "$here/source"
   elif "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then
-    cat "${archive%aa}"* | tar xJ -C "$here/site"
+    into=$here/site
+    [ "$(basename "$archive")" != bundles.tar.xz.aa ] || into=$here/work
+    cat "${archive%aa}"* | tar xJ -C "$into"
   else
     echo "error: the packed packages are for Python 3.12; got $("$python" --version). Set PYTHON" >&2
     exit 2
@@ -28,4 +31,4 @@ export PYTHONPATH=runtime:reference:exporter:calibration:.:tests:$here/site PYTH
 # ONNX Runtime looks for CUDA's packages beside its own; here they are where torch is.
 LD_LIBRARY_PATH=$("$python" -c 'import glob, sys; print(":".join(d for p in sys.path for d in glob.glob(p + "/nvidia/*/lib")))')
 export LD_LIBRARY_PATH
-"$python" -m benchmarks.gpu.check --results "$out" "$@" 2>&1 | tee "$out/log"
+"$python" -m benchmarks.gpu.check --results "$out" --work "$here/work" "$@" 2>&1 | tee "$out/log"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from align_runtime.manifest import MANIFEST_NAME
 from benchmarks.result_files import ROOT
 
 VERIFY = "import sys; from align_runtime.commands.verify import main; sys.exit(main())"
@@ -47,7 +48,7 @@ class Target:
 
 
 def steps(work: Path, target: Target) -> list[Step]:
-    """All steps of `target`, which write into the folder `work`."""
+    """All steps of `target`, which write into the folder `work`; bundles there serve unless engines are built."""
     tiny, full, checkpoint = work / TINY, work / FULL, work / "checkpoint"
     engine = ["--engine"] if target.engines else []
     device, dry = target.devices[0], ["--dry"] if target.is_dry else []
@@ -59,6 +60,10 @@ def steps(work: Path, target: Target) -> list[Step]:
 
     def export(source: Path, bundle: Path, *options: str) -> list[str]:
         return ["-m", "align_exporter", str(source), "-o", str(bundle), "--json", *options]
+
+    def exported(source: Path, bundle: Path, limit: float, *options: str) -> list[Step]:
+        there = not engine and (bundle / MANIFEST_NAME).is_file()
+        return [] if there else [Step(f"export {bundle.name}", export(source, bundle, *options, *engine), limit)]
 
     def verify(name: str, bundle: Path, limit: float) -> list[Step]:
         command = ["-c", VERIFY, str(bundle), "--accept-limits", "--json", "--device"]
@@ -75,10 +80,10 @@ def steps(work: Path, target: Target) -> list[Step]:
     kind = "cpu" if target.is_dry else "gpu"
     return [
         study("machine", 30),
-        Step(f"export {TINY}", export(ROOT / "reference" / TINY, tiny, "--fp16", "--int8", *engine), 150),
+        *exported(ROOT / "reference" / TINY, tiny, 150, "--fp16", "--int8"),
         *verify(TINY, tiny, 60),
         Step("checkpoint", ["-m", "benchmarks.gpu.checkpoint", str(checkpoint), *dry], 60),
-        Step(f"export {FULL}", export(checkpoint, full, "--fp16", *loose, *engine), 240),
+        *exported(checkpoint, full, 240, "--fp16", *loose),
         *verify(FULL, full, 60),
         speed("speed", 150, "--compile", "none"),
         study("options", 150),

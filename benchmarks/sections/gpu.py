@@ -65,11 +65,17 @@ def _rows(step: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
 def _accuracy(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """How far the GPU's embeddings of golden inputs are from the reference."""
     rows = [
-        (name.removeprefix("verify "), check["tower"], check["variant"], f"{parity['max_abs']:.1e}", f"{cosine:.7f}")
+        (
+            name.removeprefix("verify "),
+            check["tower"],
+            check["variant"],
+            f"{parity['max_abs']:.1e}",
+            f"{parity['min_cosine']:.7f}",
+        )
         for name, step in steps.items()
         if name.startswith("verify ")
         for check in (step["result"] or {}).get("checks", ())
-        if (parity := check["parity"]) and (cosine := parity["min_cosine"])
+        if (parity := check["parity"]) is not None
     ]
     return ["Against the reference:", "", *table(ACCURACY, rows), ""] if rows else []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import check as gpu_check
-from benchmarks.gpu.check import ENDED, LEFT_OUT, Outcome, result_file, run_step, write_result
+from benchmarks.gpu.check import ENDED, LEFT_OUT, Outcome, result_file, run_step, without_paths, write_result
 from benchmarks.gpu.steps import Step, Target, steps
 
 
@@ -24,6 +24,15 @@ def test_contract_steps_have_limits_and_names_of_their_own(tmp_path: Path) -> No
     assert [step.name for step in steps(tmp_path, Target(("cuda", "tensorrt"))) if "tensorrt" in step.name] == [
         "verify align-tiny on tensorrt", "verify full-size on tensorrt", "verify full-size in INT8 on tensorrt",
     ]  # fmt: skip
+
+
+def test_contract_bundles_that_were_brought_along_are_not_exported(tmp_path: Path) -> None:
+    names = {step.name for step in steps(tmp_path, Target())}
+    for bundle in ("align-tiny", "full-size"):
+        (tmp_path / bundle).mkdir()
+        (tmp_path / bundle / "align.json").touch()
+    assert names - {step.name for step in steps(tmp_path, Target())} == {"export align-tiny", "export full-size"}
+    assert names <= {step.name for step in steps(tmp_path, Target(engines=True))}  # they have no engines
 
 
 def test_contract_a_step_that_fails_is_recorded(tmp_path: Path) -> None:
@@ -80,6 +89,13 @@ def test_contract_without_a_gpu_it_says_so(
     monkeypatch.setattr(gpu_check, "gpu_facts", dict)
     assert gpu_check.main() == 2
     assert "nvidia-smi finds no GPU" in capsys.readouterr().err
+
+
+def test_contract_results_name_no_folder_of_the_machine() -> None:
+    work = Path("/home/user/work")
+    found = Outcome("a step", 1, 0.1, 60, {"bundle": f"{work}/align-tiny"}, f"File {work}/a.py, /usr/lib/b.py")
+    told = without_paths(found, work)
+    assert (told.result, told.output) == ({"bundle": "align-tiny"}, "File a.py, /usr/lib/b.py")
 
 
 def test_contract_single_steps_run_again(

@@ -141,15 +141,22 @@ def test_a_failed_gate_leaves_the_previous_bundle(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-# What is killed need not trace anew.
-EXPORT_WITH_TRACES = """
-import sys
+# What is killed need not trace anew, and waits for it before the last graph: the rest takes a fraction of a second.
+EXPORT_THAT_WAITS = """
+import sys, time
 from pathlib import Path
 import align_exporter.pipeline
 from align_exporter.command import main
+from align_exporter.graph.towers import PackedTextTower
 from support.trace_cache import TraceCache
 
-align_exporter.pipeline.trace = TraceCache(Path(sys.argv.pop(1)))
+class Waiting(TraceCache):
+    def __call__(self, tower, *options):
+        if isinstance(tower, PackedTextTower):
+            time.sleep(300)
+        return super().__call__(tower, *options)
+
+align_exporter.pipeline.trace = Waiting(Path(sys.argv.pop(1)))
 sys.exit(main())
 """
 
@@ -160,7 +167,7 @@ def test_killed_at_any_moment_the_previous_bundle_is_intact(
 ) -> None:
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     before = digest(target)
-    command = [sys.executable, "-c", EXPORT_WITH_TRACES, str(traces.folder), str(small_checkpoint), "-o", str(target)]
+    command = [sys.executable, "-c", EXPORT_THAT_WAITS, str(traces.folder), str(small_checkpoint), "-o", str(target)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, str(TESTS)])}
     for phase in ("find ", "text fp32: passes"):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

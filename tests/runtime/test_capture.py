@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from align_runtime.backends.capture import CaptureLock
+from align_runtime.backends.capture import CAPTURES, CaptureLock
 
 SECONDS = 10.0  # more than any thread here needs
 A_WHILE = 0.05  # in which a thread that does not wait would be through
@@ -80,3 +81,13 @@ def test_a_failure_frees_it(kind: str) -> None:
     thread = started(lambda: lock.alone().__enter__())
     thread.join(SECONDS)
     assert not thread.is_alive()
+
+
+def test_a_forked_child_does_not_wait_for_threads_of_its_parent() -> None:
+    with CAPTURES.alone():
+        child = os.fork()
+        if child == 0:
+            waiting = started(lambda: CAPTURES.alone().__enter__())
+            waiting.join(SECONDS)
+            os._exit(waiting.is_alive())
+        assert os.waitpid(child, 0)[1] == 0

@@ -143,8 +143,7 @@ def test_a_failure_during_a_run_is_an_error_of_one_line(
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA failure 2: out of memory\nand a stack")
 
-    (session,) = runner._sessions.values()
-    monkeypatch.setattr(session, "run_with_iobinding", fail)
+    monkeypatch.setattr(runner._sessions[BATCHES[0]], "run_with_iobinding", fail)
     with pytest.raises(DeviceError, match="CUDA failure 2: out of memory$"):
         runner.run({"pixels": answers.pixels[:1]})
     runner.close()
@@ -169,7 +168,7 @@ def test_cuda_graphs_are_left_out_where_a_node_is_not_on_the_gpu(
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     provider = Provider("CPUExecutionProvider", "cpu", {GRAPHS: "1", "use_tf32": "0"})
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), provider)
-    assert [GRAPHS in options for options in asked] == ([True] if recorded else [True, False])
+    assert [GRAPHS in options for options in asked] == ([True] if recorded else [True, False]) * len(BATCHES)
     assert all(options["use_tf32"] == "0" for options in asked)
     embeds = runner.run({"pixels": answers.pixels})
     np.testing.assert_allclose(embeds, answers.image_embeds, rtol=0, atol=2e-5)
@@ -188,8 +187,9 @@ def test_images_have_a_session_for_each_batch_and_texts_one(tiny_bundle: Path, m
     vision, text = (str(tiny_bundle / f"onnx/{name}.onnx") for name in ("vision_model", "text_model"))
     for file, lengths in ((vision, ()), (text, LENGTHS)):
         runner = CudaRunner(Path(file), Buckets(BATCHES, lengths), ON_CPU)
+        loaded = list(opened)
         runner.prepare()
-        runner.prepare()
+        assert opened == loaded  # none later, when another file may lie there
         sessions = {id(slot.session) for slot in runner._slots.values()}
         assert len(sessions) == (1 if lengths else len(BATCHES))
         assert len(runner._slots) == len(BATCHES) * len(lengths or (None,))
@@ -301,7 +301,7 @@ def test_a_provider_that_does_not_start_is_an_error(tiny_bundle: Path) -> None:
     runner = CudaRunner(tiny_bundle / "onnx/vision_model.onnx", Buckets(BATCHES), ON_CPU)
     runner._provider = CUDA
     with pytest.raises(BackendUnavailableError, match="nvidia-smi"):
-        runner._checked(*runner._sessions.values())
+        runner._checked(runner._sessions[BATCHES[0]])
     runner.close()
 
 

@@ -6,6 +6,7 @@ capture. All other work shares the lock.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ class CaptureLock:
     """Any number of threads share it, or one has it alone; who waits for the latter goes before new sharers."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Frees it in a forked child, where the threads that had it are gone."""
         self._changed = threading.Condition()
         self._sharers = 0
         self._waiting = 0
@@ -52,3 +57,5 @@ class CaptureLock:
 
 
 CAPTURES = CaptureLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CAPTURES.renew)

@@ -57,7 +57,8 @@ class CudaRunner:
 
     A thread of its own runs every batch: the GPU runs one batch at a time, and ONNX Runtime captures CUDA graphs per
     thread. Images have a session for each batch size: a convolution keeps the plan of its last shape only, makes it
-    anew for another, and the CUDA graphs that were captured with the old one then compute something else.
+    anew for another, and the CUDA graphs that were captured with the old one then compute something else. All sessions
+    are opened at once, so that they read the same file.
     """
 
     def __init__(self, file: Path, buckets: Buckets, provider: Provider = CUDA, gpu: int = 0) -> None:
@@ -70,10 +71,10 @@ class CudaRunner:
         self._runtime = onnxruntime_with(provider)
         self._buckets, self._provider, self._gpu = buckets, provider, gpu
         self.batches, self.in_flight = buckets.batches, IN_FLIGHT
-        self._file = file
+        keys = dict.fromkeys(map(self._shared_by, buckets.batches))
         with CAPTURES.shared():
-            session = self._open()
-        self._sessions = {self._shared_by(buckets.batches[0]): session}
+            self._sessions = {key: self._open(file) for key in keys}
+        session = next(iter(self._sessions.values()))
         self._output, self._width = _output_of(session, file)
         self._takes = {tensor.name: (_dtype(tensor), tuple(tensor.shape)) for tensor in session.get_inputs()}
         self._slots: dict[tuple[int, int | None], Slot] = {}
@@ -111,8 +112,7 @@ class CudaRunner:
         """The key of the session for `batch`."""
         return None if self._buckets.lengths else batch
 
-    def _open(self) -> Any:
-        file = self._file
+    def _open(self, file: Path) -> Any:
         options = dict(self._provider.options)
         if self._gpu:  # the CPU provider, with which tests run this code, has no such option
             options[DEVICE_ID] = str(self._gpu)
@@ -190,10 +190,7 @@ class CudaRunner:
         return output[: row_count(rows)]
 
     def _new_slot(self, batch: int, length: int | None) -> Slot:
-        key = self._shared_by(batch)
-        if key not in self._sessions:
-            self._sessions[key] = self._open()
-        session = self._sessions[key]
+        session = self._sessions[self._shared_by(batch)]
         binding = session.io_binding()
         inputs = {}
         for name, (dtype, shape) in self._takes.items():
