@@ -3,8 +3,8 @@
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
 # gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
-# cpp        the C++ runtime, in build/cpp · cpp-test · cpp-fuzz · cpp-install PREFIX=…; runtime/cpp/install_packages.sh
-#            installs what it needs
+# cpp        the C++ runtime, in build/cpp · cpp-test · cpp-sanitize · cpp-fuzz · cpp-install PREFIX=…;
+#            runtime/cpp/install_packages.sh installs what it needs
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -16,7 +16,7 @@ CPP_BUILD ?= build/cpp
 PREFIX    ?= /usr/local
 
 .PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
-	cpp cpp-test cpp-fuzz cpp-install clean
+	cpp cpp-test cpp-sanitize cpp-fuzz cpp-install clean
 
 install: $(STAMP)
 
@@ -125,6 +125,20 @@ cpp:
 cpp-test: install cpp
 	ctest --test-dir $(CPP_BUILD) --output-on-failure
 	ALIGN_CPP_BUILD=$(CPP_BUILD) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
+
+# All tests of the C++ runtime under AddressSanitizer and UBSan, but those that link programs with it; those in C++ under
+# ThreadSanitizer, too, with SOAK_SECONDS of one model in eight threads. Python is not built for sanitizers: its leaks are
+# not counted.
+SOAK_SECONDS ?= 60
+CPP_TESTS := ALIGN_TEST_BUNDLE=build/align-tiny ALIGN_SOAK_SECONDS=$(SOAK_SECONDS) \
+	ALIGN_ONNXRUNTIME_LIBRARY=$$(PYTHONPATH=tests $(BIN)/python -c 'import support.native as n; print(n.onnxruntime_library())')
+cpp-sanitize: demo
+	$(MAKE) cpp CPP_BUILD=build/asan CPP_OPTIONS=-DALIGN_SANITIZE=address,undefined
+	$(CPP_TESTS) build/asan/align_tests
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 ALIGN_CPP_BUILD=build/asan OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q tests/cpp --ignore tests/cpp/test_library.py
+	$(MAKE) cpp CPP_BUILD=build/tsan CPP_OPTIONS=-DALIGN_SANITIZE=thread
+	$(CPP_TESTS) TSAN_OPTIONS=die_after_fork=0 build/tsan/align_tests
 
 # Each reader of the C++ runtime under libFuzzer, FUZZ_SECONDS each; what fails is kept in build/cpp-fuzz.
 cpp-fuzz:

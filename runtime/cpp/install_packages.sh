@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what `make cpp` and `make cpp-test` need on Debian 12 or 13 (as root, or with sudo), and unpacks the headers of
-# ONNX Runtime into build/onnxruntime-headers. Set ONNXRUNTIME_INCLUDE_DIR to use other headers. What is there already is
-# left alone, so a second run needs no network.
+# Installs what `make cpp` and `make cpp-test` need on Debian 12 or 13 (as root, or with sudo), and the packages that are
+# named (clang, for `make cpp-fuzz`), and unpacks the headers of ONNX Runtime into build/onnxruntime-headers. Set
+# ONNXRUNTIME_INCLUDE_DIR to use other headers. What is there already is left alone, so a second run needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-PACKAGES=(build-essential cmake ninja-build pkg-config clang nlohmann-json3-dev libjpeg-dev zlib1g-dev libgtest-dev
-          libcpp-httplib-dev)
+PACKAGES=(build-essential cmake ninja-build pkg-config nlohmann-json3-dev libjpeg-dev zlib1g-dev libgtest-dev
+          libcpp-httplib-dev "$@")
 HEADERS=build/onnxruntime-headers
 SUITE=forky # Debian 12 has no ONNX Runtime; the headers are those of the newest suite that is not unstable
 SUDO=; [ "$(id -u)" = 0 ] || SUDO=sudo

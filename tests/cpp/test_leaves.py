@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import struct
 import subprocess
@@ -63,10 +64,11 @@ def assert_same_ids(shim: Shim, folder: Path, samples: list[str], **changes: Any
             assert ours == theirs.tolist(), ascii(text)
 
 
-@pytest.mark.slow
 def test_every_code_point(shim: Shim, tmp_path: Path) -> None:
-    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF]
-    assert_same_ids(shim, tmp_path, [f"a{point}b {point} x{point}" for point in points])
+    """Of those behind the alphabets one in 29, unless ALIGN_WHOLE_SWEEPS is set; the tables are compared whole below."""
+    step = 1 if "ALIGN_WHOLE_SWEEPS" in os.environ else 29
+    points = [*range(0x3100), *range(0x3100, 0xD800, step), *range(0xE000, 0x110000, step)]
+    assert_same_ids(shim, tmp_path, [f"a{point}b {point} x{point}" for point in map(chr, points)])
 
 
 def mixed_texts(count: int) -> list[str]:
@@ -77,7 +79,6 @@ def mixed_texts(count: int) -> list[str]:
     return ["".join(draw.choice(parts) for _ in range(draw.randint(1, 9))) for _ in range(count)]
 
 
-@pytest.mark.slow
 def test_20000_fuzzed_texts(shim: Shim, tmp_path: Path) -> None:
     assert_same_ids(shim, tmp_path, [*fuzzed_texts(20_000, seed=7), *mixed_texts(5000), *texts()])
 

@@ -47,6 +47,7 @@ class Options(ctypes.Structure):
         ("manifest_sha256", c_char_p),
         ("alpha", c_char_p),
         ("max_pixels", c_size_t),
+        ("provider_library", c_char_p),
     )
 
 

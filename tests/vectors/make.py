@@ -1,21 +1,25 @@
-"""Makes the vectors that the Python and the C++ runtime are both held to: texts and ids, files and pixels, refusals.
+"""Makes the vectors that the Python and the C++ runtime are both held to: texts and ids, files and pixels, refusals,
+and embeddings.
 
-    PYTHONPATH=runtime:tests python -m vectors.make
+    PYTHONPATH=runtime:tests python -m vectors.make build/align-tiny
 
 The expected values are what the Python runtime gives; tests/cpp/test_vectors.py compares them with it, and the tests in
-runtime/cpp/tests with the C++ runtime. A crc32 is that of the RGB bytes.
+runtime/cpp/tests with the C++ runtime. A crc32 is that of the RGB bytes. The bundle is that of reference/align-tiny.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+import align_runtime
 from align_runtime.errors import AlignError, BundleError, InputError
 from align_runtime.image_options import ImageOptions
 from align_runtime.images import decode, fit
@@ -32,6 +36,9 @@ FOLDER = Path(__file__).parent
 IMAGES = FOLDER / "images"
 MAX_LENGTH = 24
 BACKGROUND = "#0a80fe"
+CAPTIONS = ("", "a photo of a green heart", "Handwritten SEVEN", "a white ring", "crème brûlée 你好 🙂", "star " * 100)
+PHOTOS = ("RGB.png", "L.png", "RGBA.png", "I16.png", "turned_6.jpg", "jpeg_420.jpg", "cmyk.jpg")
+DECIMALS = 8  # of embeddings, which are compared within 1e-6
 ADDED = (
     ("<img>", {"lstrip": True}),
     ("<end>", {"rstrip": True, "special": True}),
@@ -203,15 +210,30 @@ def expected() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def rounded(row: NDArray[np.float32]) -> list[float]:
+    return [round(value, DECIMALS) for value in row.tolist()]
+
+
+def embeddings(bundle: Path) -> dict[str, list[dict[str, Any]]]:
+    """FP32 rows of `CAPTIONS` and `PHOTOS` by the bundle of reference/align-tiny."""
+    with align_runtime.load(bundle, threads=1, streams=1) as model:
+        texts = model.embed_texts(CAPTIONS)
+        images = model.embed_images([IMAGES / name for name in PHOTOS])
+    return {
+        "texts": [{"text": text, "row": rounded(row)} for text, row in zip(CAPTIONS, texts, strict=True)],
+        "images": [{"file": name, "row": rounded(row)} for name, row in zip(PHOTOS, images, strict=True)],
+    }
+
+
+def main(bundle: Path) -> None:
     (FOLDER / "tokenizer.json").write_text(json.dumps(description().to_json(), ensure_ascii=False), encoding="utf-8")
     IMAGES.mkdir(exist_ok=True)
     for name, data in files().items():
         (IMAGES / name).write_bytes(data)
-    for name, values in expected().items():
+    for name, values in (expected() | {"embeddings.json": embeddings(bundle)}).items():
         rows = json.dumps(values, ensure_ascii=True)
         (FOLDER / name).write_text(rows.replace("}, {", "},\n{") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -80,8 +80,9 @@ typedef struct align_model align_model;
 /* How a bundle is opened. Begin with align_default_options() and change what differs; NULL and 0 mean the default. */
 typedef struct align_options {
     size_t struct_size;    /* set by align_default_options; later releases append fields */
-    const char *precision; /* "fp32" (default), "fp16", "int8", or exactly "int8_cpu" */
-    const char *device;    /* "cpu" (default), "cuda", "cuda:1"; one that is missing is an error */
+    const char *precision; /* "fp32" (default), "fp16", "int8", or exactly "int8_cpu"; "bf16" on "openvino" */
+    const char *device;    /* "cpu" (default), "openvino", "cuda", "tensorrt-rtx", "cuda:1"; one that is missing is an
+                              error */
     int32_t threads;       /* of one run on a CPU, and of preparation; 0: all cores that the process may use */
     int32_t streams;       /* single-threaded runs that share the work of many inputs; 0: one per thread. With
                               1 the weights are in memory once, not twice, and the throughput is lower */
@@ -92,6 +93,8 @@ typedef struct align_options {
     const char *manifest_sha256; /* what the sha256 of align.json must be, in hexadecimal; hashes are checked then */
     const char *alpha;           /* of images: "drop" (default) ignores it, "#rrggbb" is laid behind the image */
     size_t max_pixels;           /* width * height of an image; 0: 67108864 */
+    const char *provider_library; /* path of the plugin provider of "openvino" or "tensorrt-rtx"; default:
+                                     $ALIGN_PROVIDER_LIBRARY, or else its name as the dynamic loader finds it */
 } align_options;
 
 ALIGN_API align_options align_default_options(void);

@@ -92,6 +92,7 @@ struct Options {
     bool check_hashes = false;
     std::string onnxruntime_library, manifest_sha256, alpha = "drop";
     std::size_t max_pixels = 0;
+    std::string provider_library;
 };
 
 // Floats of others in a row, as std::span<const float> of C++20.
@@ -142,6 +143,7 @@ public:
         given.manifest_sha256 = options.manifest_sha256.c_str();
         given.alpha = options.alpha.c_str();
         given.max_pixels = options.max_pixels;
+        given.provider_library = options.provider_library.c_str();
         detail::check(align_open(bundle.c_str(), &given, &handle_));
     }
     ~Model() { align_close(handle_); }

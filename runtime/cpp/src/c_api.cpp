@@ -125,7 +125,7 @@ void prepare_file(const Model &model, const align_bytes &file, std::uint8_t *pix
 extern "C" {
 
 align_options align_default_options(void) {
-    return {sizeof(align_options), "fp32", "cpu", 0, 0, 0, "vision,text", nullptr, nullptr, "drop", 0};
+    return {sizeof(align_options), "fp32", "cpu", 0, 0, 0, "vision,text", nullptr, nullptr, "drop", 0, nullptr};
 }
 
 align_status align_open(const char *bundle, const align_options *options, align_model **out) {

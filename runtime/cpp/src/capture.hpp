@@ -3,6 +3,8 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <new>
+#include <pthread.h>
 
 namespace align {
 
@@ -46,8 +48,10 @@ private:
 // ONNX Runtime captures CUDA graphs in the mode cudaStreamCaptureModeGlobal: while one thread captures, copies and
 // allocations of all others in the process fail, and the capture with them.
 inline CaptureLock &captures() {
-    static auto &lock = *new CaptureLock; // stays until the process has ended, as threads may
-    return lock;
+    static auto *const lock = new CaptureLock; // stays until the process has ended, as threads may
+    static const int renewed = pthread_atfork(nullptr, nullptr, [] { new (lock) CaptureLock; }); // in children
+    static_cast<void>(renewed);
+    return *lock;
 }
 
 } // namespace align

@@ -40,6 +40,27 @@ bool has_provider(const OnnxRuntime &runtime, const char *name) {
     return found;
 }
 
+void append_cuda(const OnnxRuntime &runtime, OrtSessionOptions *session_options,
+                 const std::map<std::string, std::string> &options) {
+    const OrtApi &api = runtime.api();
+    std::vector<const char *> keys, values;
+    for (const auto &[key, value] : options) {
+        keys.push_back(key.c_str());
+        values.push_back(value.c_str());
+    }
+    try {
+        OrtCUDAProviderOptionsV2 *made = nullptr;
+        runtime.check(api.CreateCUDAProviderOptions(&made));
+        const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> owned(
+            made, api.ReleaseCUDAProviderOptions);
+        runtime.check(api.UpdateCUDAProviderOptions(made, keys.data(), values.data(), keys.size()));
+        runtime.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session_options, made));
+    } catch (const OrtFailure &failure) {
+        throw BackendUnavailableError(std::string("ONNX Runtime's CUDA provider cannot start (") + failure.what() +
+                                      "); check nvidia-smi and that the driver is new enough, and " + INSTALL);
+    }
+}
+
 } // namespace
 
 std::map<std::string, std::string> Provider::options_of(const std::string &variant) {
@@ -56,30 +77,13 @@ Provider Provider::cuda(const OnnxRuntime &runtime, int gpu, const std::string &
     std::unique_ptr<DeviceMemory> memory = DeviceMemory::of_cuda(gpu);
     if (dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL) == nullptr) // loaded by the provider at its first convolution
         throw BackendUnavailableError("cuDNN cannot be loaded (" + loader_error() + "); " + INSTALL);
-    return {CUDA_PROVIDER, "Cuda", std::move(memory), gpu, options_of(variant)};
-}
-
-void Provider::append_to(OrtSessionOptions *session_options, const OnnxRuntime &runtime, bool graphs) const {
-    if (name != CUDA_PROVIDER)
-        return;
-    const OrtApi &api = runtime.api();
-    const std::string device = std::to_string(gpu);
-    std::vector<const char *> keys{"device_id", "enable_cuda_graph"}, values{device.c_str(), graphs ? "1" : "0"};
-    for (const auto &[key, value] : options) {
-        keys.push_back(key.c_str());
-        values.push_back(value.c_str());
-    }
-    try {
-        OrtCUDAProviderOptionsV2 *made = nullptr;
-        runtime.check(api.CreateCUDAProviderOptions(&made));
-        const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> owned(
-            made, api.ReleaseCUDAProviderOptions);
-        runtime.check(api.UpdateCUDAProviderOptions(made, keys.data(), values.data(), keys.size()));
-        runtime.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session_options, made));
-    } catch (const OrtFailure &failure) {
-        throw BackendUnavailableError(std::string("ONNX Runtime's CUDA provider cannot start (") + failure.what() +
-                                      "); check nvidia-smi and that the driver is new enough, and " + INSTALL);
-    }
+    std::map<std::string, std::string> options = options_of(variant);
+    options["device_id"] = std::to_string(gpu);
+    return {"Cuda", std::move(memory), gpu, [&runtime, options](OrtSessionOptions *session_options, bool graphs) {
+                std::map<std::string, std::string> all = options;
+                all["enable_cuda_graph"] = graphs ? "1" : "0";
+                append_cuda(runtime, session_options, all);
+            }};
 }
 
 } // namespace align

@@ -1,6 +1,7 @@
 // ONNX Runtime's execution provider for NVIDIA GPUs: its options, and the libraries that it needs.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,10 +13,12 @@ namespace align {
 
 // An execution provider of ONNX Runtime and the device of its tensors. Tests run this code with that of the CPU.
 struct Provider {
-    std::string name, memory_name;
+    std::string memory_name;
     std::unique_ptr<DeviceMemory> memory;
     int gpu;
-    std::map<std::string, std::string> options;
+    // Adds it to the options of a session, with CUDA graphs or without. Throws BackendUnavailableError where it cannot
+    // start.
+    std::function<void(OrtSessionOptions *options, bool graphs)> append_to;
 
     // CUDA on the GPU with the index `gpu`, for graphs of `variant`. Throws BackendUnavailableError where `runtime`
     // cannot use it.
@@ -23,10 +26,6 @@ struct Provider {
 
     // CUDA's options for graphs of `variant`.
     static std::map<std::string, std::string> options_of(const std::string &variant);
-
-    // Adds the provider to the options of a session, with CUDA graphs or without; a CPU's is there anyway. Throws
-    // BackendUnavailableError where it cannot start.
-    void append_to(OrtSessionOptions *session_options, const OnnxRuntime &runtime, bool graphs) const;
 };
 
 } // namespace align

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <mutex>
 
-#include "cpu_runner.hpp"
 #include "errors.hpp"
 #include "processors.hpp"
+#include "session_runner.hpp"
 
 namespace align {
 
@@ -47,7 +47,10 @@ CudaRunner::CudaRunner(const OnnxRuntime &runtime, const std::string &file, Buck
                        Provider provider)
     : cuda_use_(captures()), runtime_(runtime), file_(file), buckets_(std::move(buckets)), dim_(dim),
       provider_(std::move(provider)) {
-    OrtSession *session = sessions_.emplace(shared_by(buckets_.batches[0]), open()).first->second.session.get();
+    for (const std::size_t batch : buckets_.batches)
+        if (sessions_.count(shared_by(batch)) == 0)
+            sessions_.emplace(shared_by(batch), open());
+    OrtSession *session = sessions_.begin()->second.session.get();
     output_ = output_of(runtime_, session, file_);
     check_output(session);
     check_startable(1);
@@ -92,7 +95,7 @@ CudaRunner::Session CudaRunner::open() const {
 OrtOwnedSession CudaRunner::load(bool graphs) const {
     OrtOwnedSession session(runtime_);
     const OrtOwnedSessionOptions options = session_options(runtime_);
-    provider_.append_to(options.get(), runtime_, graphs);
+    provider_.append_to(options.get(), graphs);
     runtime_.check(runtime_.api().CreateSession(runtime_.environment(), file_.c_str(), options.get(), session.out()));
     return session;
 }
@@ -131,7 +134,7 @@ void CudaRunner::run_here(const std::vector<Input> &inputs, const Answer &answer
             run_piece(piece, length, inputs, answer.values + piece.start * dim_);
     } catch (const DeviceError &) {
         throw;
-    } catch (const std::runtime_error &failure) { // of ONNX Runtime, or of a session that cannot be opened
+    } catch (const OrtFailure &failure) {
         throw DeviceError("the graph failed on inputs of shape " + shapes_of(inputs) + ": " + failure.what());
     }
 }
@@ -173,10 +176,7 @@ CudaRunner::Slot &CudaRunner::slot(const Shape &shape, const std::vector<Input> 
     if (found != slots_.end())
         return *found->second;
     const OrtApi &api = runtime_.api();
-    auto of = sessions_.find(shared_by(shape.first));
-    if (of == sessions_.end())
-        of = sessions_.emplace(shared_by(shape.first), open()).first;
-    const Session &session = of->second;
+    const Session &session = sessions_.at(shared_by(shape.first));
     auto made = std::make_unique<Slot>(runtime_, session.session.get());
     runtime_.check(api.CreateIoBinding(made->session, made->binding.out()));
     for (const Input &input : inputs) {

@@ -24,7 +24,7 @@ using OrtOwnedRunOptions = OrtOwned<OrtRunOptions, &OrtApi::ReleaseRunOptions>;
 // One graph on the GPU, which any number of threads may share. A thread of its own runs every batch: the GPU runs one
 // at a time, and ONNX Runtime captures CUDA graphs per thread. Images have a session for each batch size: a convolution
 // keeps the plan of its last shape only, makes it anew for another, and the CUDA graphs that were captured with the old
-// one then compute something else.
+// one then compute something else. All sessions are opened at once, so that they read the same file.
 class CudaRunner : public Runner {
 public:
     // Loads the ONNX file `file`, which answers with rows of `dim` floats, to run in the shapes of `buckets`. Throws

@@ -72,6 +72,7 @@ LoadOptions LoadOptions::from(const align_options *given) {
     options.streams = checked_count("streams", values.streams, MAX_STREAMS);
     options.check_hashes = values.check_hashes != 0;
     options.onnxruntime_library = text_of(values.onnxruntime_library, "");
+    options.provider_library = text_of(values.provider_library, "");
     options.manifest_sha256 = text_of(values.manifest_sha256, "");
     if (!options.manifest_sha256.empty()) {
         if (!is_sha256(options.manifest_sha256))

@@ -18,9 +18,10 @@ struct LoadOptions {
     std::optional<int> streams;      // single-threaded runs side by side; one per thread without it
     bool check_hashes = false;
     std::string onnxruntime_library;
-    std::string manifest_sha256; // what align.json must have; empty for any
-    Background background;       // behind transparent pixels
-    Limits limits;               // of images
+    std::string provider_library; // of a plugin provider
+    std::string manifest_sha256;  // what align.json must have; empty for any
+    Background background;        // behind transparent pixels
+    Limits limits;                // of images
 
     // Reads the caller's options; the defaults for nullptr. Throws ConfigurationError.
     static LoadOptions from(const align_options *given);

@@ -39,10 +39,11 @@ Tokenizer open_tokenizer(const Bundle &bundle) {
 
 Model::Model(const std::string &bundle, const LoadOptions &options)
     : bundle_(Bundle::open(bundle, options.manifest_sha256)), options_(options) {
+    const std::string variant = options.device.variant_of(options.precision);
     std::vector<const Graph *> graphs;
     for (const auto &[name, wanted] : {std::pair(VISION, options.vision), std::pair(TEXT, options.text)})
         if (wanted)
-            graphs.push_back(&bundle_.graph(name, options.precision, options.device.target));
+            graphs.push_back(&bundle_.graph(name, variant, options.device.target));
     OnnxRuntime::load(options.onnxruntime_library); // its absence is an error before the files are read
     std::array<std::optional<Tower>, 2> opened;
     {

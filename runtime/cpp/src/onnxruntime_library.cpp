@@ -104,10 +104,7 @@ OnnxRuntime::OnnxRuntime(const std::string &path, void *library) : path_(path) {
         throw BackendUnavailableError(path + " is not ONNX Runtime: it has no OrtGetApiBase; " + INSTALL);
     base_ = get_base();
     version_ = base_->GetVersionString();
-    unsigned major = 0, minor = 0;
-    const bool known = std::sscanf(version_.c_str(), "%u.%u", &major, &minor) == 2;
-    // An older library would print that it has no such API.
-    api_ = known && major == 1 && minor < LOWEST_API ? nullptr : base_->GetApi(LOWEST_API);
+    api_ = api_of(LOWEST_API);
     if (api_ == nullptr)
         throw BackendUnavailableError(path + " is ONNX Runtime " + version_ + ", which is too old; " + INSTALL);
     try {
@@ -115,6 +112,13 @@ OnnxRuntime::OnnxRuntime(const std::string &path, void *library) : path_(path) {
     } catch (const OrtFailure &failure) {
         throw BackendUnavailableError(path + " cannot start: " + failure.what());
     }
+}
+
+const OrtApi *OnnxRuntime::api_of(unsigned version) const {
+    unsigned major = 0, minor = 0;
+    const bool known = std::sscanf(version_.c_str(), "%u.%u", &major, &minor) == 2;
+    // An older library would print that it has no such API.
+    return known && major == 1 && minor < version ? nullptr : base_->GetApi(version);
 }
 
 void OnnxRuntime::check(OrtStatus *status) const {

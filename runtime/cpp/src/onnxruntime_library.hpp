@@ -42,7 +42,7 @@ public:
     void check(OrtStatus *status) const;
 
     // The functions of a later version of the API than all need; nullptr where the library is older.
-    const OrtApi *api_of(unsigned version) const { return base_->GetApi(version); }
+    const OrtApi *api_of(unsigned version) const;
 
 private:
     OnnxRuntime(const std::string &path, void *library);

@@ -2,8 +2,7 @@
 
 #include <cmath>
 
-#include "cpu_runner.hpp"
-#include "cuda_runner.hpp"
+#include "backends.hpp"
 #include "errors.hpp"
 
 namespace align {
@@ -19,15 +18,9 @@ Tower::Tower(const Bundle &bundle, const Graph &graph, const LoadOptions &option
     : graph_(graph), device_(options.device.name), on_cpu_(options.device.on_cpu),
       dim_(bundle.manifest().model.embedding_dim), streams_(static_cast<std::size_t>(options.stream_count())) {
     const std::string file = bundle.graph_file(graph, options.check_hashes);
-    const OnnxRuntime &runtime = OnnxRuntime::load(options.onnxruntime_library);
-    if (!on_cpu_) {
-        whole_ = std::make_unique<CudaRunner>(runtime, file, Buckets::of(graph, bundle.manifest().model), dim_,
-                                              Provider::cuda(runtime, options.device.gpu, graph.variant));
-        return;
-    }
-    whole_ = std::make_unique<CpuRunner>(runtime, file, options.threads);
+    whole_ = open_graph(bundle, graph, file, options, options.threads, 1);
     if (streams_ > 1)
-        stream_ = std::make_unique<CpuRunner>(runtime, file, 1);
+        stream_ = open_graph(bundle, graph, file, options, 1, options.stream_count());
 }
 
 std::size_t Tower::batch_size(std::size_t otherwise) const {

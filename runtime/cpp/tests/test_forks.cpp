@@ -10,10 +10,11 @@
 #include <vector>
 
 #include "align_runtime.hpp"
+#include "capture.hpp"
 
 namespace {
 
-constexpr unsigned CHILD_SECONDS = 60; // after which a child is one that hangs
+constexpr unsigned CHILD_SECONDS = 20; // after which a child is one that hangs
 
 // What a child does with a model of its own, and with one of its parent.
 int in_a_child(const char *bundle, const align_runtime::Model &of_parent) {
@@ -33,6 +34,20 @@ int in_a_child(const char *bundle, const align_runtime::Model &of_parent) {
     } catch (const align_runtime::ConfigurationError &) {
         return 0;
     }
+}
+
+TEST(Forks, LeaveChildrenTheLockForCaptures) {
+    std::thread([] { align::captures().lock(); }).join();
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        align::captures().lock();
+        _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    align::captures().unlock();
+    EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
 }
 
 TEST(Forks, LeaveChildrenThatOpenModels) {

@@ -1,6 +1,7 @@
-// Graphs on the CPU through ONNX Runtime.
+// Graphs through ONNX Runtime, on the CPU or on what another provider than the CPU's computes with.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "onnxruntime_library.hpp"
@@ -9,11 +10,15 @@
 namespace align {
 
 // One graph in one session, which any number of threads may share.
-class CpuRunner : public Runner {
+class SessionRunner : public Runner {
 public:
+    // Adds another provider than the CPU's to the options of a session.
+    using Configure = std::function<void(OrtSessionOptions *)>;
+
     // Loads the ONNX file `file`. `threads` of one run; all cores without it. Throws BundleError where ONNX Runtime
     // cannot load it, DeviceError where there is not enough memory or its threads cannot be started.
-    CpuRunner(const OnnxRuntime &runtime, const std::string &file, std::optional<int> threads);
+    SessionRunner(const OnnxRuntime &runtime, const std::string &file, std::optional<int> threads,
+                  const Configure &configure = {});
 
     void run(const std::vector<Input> &inputs, const Answer &answer) override;
 

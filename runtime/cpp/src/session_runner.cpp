@@ -1,4 +1,4 @@
-#include "cpu_runner.hpp"
+#include "session_runner.hpp"
 
 #include <algorithm>
 #include <memory>
@@ -75,23 +75,26 @@ ONNXTensorElementDataType onnx_type(ElementType type) {
                                         : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 }
 
-CpuRunner::CpuRunner(const OnnxRuntime &runtime, const std::string &file, std::optional<int> threads)
+SessionRunner::SessionRunner(const OnnxRuntime &runtime, const std::string &file, std::optional<int> threads,
+                             const Configure &configure)
     : runtime_(runtime), file_(file), session_(runtime), memory_(runtime) {
     const OrtApi &api = runtime.api();
     check_startable((threads ? *threads : available_cores()) - 1); // beside the caller's own
     try {
         const OrtOwnedSessionOptions options = session_options(runtime);
-        const auto configure = [&](const char *key, const char *value) {
+        const auto set = [&](const char *key, const char *value) {
             runtime.check(api.AddSessionConfigEntry(options.get(), key, value));
         };
         // Without VNNI, sums of uint8 × int8 products saturate at 16 bits. Exact kernels take 1.7 times as long, also
         // on processors with VNNI, which do not need them.
-        configure("session.x64quantprecision", has_vnni() ? "0" : "1");
+        set("session.x64quantprecision", has_vnni() ? "0" : "1");
         // Threads that spin while they wait take a core from everything else: the other tower, streams, other
         // processes.
-        configure("session.intra_op.allow_spinning", "0");
+        set("session.intra_op.allow_spinning", "0");
         const int count = threads ? *threads : limited_cores().value_or(0); // 0: one for each physical core
         runtime.check(api.SetIntraOpNumThreads(options.get(), count));
+        if (configure)
+            configure(options.get());
         runtime.check(api.CreateSession(runtime.environment(), file.c_str(), options.get(), session_.out()));
         runtime.check(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, memory_.out()));
     } catch (const OrtFailure &failure) {
@@ -102,7 +105,7 @@ CpuRunner::CpuRunner(const OnnxRuntime &runtime, const std::string &file, std::o
     output_ = output_of(runtime, session_.get(), file);
 }
 
-void CpuRunner::run(const std::vector<Input> &inputs, const Answer &answer) {
+void SessionRunner::run(const std::vector<Input> &inputs, const Answer &answer) {
     const OrtApi &api = runtime_.api();
     try {
         std::vector<const char *> names;
