@@ -13,6 +13,7 @@ STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 CPP_BUILD ?= build/cpp
+CPP_TARGET ?= all
 PREFIX    ?= /usr/local
 
 .PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
@@ -120,7 +121,7 @@ gpu-dry-run: install
 
 cpp:
 	cmake -S runtime/cpp -B $(CPP_BUILD) -G Ninja $(CPP_OPTIONS)
-	cmake --build $(CPP_BUILD)
+	cmake --build $(CPP_BUILD) --target $(CPP_TARGET)
 
 cpp-test: install cpp
 	ctest --test-dir $(CPP_BUILD) --output-on-failure
@@ -137,7 +138,7 @@ cpp-sanitize: demo
 	$(CPP_TESTS) build/asan/align_tests
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 ALIGN_CPP_BUILD=build/asan OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q tests/cpp --ignore tests/cpp/test_library.py
-	$(MAKE) cpp CPP_BUILD=build/tsan CPP_OPTIONS=-DALIGN_SANITIZE=thread
+	$(MAKE) cpp CPP_BUILD=build/tsan CPP_TARGET=align_tests CPP_OPTIONS=-DALIGN_SANITIZE=thread
 	$(CPP_TESTS) TSAN_OPTIONS=die_after_fork=0 build/tsan/align_tests
 
 # Each reader of the C++ runtime under libFuzzer, FUZZ_SECONDS each; what fails is kept in build/cpp-fuzz.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from ctypes import byref, c_char_p, c_float, c_int64, c_size_t, c_uint8
 from pathlib import Path
@@ -256,5 +257,6 @@ np.testing.assert_allclose(native.embed_texts(["a photo of a cat"]), few, atol=1
 """
 
 
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="ASan reserves terabytes of addresses")
 def test_memory_runs_out(library: ctypes.CDLL, tiny_bundle: Path) -> None:
     assert run_program(MEMORY, str(tiny_bundle), TESTS).split() == ["DeviceError", "DeviceError"]

@@ -65,7 +65,7 @@ def assert_same_ids(shim: Shim, folder: Path, samples: list[str], **changes: Any
 
 
 def test_every_code_point(shim: Shim, tmp_path: Path) -> None:
-    """Of those behind the alphabets one in 29, unless ALIGN_WHOLE_SWEEPS is set; the tables are compared whole below."""
+    """Behind the alphabets one in 29, unless ALIGN_WHOLE_SWEEPS is set; the tables are compared whole below."""
     step = 1 if "ALIGN_WHOLE_SWEEPS" in os.environ else 29
     points = [*range(0x3100), *range(0x3100, 0xD800, step), *range(0xE000, 0x110000, step)]
     assert_same_ids(shim, tmp_path, [f"a{point}b {point} x{point}" for point in map(chr, points)])

@@ -5,13 +5,14 @@
 #
 # Writes $OUT/cpp-gpu.json and $OUT/cpp-gpu.log; a part that fails does not stop the others,
 # and ends the script with 1. Settings, all optional:
-# DEVICE (cuda), ROUNDS (50), SECONDS_EACH (60), SITE (/tmp/in/site), SOURCE (/tmp/in/source), PYTHON (python3).
+# DEVICE (cuda), ROUNDS (50), SECONDS_EACH (60), SOURCE (this checkout), PYTHON (python3), SITE (a folder with packages that
+# PYTHON lacks, onnxruntime-gpu among them; without it ALIGN_ONNXRUNTIME_LIBRARY).
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bundle=${1:?usage: run_cpp.sh BUNDLE [PRECISION...]}
 shift
 DEVICE=${DEVICE:-cuda} ROUNDS=${ROUNDS:-50} SECONDS_EACH=${SECONDS_EACH:-60}
-SITE=${SITE:-/tmp/in/site} SOURCE=${SOURCE:-/tmp/in/source} PYTHON=${PYTHON:-python3} OUT=${OUT:-$PWD/cpp-gpu}
+SITE=${SITE:-} SOURCE=${SOURCE:-$here/../../../..} PYTHON=${PYTHON:-python3} OUT=${OUT:-$PWD/cpp-gpu}
 mkdir -p "$OUT"
 rm -f "$OUT"/cpu-fp32.npz
 OUT=$(cd "$OUT" && pwd)
@@ -26,7 +27,7 @@ if [ -f "$bundle" ]; then
 fi
 cp "$here/cpp_gpu_check" "$work/cpp_gpu_check" && chmod +x "$work/cpp_gpu_check"
 
-export PYTHONPATH=$SOURCE/runtime:$SITE PYTHONUNBUFFERED=1
+export PYTHONPATH=$SOURCE/runtime${SITE:+:$SITE} PYTHONUNBUFFERED=1
 # CUDA and cuDNN of pip's packages, wherever they are, and then those of the system. Python needs the path, too: it looks
 # for them beside onnxruntime alone.
 libraries=$("$PYTHON" - <<'PY'
