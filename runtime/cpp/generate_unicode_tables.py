@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, __version__
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import NFD, BertNormalizer, Normalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -158,7 +158,7 @@ def table() -> str:
     index = [blocks.setdefault(tuple(flags[at : at + BLOCK]), len(blocks)) for at in range(0, len(flags), BLOCK)]
     decompositions = {point: text for point, text in decompositions.items() if point not in HANGUL}
     parts = [
-        "// Made by generate_unicode_tables.py; do not edit.",
+        f"// Made by generate_unicode_tables.py with tokenizers {__version__}; do not edit.",
         '#include "unicode_tables.hpp"\n\n#include <algorithm>\n#include <iterator>\n',
         "namespace align::unicode {\n",
         array("const std::uint8_t", "BLOCKS", index),

@@ -19,7 +19,6 @@ from runtime.test_forks import run_program
 from support.native import LIBRARY, NativeModel
 
 RTX_DOUBLE = os.path.relpath(LIBRARY.parent / "libalign_rtx_double.so")  # ONNX Runtime looks in a folder of its own
-PRECISIONS = ("fp32", "fp32_cpu", "bf16")
 
 
 @pytest.fixture
@@ -32,8 +31,7 @@ def skip_without_bfloat16(precision: str) -> None:
         pytest.skip("this processor has no bfloat16")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize(("precision", "streams"), [("fp32", 2), ("fp32_cpu", 1), ("bf16", 1)])
 def test_openvino(library: ctypes.CDLL, tiny_bundle: Path, plugin: str, precision: str, streams: int) -> None:
     skip_without_bfloat16(precision)
     towers = ("text",) if precision == "fp32_cpu" else ("vision", "text")  # images have no graph for CPUs alone

@@ -1,4 +1,4 @@
-// Made by generate_unicode_tables.py; do not edit.
+// Made by generate_unicode_tables.py with tokenizers 0.23.3; do not edit.
 #include "unicode_tables.hpp"
 
 #include <algorithm>
