@@ -18,8 +18,7 @@ constexpr std::int64_t MAX_OPSET = 1000, MAX_SIZE = 1 << 20, MAX_SAMPLES = std::
 constexpr std::size_t MAX_DIMENSIONS = 8, MAX_ENTRIES = 4096;
 constexpr double MAX_SPEEDUP = 1e6, MAX_COSINE = 1 + 1e-6, MAX_DIFFERENCE = 2;
 
-const std::string &one_of(const std::string &where, const std::string &value,
-                          std::initializer_list<const char *> known) {
+std::string one_of(const std::string &where, const std::string &value, std::initializer_list<const char *> known) {
     if (std::find(known.begin(), known.end(), value) != known.end())
         return value;
     std::string names;
@@ -57,7 +56,7 @@ std::vector<Tensor> tensors(const std::string &outer, const Json &values, const 
     std::vector<Tensor> result;
     for (const Json &entry : entries(outer, values, key)) {
         as_object(where, entry);
-        const std::string &dtype =
+        const std::string dtype =
             one_of(where + ": dtype", string(where, entry, "dtype"), {"uint8", "int64", "float32"});
         const Json &shape = array(where, entry, "shape");
         if (shape.size() > MAX_DIMENSIONS)

@@ -208,7 +208,7 @@ TokenizerDescription TokenizerDescription::from_json(Json values) {
     Ids ids = read_vocabulary(object("model", model, "vocab"), owners);
     TokenizerDescription found{};
     found.added = read_added(array(where, values, "added_tokens"));
-    const std::string &unknown = string("model", model, "unk_token");
+    const std::string unknown = string("model", model, "unk_token");
     const bool lowercase = boolean("normalizer", normalizer, "lowercase");
     const bool accents_unset = member("normalizer", normalizer, "strip_accents").is_null();
     found.normalizer = {boolean("normalizer", normalizer, "handle_chinese_chars"),
