@@ -19,6 +19,11 @@ namespace {
 
 using namespace align;
 
+const OnnxRuntime &any_runtime() {
+    const std::string unnamed;
+    return OnnxRuntime::load(unnamed);
+}
+
 class HostMemory : public DeviceMemory {
 public:
     void enter() override {}
@@ -63,7 +68,7 @@ protected:
 };
 
 TEST_F(Gpu, GivesTheEmbeddingsOfTheCpuForAnyNumberAndLengthOfTexts) {
-    const OnnxRuntime &runtime = OnnxRuntime::load("");
+    const OnnxRuntime &runtime = any_runtime();
     const ModelFacts &model = bundle->manifest().model;
     const Graph &graph = bundle->graph(TEXT, "fp32", GPU_TARGET);
     const std::string file = bundle->graph_file(graph, false);
@@ -92,7 +97,7 @@ TEST_F(Gpu, GivesTheEmbeddingsOfTheCpuForAnyNumberAndLengthOfTexts) {
 
 // ONNX Runtime captures a CUDA graph in the first run of a shape, which other threads must not disturb.
 TEST_F(Gpu, RunsTheFirstOfAShapeAlone) {
-    const OnnxRuntime &runtime = OnnxRuntime::load("");
+    const OnnxRuntime &runtime = any_runtime();
     const ModelFacts &model = bundle->manifest().model;
     const Graph &graph = bundle->graph(VISION, "fp32", GPU_TARGET);
     const std::string file = bundle->graph_file(graph, false);
@@ -117,7 +122,7 @@ TEST_F(Gpu, RunsTheFirstOfAShapeAlone) {
 
 // A convolution keeps the plan of its last shape only. The file of the graph goes away once it is loaded.
 TEST_F(Gpu, OpensASessionForEachBatchOfImagesAndOneForAllTextsAtOnce) {
-    const OnnxRuntime &runtime = OnnxRuntime::load("");
+    const OnnxRuntime &runtime = any_runtime();
     const ModelFacts &model = bundle->manifest().model;
     const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "align-sessions";
     const auto moved = [&](const Graph &graph) {
@@ -164,11 +169,11 @@ TEST_F(Gpu, OpensASessionForEachBatchOfImagesAndOneForAllTextsAtOnce) {
 
 TEST_F(Gpu, RefusesAGraphOfAnotherWidth) {
     const std::string file = bundle->graph_file(bundle->graph(VISION, "fp32", GPU_TARGET), false);
-    EXPECT_THROW(CudaRunner(OnnxRuntime::load(""), file, {{1, 8}, {}}, 7, host()), BundleError);
+    EXPECT_THROW(CudaRunner(any_runtime(), file, {{1, 8}, {}}, 7, host()), BundleError);
 }
 
 TEST_F(Gpu, ThatIsMissingIsAnError) {
-    EXPECT_THROW(Provider::cuda(OnnxRuntime::load(""), 0, "fp32"), BackendUnavailableError);
+    EXPECT_THROW(Provider::cuda(any_runtime(), 0, "fp32"), BackendUnavailableError);
 }
 
 } // namespace
