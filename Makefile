@@ -3,6 +3,8 @@
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
 # gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
+# cpp        the C++ runtime, in build/cpp · cpp-test · cpp-sanitize · cpp-fuzz · cpp-install PREFIX=…;
+#            runtime/cpp/install_packages.sh installs what it needs
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,8 +12,12 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
+CPP_BUILD ?= build/cpp
+CPP_TARGET ?= all
+PREFIX    ?= /usr/local
 
-.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run clean
+.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
+	cpp cpp-test cpp-sanitize cpp-fuzz cpp-install clean
 
 install: $(STAMP)
 
@@ -63,7 +69,7 @@ soak: demo
 	$(MEASURE)soak build/align-tiny
 
 # Support modules of the tests build the models that are measured. A bundle of an older export is not measured again.
-benchmarks: install
+benchmarks: install cpp
 	rm -rf build/bench
 	$(MEASURE)full_size
 	$(MEASURE)fp16
@@ -74,6 +80,7 @@ benchmarks: install
 	$(MEASURE)vision
 	$(MEASURE)bench
 	$(MEASURE)openvino
+	$(MEASURE)cpp
 	$(MEASURE)clients
 	$(MEASURE)resident
 	$(MEASURE)profile
@@ -112,6 +119,41 @@ gpu-pack: install
 gpu-dry-run: install
 	benchmarks/gpu/pack.sh --source
 	PYTHON=$(abspath $(BIN))/python bash .gpu/1/run.sh --dry-run
+
+cpp:
+	cmake -S runtime/cpp -B $(CPP_BUILD) -G Ninja $(CPP_OPTIONS)
+	cmake --build $(CPP_BUILD) --target $(CPP_TARGET)
+
+cpp-test: install cpp
+	ctest --test-dir $(CPP_BUILD) --output-on-failure
+	ALIGN_CPP_BUILD=$(CPP_BUILD) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
+
+# All tests of the C++ runtime under AddressSanitizer and UBSan, but those that link programs with it; those in C++ under
+# ThreadSanitizer, too, with SOAK_SECONDS of one model in eight threads. Python is not built for sanitizers: its leaks are
+# not counted.
+SOAK_SECONDS ?= 60
+CPP_TESTS := ALIGN_TEST_BUNDLE=build/align-tiny ALIGN_SOAK_SECONDS=$(SOAK_SECONDS) \
+	ALIGN_ONNXRUNTIME_LIBRARY=$$(PYTHONPATH=tests $(BIN)/python -c 'import support.native as n; print(n.onnxruntime_library())')
+cpp-sanitize: demo
+	$(MAKE) cpp CPP_BUILD=build/asan CPP_OPTIONS=-DALIGN_SANITIZE=address,undefined
+	$(CPP_TESTS) build/asan/align_tests
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 ALIGN_CPP_BUILD=build/asan OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q tests/cpp --ignore tests/cpp/test_library.py
+	$(MAKE) cpp CPP_BUILD=build/tsan CPP_TARGET=align_tests CPP_OPTIONS=-DALIGN_SANITIZE=thread
+	$(CPP_TESTS) TSAN_OPTIONS=die_after_fork=0 build/tsan/align_tests
+
+# Each reader of the C++ runtime under libFuzzer, FUZZ_SECONDS each; what fails is kept in build/cpp-fuzz.
+cpp-fuzz:
+	CC=clang CXX=clang++ cmake -S runtime/cpp -B build/cpp-fuzz -G Ninja -DALIGN_BUILD_TESTS=OFF -DALIGN_BUILD_FUZZERS=ON \
+		-DALIGN_SANITIZE=address,undefined
+	cmake --build build/cpp-fuzz --target align_fuzz
+	for target in $(notdir $(wildcard runtime/cpp/tests/corpus/*)); do \
+		mkdir -p build/cpp-fuzz/found/$$target && ALIGN_FUZZ_TARGET=$$target build/cpp-fuzz/align_fuzz \
+		-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -artifact_prefix=build/cpp-fuzz/ -verbosity=0 \
+		-print_final_stats=1 build/cpp-fuzz/found/$$target runtime/cpp/tests/corpus/$$target || exit 1; done
+
+cpp-install: cpp
+	cmake --install $(CPP_BUILD) --prefix $(PREFIX)
 
 clean:
 	rm -rf build dist $(VENV) .venv-gpu .gpu

@@ -104,10 +104,11 @@ def decode(image: ImageInput | Encoded, options: ImageOptions = DEFAULT_IMAGES) 
         with _named("the array"):
             return _from_array(image, options)
     if isinstance(image, Image.Image):
-        return _pil_to_rgb(load_pil(image, options), options)
+        return _pil_to_rgb(load_pil(image, options), options, "the PIL image")
     file = read_encoded(image, options)
     with _named(file.name):
-        return to_rgb(decode_bytes(file.data, options), options.background)
+        decoded = decode_bytes(file.data, options)
+    return _pil_to_rgb(decoded, options, file.name)
 
 
 def read_encoded(
@@ -230,8 +231,8 @@ def load_pil(image: Image.Image, options: ImageOptions, copied: bool = False) ->
             raise InputError(f"(mode {image.mode}) cannot be loaded: {reason}") from reason
 
 
-def _pil_to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
-    with _named("the PIL image"):
+def _pil_to_rgb(image: Image.Image, options: ImageOptions, name: str) -> Image.Image:
+    with _named(name):
         try:
             return to_rgb(image, options.background)
         except MemoryError:
@@ -270,7 +271,8 @@ def fit(image: Image.Image, config: ImagePreprocessing) -> NDArray[numpy.uint8]:
     with _named("the image"):
         if config.size is not None and config.resample is not None:
             height, width = config.size.target(image.height, image.width)
-            # Pillow resizes rows first, so the intermediate image has the new width and the old height.
+            # Pillow before 13 resizes rows first: the intermediate image has the new width and the old height. Pillow
+            # 13 resizes columns first where they lose more than twice as many pixels; then it is at most the image.
             if not 0 < width * height <= LARGEST_MAX_PIXELS or width * image.height > LARGEST_MAX_PIXELS:
                 raise InputError(
                     f"is {image.width} × {image.height} and would be resized to {width} × {height}; expected sides of "

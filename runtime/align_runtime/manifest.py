@@ -22,6 +22,7 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024  # those of the published sizes are under 
 MAX_FILES = 10_000
 MAX_GRAPHS = 256
 MAX_FILE_BYTES = 1 << 36
+MAX_SEED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Provenance:
             files=_strings(where, require(where, values, "files", dict)),
             options=free_form(f"{where}: options", require(where, values, "options", dict)),
             tools=_strings(where, require(where, values, "tools", dict)),
-            random_weights=require(where, values, "random_weights", (int, type(None))),
+            random_weights=_seed(where, values),
             notes=tuple(of_kind(f"{where}: notes", note, str) for note in require(where, values, "notes", list)),
         )
 
@@ -218,6 +219,11 @@ def _model_facts(values: Mapping[str, Any], where: str) -> ModelFacts:
         return ModelFacts(**facts)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _seed(where: str, values: Mapping[str, Any]) -> int | None:
+    given = require(where, values, "random_weights", (int, type(None)))
+    return None if given is None else number(where, values, "random_weights", int, 0, MAX_SEED)
 
 
 def _strings(where: str, values: Mapping[str, Any]) -> dict[str, str]:

@@ -8,6 +8,7 @@ Exporter and runtime share this module, so that neither takes what the other doe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -166,16 +167,23 @@ class TokenizerDescription:
         """The tokenizer, without truncation and padding.
 
         Raises:
-            ConfigurationError: an added token is nothing after normalization, or gets another id.
+            ConfigurationError: an added token is nothing after normalization, or what another one is, or gets another
+                id.
         """
         built = tokenizers.Tokenizer(WordPiece(dict(self.vocabulary), unk_token=self.unknown))
         normalizer = BertNormalizer(True, self.handle_chinese_chars, self.strip_accents, self.lowercase)
         built.normalizer = normalizer
         built.pre_tokenizer = BertPreTokenizer()
+        contents: dict[str, str] = {}  # by what is left after normalization
         for token in self.added:
-            if token.normalized and not normalizer.normalize_str(token.content):
+            if not token.normalized:
+                continue
+            left, shown = normalizer.normalize_str(token.content), shortened(token.content)
+            if not left:
+                raise ConfigurationError(f"of the added token {shown} nothing is left after normalization")
+            if contents.setdefault(left, token.content) != token.content:  # the package would take one at random
                 raise ConfigurationError(
-                    f"of the added token {shortened(token.content)} nothing is left after normalization"
+                    f"the added tokens {shortened(contents[left])} and {shown} are the same after normalization"
                 )
         flags = [{name: value for name, value in asdict(token).items() if name != "id"} for token in self.added]
         built.add_tokens([tokenizers.AddedToken(**each) for each in flags])
@@ -257,8 +265,8 @@ def _enclosing(section: Any) -> tuple[str, str]:
 
 def _check_equal(given: Any, written: Any, where: str) -> None:
     """Raises ConfigurationError, with the place, where `given` is not what would be `written`."""
-    if type(given) is type(written) and given == written:
-        return
+    if type(given) is type(written) and json.dumps(given, sort_keys=True) == json.dumps(written, sort_keys=True):
+        return  # compared as text, since 1, 1.0 and true are equal in Python
     if isinstance(given, dict) and isinstance(written, dict):
         for key in [*written, *(key for key in given if key not in written)]:
             _check_equal(given.get(key, MISSING), written.get(key, MISSING), f"{where}.{key}" if where else key)

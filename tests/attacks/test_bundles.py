@@ -206,6 +206,8 @@ NONSENSE: list[tuple[Change, str]] = [
     (lambda v: v["files"].update({"a\u202eb": v["files"]["config.json"]}), "is not a plain path"),
     (lambda v: v["files"].update({"\ud800": v["files"]["config.json"]}), "half of a surrogate pair"),
     (lambda v: v["files"].update({"a/" * 400 + "b": v["files"]["config.json"]}), "is not a plain path"),
+    (lambda v: v["provenance"].update(random_weights=1 << 63), "random_weights is 9223372036854775808; expected 0 to"),
+    (lambda v: v["provenance"].update(random_weights=-1), "random_weights is -1"),
     (lambda v: v["provenance"].update(name="n" * 10_000_000), "10000000 characters; expected at most 4096"),
     (lambda v: v["provenance"]["options"].update(deep=json.loads("[" * 40 + "]" * 40)), "deeper than 8 levels"),
     (lambda v: v["provenance"]["options"].update(deep=json.loads("[" * 400 + "]" * 400)), "more than 64 deep"),

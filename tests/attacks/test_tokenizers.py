@@ -67,6 +67,12 @@ def double_id(values: Values) -> None:
     values["model"]["vocab"]["##a"] = values["model"]["vocab"]["a"]
 
 
+def add_two_that_become_one(values: Values) -> None:
+    """The package would give either id, by chance."""
+    add_token("New", normalized=True)(values)
+    add_token("nEw", normalized=True, id=len(values["model"]["vocab"]) + 1)(values)
+
+
 REGEX = {"type": "Replace", "pattern": {"Regex": "(" * 50}, "content": ""}
 LOOKBEHIND = {"type": "Replace", "pattern": {"Regex": r"(?<=a*)(a|aa)+$"}, "content": ""}
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
@@ -83,6 +89,8 @@ HOSTILE: dict[str, Callable[[Values], None]] = {
     ),
     "no normalizer": put("normalizer", value=None),
     "a flag that is a number": put("normalizer", "lowercase", value=1),
+    "a flag that should be true and is 1": put("normalizer", "clean_text", value=1),
+    "a number that should be an integer": put("model", "max_input_chars_per_word", value=100.0),
     "text that is not cleaned": put("normalizer", "clean_text", value=False),
     "one more key": put("normalizer", "more", value=1),
     # pre-tokenizers, decoders, post-processors
@@ -131,6 +139,7 @@ HOSTILE: dict[str, Callable[[Values], None]] = {
     # added tokens
     "nothing after normalization": add_token("\0", normalized=True),
     "an accent alone": add_token("\u0301", normalized=True),
+    "two tokens that are one after normalization": add_two_that_become_one,
     "an invisible token": add_token("\u200b", normalized=True, single_word=True),
     "an empty token": add_token(""),
     "an added token of a megabyte": add_token("a" * 1_000_000),

@@ -13,9 +13,11 @@ from transformers import AlignProcessor
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
 from align_runtime import transparency
+from align_runtime.errors import InputError
 from align_runtime.image_options import ImageOptions
 from align_runtime.images import decode, preprocess
 from align_runtime.preprocessing import ImagePreprocessing
+from support.hostile_images import PALETTE, png, png_chunk
 from support.image_configs import TYPICAL, small
 from support.made_images import encoded, image, noise, of_mode
 
@@ -107,3 +109,11 @@ def test_the_background_is_any_colour(alpha: str, colour: tuple[int, int, int]) 
         assert decode(source, options).getpixel((3, 4)) == colour
     opaque = noise(9, 9, 3)
     numpy.testing.assert_array_equal(preprocess([opaque], TYPICAL, options), preprocess([opaque], TYPICAL))
+
+
+def test_transparency_that_pillow_cannot_lay_on_a_colour_is_an_input_error() -> None:
+    palette = png_chunk(b"PLTE", bytes(6)), png_chunk(b"tRNS", bytes(300))
+    file = png(2, 2, *palette, colour=PALETTE)
+    with pytest.raises(InputError, match="cannot be converted to RGB"):
+        decode(file, WHITE)
+    assert decode(file).size == (2, 2)

@@ -23,10 +23,9 @@ from align_exporter.variants import FP32, PRECISIONS
 from align_runtime.console import add_output_options
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import shortened
+from align_runtime.manifest import MAX_SEED
 from align_runtime.parity import MAX_DIFFERENCE
 from align_runtime.user_path import user_path
-
-MAX_SEED = (1 << 63) - 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
