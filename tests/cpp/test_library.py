@@ -38,6 +38,24 @@ def test_it_needs_the_codecs_and_the_runtimes_of_its_compiler_alone(library: cty
     assert "SONAME               libalign_runtime.so.0\n" in output_of("objdump", "-p", LIBRARY)
 
 
+def test_it_uses_functions_that_the_oldest_onnxruntime_has() -> None:
+    """ONNX Runtime's table of functions ends with those of its release: a later one is not there to be called."""
+    header = (ROOT / "build/onnxruntime-headers/onnxruntime_c_api.h").read_text()
+    table = header[header.index("struct OrtApi {") :]
+    since: dict[str, int] = {}
+    version = 0
+    for release, *names in re.findall(
+        r"\\since Version 1\.(\d+)|ORT_API2_STATUS\((\w+)|\(ORT_API_CALL\* ?(\w+)\)", table
+    ):
+        version = int(release or version)
+        since |= dict.fromkeys(filter(None, names), version)
+    assert (since["GetTensorData"], since["GetEpDevices"]) == (23, 22)
+    for file in sorted((ROOT / "runtime/cpp/src").glob("*.cpp")):
+        newest = 23 if file.name == "plugin_provider.cpp" else 20
+        called = re.findall(r"\bapi(?:\(\))?\.([A-Z]\w+)", file.read_text())
+        assert {name: since[name] for name in called if since.get(name, 0) > newest} == {}, file.name
+
+
 @pytest.fixture(scope="module")
 def prefix(library: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prefix")

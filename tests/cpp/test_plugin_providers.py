@@ -31,6 +31,7 @@ def skip_without_bfloat16(precision: str) -> None:
         pytest.skip("this processor has no bfloat16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "streams"), [("fp32", 2), ("fp32_cpu", 1), ("bf16", 1)])
 def test_openvino(library: ctypes.CDLL, tiny_bundle: Path, plugin: str, precision: str, streams: int) -> None:
     skip_without_bfloat16(precision)

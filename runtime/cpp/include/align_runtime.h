@@ -89,7 +89,8 @@ typedef struct align_options {
     int32_t check_hashes;  /* not 0: compare the sha256 of every file used; sizes are always compared */
     const char *towers;    /* "vision,text" (default), "vision" or "text" */
     const char *onnxruntime_library; /* path of libonnxruntime.so; default: $ALIGN_ONNXRUNTIME_LIBRARY, or else
-                                        libonnxruntime.so.1 as the dynamic loader finds it */
+                                        libonnxruntime.so.1, libonnxruntime.so or the newest
+                                        libonnxruntime.so.1.N that the dynamic loader finds */
     const char *manifest_sha256; /* what the sha256 of align.json must be, in hexadecimal; hashes are checked then */
     const char *alpha;           /* of images: "drop" (default) ignores it, "#rrggbb" is laid behind the image */
     size_t max_pixels;           /* width * height of an image; 0: 67108864 */

@@ -17,6 +17,7 @@ namespace align {
 namespace {
 
 constexpr unsigned LOWEST_API = 20; // of ONNX Runtime 1.20; the functions of an API stay for ever
+constexpr unsigned HIGHEST_NAME = 99;
 constexpr const char *VARIABLE = "ALIGN_ONNXRUNTIME_LIBRARY";
 constexpr const char *INSTALL =
     "install ONNX Runtime 1.20 or newer (the package libonnxruntime, a release from "
@@ -29,7 +30,10 @@ std::vector<std::string> candidates(const std::string &path) {
         return {path};
     if (named != nullptr && *named != '\0')
         return {named};
-    return {"libonnxruntime.so.1", "libonnxruntime.so"};
+    std::vector<std::string> names{"libonnxruntime.so.1", "libonnxruntime.so"};
+    for (unsigned minor = HIGHEST_NAME; minor >= LOWEST_API; --minor) // as Debian names it
+        names.push_back("libonnxruntime.so.1." + std::to_string(minor));
+    return names;
 }
 
 bool ends_with(const std::string &text, std::size_t end, const std::string &word) {

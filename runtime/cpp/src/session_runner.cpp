@@ -64,8 +64,8 @@ const float *checked_output(const OnnxRuntime &runtime, const OrtValue *output, 
         throw BundleError(file + " returns type " + std::to_string(type) + " " + shown_shape(shape) +
                           ", expected float32 " + shown_shape(expected) +
                           "; it is not a graph of this bundle, export the checkpoint again");
-    const void *values = nullptr;
-    runtime.check(api.GetTensorData(output, &values));
+    void *values = nullptr;
+    runtime.check(api.GetTensorMutableData(const_cast<OrtValue *>(output), &values)); // GetTensorData is of 1.23
     return static_cast<const float *>(values);
 }
 
