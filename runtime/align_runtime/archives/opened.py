@@ -1,4 +1,4 @@
-"""Opens tar and zip files, and bounds what they claim: headers, names, members, and the bytes that they decompress to."""
+"""Opens tar and zip files and bounds what they claim: headers, names, members, and bytes that they decompress to."""
 
 from __future__ import annotations
 
