@@ -170,6 +170,7 @@ def _job(
         threads = options.threads or (recorded_job(options.output) or {}).get("threads") or available_cores()
     job: dict[str, Any] = {
         "bundle": bundle.manifest_sha256,
+        "embedding_dim": bundle.manifest.model.embedding_dim,
         "precision": options.precision,
         "device": device.partition(":")[0],
         "threads": threads,
@@ -196,9 +197,8 @@ def _metadata(job: dict[str, Any], bundle: Bundle) -> dict[str, str]:
         "model": manifest.provenance.name,
         "revision": manifest.provenance.revision or "",
         "bundle_sha256": bundle.manifest_sha256,
-        "embedding_dim": str(manifest.model.embedding_dim),
         "preprocessing": json.dumps(manifest.preprocessing.to_json()),
-        **{key: str(job[key]) for key in ("kind", "dtype", "precision", "device")},
+        **{key: str(job[key]) for key in ("embedding_dim", "kind", "dtype", "precision", "device")},
         **({"alpha": job["alpha"]} if "alpha" in job else {}),
     }
 

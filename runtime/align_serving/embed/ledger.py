@@ -98,8 +98,8 @@ class Ledger:
             line = line[os.write(self.descriptor, line) :]
         os.fsync(self.descriptor)
 
-    def read(self) -> None:
-        """Takes in what was written before, and removes a line that was not written to its end.
+    def read(self, repair: bool = True) -> None:
+        """Takes in what was written before; with `repair` a line that was not written to its end is removed.
 
         Raises:
             ConfigurationError: it is not a ledger of this version.
@@ -110,7 +110,8 @@ class Ledger:
             if not self._take(line, number):
                 if any(_parsed(later) for later in content[position + len(line) :].splitlines()):
                     raise self._foreign(number)
-                os.ftruncate(self.descriptor, position)
+                if repair:
+                    os.ftruncate(self.descriptor, position)
                 break
             position += len(line)
 
@@ -170,6 +171,22 @@ def open_ledger(folder: Path) -> Iterator[Ledger]:
         yield ledger
     finally:
         os.close(descriptor)
+
+
+def read_ledger(folder: Path) -> Ledger:
+    """The ledger of `folder` as it is now; nothing is locked or changed.
+
+    Raises:
+        ConfigurationError: there is none, or as in `Ledger.read`.
+    """
+    path = folder / LEDGER_NAME
+    if not path.is_file():
+        raise ConfigurationError(f"{folder} is not a folder that align-embed wrote: it has no {LEDGER_NAME}")
+    ledger = Ledger(-1, path)
+    ledger.read(repair=False)
+    if ledger.job is None:
+        raise ConfigurationError(f"{path} is empty: align-embed was stopped before it began; start it again")
+    return ledger
 
 
 def recorded_job(folder: Path) -> dict[str, Any] | None:
