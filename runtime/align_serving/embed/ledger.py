@@ -32,6 +32,7 @@ if sys.platform != "win32":
 
 SCHEMA_VERSION = 1
 LEDGER_NAME = "ledger.jsonl"
+BEGINNING = b'{"align_embed": '
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ class Ledger:
         position = 0
         for number, line in enumerate(content.splitlines(keepends=True), start=1):
             if not self._take(line, number):
-                if any(_parsed(later) for later in content[position + len(line) :].splitlines()):
+                rest = content[position:].splitlines()
+                if any(_parsed(later) is not None for later in rest[1:]) or not (self.job or _is_begun(content)):
                     raise self._foreign(number)
                 if repair:
                     os.ftruncate(self.descriptor, position)
@@ -145,6 +147,11 @@ class Ledger:
         return ConfigurationError(
             f"{self.path}, line {number} is not as align-embed writes it; take another output, or remove this one"
         )
+
+
+def _is_begun(content: bytes) -> bool:
+    """Whether `content` may be what is left of the first line: its beginning, or zeros after a loss of power."""
+    return BEGINNING.startswith(content[: len(BEGINNING)]) or not content.strip(b"\0")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -13,8 +13,13 @@ ROWS /= np.linalg.norm(ROWS, axis=1, keepdims=True)
 
 @pytest.mark.parametrize(
     ("name", "dtype", "width", "least_cosine"),
-    [("float32", "float32", 100, 1), ("float16", "float16", 100, 0.999999), ("int8", "int8", 100, 0.9999), ("binary", "uint8", 13, 0.7)],
-)  # fmt: skip
+    [
+        ("float32", "float32", 100, 1),
+        ("float16", "float16", 100, 0.999999),
+        ("int8", "int8", 100, 0.9999),
+        ("binary", "uint8", 13, 0.7),
+    ],
+)
 def test_round_trip(name: str, dtype: str, width: int, least_cosine: float) -> None:
     encoding = ENCODINGS[name]
     stored = encoding.encode(ROWS)

@@ -58,7 +58,10 @@ def test_images_are_embedded_as_by_the_runtime(embed: Embed, tiny_bundle: Path, 
     assert names == [name if archived else f"{place}/{name}" for name in order]
     with align_runtime.load(tiny_bundle, towers=("vision",), threads=1) as model:
         expected = np.concatenate(
-            [model.embed_images([files[name] for name in order[start : start + 4]], batch_size=2) for start in (0, 4, 8)]
+            [
+                model.embed_images([files[name] for name in order[start : start + 4]], batch_size=2)
+                for start in (0, 4, 8)
+            ]
         )
     np.testing.assert_array_equal(rows, expected)
 
