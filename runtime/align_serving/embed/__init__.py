@@ -1,4 +1,4 @@
-"""`align-embed`: images or texts of any number into files of embeddings, by a job that can be killed and goes on.
+"""`align-embed`: images or texts of any number into files of embeddings, by a resumable job.
 
 ::
 

@@ -24,6 +24,7 @@ from align_runtime.console import (
     say_json,
 )
 from align_runtime.devices import backend_of
+from align_runtime.errors import InputError
 from align_runtime.hub_bundle import FoundBundle, find_bundle
 from align_runtime.image_options import ImageOptions
 from align_runtime.model import Model, load
@@ -47,12 +48,15 @@ PACKAGES = (DISTRIBUTION, "onnxruntime", "onnxruntime-gpu", "openvino", "tensorr
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, also where items are in errors.jsonl; 2 a wrong call or input."""
+    """Entry point; returns the exit code: 0 done, 2 a wrong call or input, or no item that can be embedded.
+
+    Items in errors.jsonl beside rows are no failure.
+    """
     parser = CommandParser(
         prog="align-embed",
         description="Embeds images or texts of any number into OUT: embeddings in shards, errors.jsonl for the items "
-        "that cannot be used, and a ledger. Killed at any moment, the same command goes on where it was, and the rows "
-        "are those of an uninterrupted run. docs/bulk.md",
+        "that cannot be used, and a ledger. Killed at any moment, it is resumed by the same command, and the rows are "
+        "those of an uninterrupted run: docs/bulk.md",
     )
     add_bundle_arguments(parser)
     parser.add_argument(
@@ -155,10 +159,11 @@ def _embed(options: argparse.Namespace) -> int:
                 ):
                     embed_rest(model, stream, output, job_options, status)
             except BaseException:
-                complain(f"align-embed: {output.items:,} items are finished; the same command goes on from there")
+                if output.items:
+                    complain(f"align-embed: {output.items:,} items are finished; run the same command to resume")
                 raise
         _report(options, output, status)
-    return 0
+        return 0 if output.rows else InputError.exit_code
 
 
 def _job(

@@ -82,6 +82,7 @@ def embed_rest(model: Model, stream: Iterator[Item], output: Output, options: Jo
         OSError: the output cannot be written.
     """
     start, earlier_errors = output.items, output.items - output.rows
+    status.begin()
     with ThreadPoolExecutor(1, "align-embed-writer") as writer:
         written: Future[None] | None = None
 

@@ -80,6 +80,11 @@ class Ledger:
         sync_folder(self.path.parent.absolute().parent)
         self.job = job
 
+    def clear(self) -> None:
+        """Removes all lines."""
+        os.ftruncate(self.descriptor, 0)
+        self.job, self.runs = None, []
+
     def add_run(self, run: dict[str, Any]) -> None:
         self._append({"run": run})
         self.runs.append(run)

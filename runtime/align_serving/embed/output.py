@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class Output:
     def __init__(self, folder: Path, ledger: Ledger, metadata: Mapping[str, str]) -> None:
         assert ledger.job is not None
         self.ledger = ledger
+        self._lock = threading.Lock()  # a second signal may end the job while a thread writes
+        self._closed = False
         self._rows = folder / ROWS_NAME
         self._encoding = ENCODINGS[ledger.job["dtype"]]
         self._make = FORMATS[ledger.job["format"]]
@@ -95,6 +98,11 @@ class Output:
         Raises:
             OSError: it cannot be written; the folder is then as a killed process leaves it.
         """
+        with self._lock:
+            if not self._closed:
+                self._commit(shard)
+
+    def _commit(self, shard: Shard) -> None:
         stem = shard_stem(len(self.ledger.shards))
         files = {}
         errors_end = self._errors_end + self.add_errors(shard.errors)
@@ -115,7 +123,10 @@ class Output:
         return len(lines)
 
     def close(self) -> None:
-        os.close(self._errors)
+        """Waits for a shard that is being written; later ones are not."""
+        with self._lock:
+            self._closed = True
+            os.close(self._errors)
 
     @property
     def _errors_end(self) -> int:
@@ -163,6 +174,9 @@ def open_output(folder: Path, job: dict[str, Any], metadata: Mapping[str, str]) 
         raise ConfigurationError(f"{folder} holds something else than embeddings; take a new or empty folder")
     with open_ledger(folder) as ledger:
         if ledger.job is None:
+            ledger.begin(job)
+        elif ledger.job != job and not ledger.shards:  # a call that failed before it had done anything binds nothing
+            ledger.clear()
             ledger.begin(job)
         elif ledger.job != job:
             raise ConfigurationError(f"{folder} was begun with {_difference(ledger.job, job)}; take another output")

@@ -28,6 +28,9 @@ class Status:
     def skip(self, units: int) -> None:
         """Counts units that an earlier process has done."""
         self._skipped_units += units
+
+    def begin(self) -> None:
+        """Starts the clock."""
         self._start = time.monotonic()
 
     def read(self, units: int) -> None:
@@ -45,7 +48,7 @@ class Status:
 
     @property
     def seconds(self) -> float:
-        """Since the first item of this process."""
+        """Since `begin`."""
         return time.monotonic() - self._start
 
     def __str__(self) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 import align_runtime
 from align_serving.embed import arrow, command
 from align_serving.embed.ledger import read_ledger
+from align_serving.embed.output import Shard, open_output
 from align_serving.embed.reading import open_embeddings
 from support.sample_folders import image, images, write_files, write_tar
 
@@ -153,7 +154,7 @@ def test_too_many_errors_end_the_job_which_goes_on_with_a_higher_limit(
     assert embed([path], out, "--shard-items", 2, "--max-errors", 2) == 2
     told = capsys.readouterr().err
     assert "more than 2 items cannot be embedded, the last one is 'text.png': " in told
-    assert "align-embed: 4 items are finished; the same command goes on from there" in told
+    assert "align-embed: 4 items are finished; run the same command to resume" in told
     assert [error["id"] for error in errors_of(out)] == ["truncated.jpg", "empty.png", "text.png"]
     assert embed([path], out, "--shard-items", 2, "--max-errors", 4) == 0
     assert [error["id"] for error in errors_of(out)] == ["truncated.jpg", "empty.png", "text.png", "bomb.png"]
@@ -176,6 +177,25 @@ def test_no_items_is_an_error(embed: Embed, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "a").mkdir()
     assert embed([tmp_path / "a"], tmp_path / "out") == 2
     assert "the inputs hold no images" in capsys.readouterr().err
+
+
+def test_items_of_which_none_can_be_embedded_end_with_2_and_an_empty_shard(embed: Embed, tmp_path: Path) -> None:
+    place = write_files(tmp_path / "a", {"a.png": b"x", "b.png": b""})
+    assert embed([place], tmp_path / "out", "--dtype", "int8") == 2
+    assert pq.read_table(tmp_path / "out" / "embeddings").schema.field("embedding").type.list_size == 96
+    assert len(errors_of(tmp_path / "out")) == 2
+    assert embed([place], tmp_path / "out", "--dtype", "int8") == 2
+
+
+def test_a_second_signal_leaves_no_half_of_a_shard(embed: Embed, tmp_path: Path) -> None:
+    """An output that was closed takes nothing any more."""
+    (tmp_path / "a.txt").write_text("text")
+    assert embed([tmp_path / "a.txt"], tmp_path / "out") == 0
+    job = read_ledger(tmp_path / "out").job or {}
+    with open_output(tmp_path / "out", job, {}) as output:
+        pass
+    output.commit(Shard(1, ["id"], np.ones((1, 96), np.float32), [], ""))
+    assert len(read_ledger(tmp_path / "out").shards) == 1
 
 
 def test_an_output_that_holds_something_else_is_refused(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from align_serving.embed import command
 from align_serving.embed.ledger import LEDGER_NAME, open_ledger, read_ledger
 from support.dying_embedding import content
 from support.mounts import run_with_mounts
@@ -92,7 +93,7 @@ def test_a_signal_ends_the_job_which_says_how_to_go_on(
     _, told = process.communicate()
     finished = sum(shard.items for shard in read_ledger(out).shards)
     assert process.returncode == code
-    assert f"align-embed: {finished:,} items are finished; the same command goes on from there\n" in told
+    assert f"align-embed: {finished:,} items are finished; run the same command to resume\n" in told
     assert 0 < finished < 800
     assert "Traceback" not in told
     assert embed([place], out, "--shard-items", 20) == 0
@@ -118,7 +119,7 @@ assert content(Path("small/out")) == content(Path("whole"))
     done = run_with_mounts(tmp_path, mounts, program)
     assert done.returncode == 0, done.stderr
     assert "No space left on device" in done.stderr
-    assert "items are finished; the same command goes on from there" in done.stderr
+    assert "items are finished; run the same command to resume" in done.stderr
 
 
 def test_two_processes_do_not_write_into_one_output(
@@ -176,6 +177,17 @@ def test_other_options_are_an_error(
     assert content(out) == before
 
 
+def test_a_call_that_failed_before_it_had_done_anything_binds_nothing(
+    embed: Embed, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for wrong in (["--precision", "fp99"], ["--batch-size", 1 << 30]):
+        assert embed([texts], out, *wrong) == 2
+        assert "resume" not in capsys.readouterr().err
+    assert embed([texts], out) == 0
+    assert read_ledger(out).complete
+
+
 def test_another_bundle_is_an_error(
     embed: Embed, texts: Path, bundle_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,7 +195,7 @@ def test_another_bundle_is_an_error(
     begin(embed, [texts], out)
     manifest = bundle_copy / "align.json"
     manifest.write_bytes(manifest.read_bytes() + b"\n")
-    embed.__globals__["command"].main([str(bundle_copy), str(texts), "-o", str(out), "--shard-items", "5"])
+    assert command.main([str(bundle_copy), str(texts), "-o", str(out), "--shard-items", "5"]) == 2
     assert "out was begun with bundle '" in capsys.readouterr().err
 
 
