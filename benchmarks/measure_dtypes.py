@@ -1,6 +1,6 @@
 """Measures what `align-embed --dtype` loses in recall; writes ``benchmarks/results/dtypes.json``.
 
-    python -m benchmarks.measure_dtypes build/align-tiny [--images 5000]
+    python -m benchmarks.measure_dtypes build/align-tiny [--images 3000]
 
 Recall at k: the share of the k nearest rows of a query, by float32 and over all rows, that are among its k nearest by
 the stored rows. The query stays float32, except for "binary, bits of both", where signs are compared with signs. The
@@ -29,7 +29,7 @@ from support.calibration_images import draw_captions, draw_images
 Rows = NDArray[np.float32]
 DEPTHS = (1, 10, 100)
 QUERIES = 500
-RANDOM = (50_000, 640)
+RANDOM = (20_000, 640)
 PCA_SHARES = (2, 4, 8)
 
 
@@ -92,7 +92,7 @@ def directions(count: int, dim: int, seed: int) -> Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=3000)
     options = parser.parse_args()
     load, cases = os.getloadavg(), []
     embedded(options.bundle, options.images, cases)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.measure_profile import group_of
+from benchmarks.result_files import RESULTS, ROOT, read_json
+from benchmarks.sections.embed import recall_rows
 from benchmarks.sections.layout import cosine, median_and_worst, milliseconds, share, table
 from benchmarks.sections.peers import peer_lines
 from benchmarks.sections.speed import by_kind
@@ -99,3 +101,8 @@ def test_tables_escape_bars_and_refuse_uneven_rows() -> None:
     assert table(("a", "b"), [("x|y", "z")]) == ["| a | b |", "|---|---|", "| x\\|y | z |"]
     with pytest.raises(ValueError, match="cells"):
         table(("a", "b"), [("x",)])
+
+
+def test_the_page_of_bulk_embedding_has_the_measured_recall() -> None:
+    rows = "\n".join(recall_rows(read_json(RESULTS / "dtypes.json")))
+    assert rows in (ROOT / "docs" / "bulk.md").read_text(encoding="utf-8")
