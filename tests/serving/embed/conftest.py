@@ -1,4 +1,4 @@
-"""Fixtures of the tests of what goes past one call."""
+"""Fixtures of the tests of bulk embedding."""
 
 from __future__ import annotations
 
