@@ -25,7 +25,7 @@ SECTIONS = (
     *speed.SECTIONS,
     openvino.SECTION,
     *memory.SECTIONS,
-    *embed.SECTIONS,
+    embed.RECALL,
     *accuracy.SECTIONS,
     peers.SECTION,
     *export.SECTIONS,

@@ -62,7 +62,5 @@ def recall_lines(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-SECTIONS = (
-    Section("Bulk embedding", "embed", throughput_lines),
-    Section("Recall of stored embeddings", "dtypes", recall_lines),
-)
+THROUGHPUT = Section("Bulk embedding", "embed", throughput_lines)
+RECALL = Section("Recall of stored embeddings", "dtypes", recall_lines)

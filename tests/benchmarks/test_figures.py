@@ -60,7 +60,6 @@ def test_figures_are_those_of_the_results(folder: Path) -> None:
     assert cells(text, "both together, as `--fp16` does") == ["0.99999", "0.50000"]  # rounded down
     assert cells(text, "500") == ["histograms", "4000", "2.00 GiB", "10.0 MB"]
     assert "50 M weights" in text
-    assert cells(text, "1,000 texts") == ["100/s", "80/s", "0.80×", "9 MiB", "300 MiB"]
     assert cells(text, "int8") == ["64: 1.000, 0.988, 0.500"] * 3
     assert cells(text, "`towers=('text',), streams=1`") == ["1200 MiB", "1400 MiB", "70 MiB", "1500 MiB"]
 
@@ -131,7 +130,6 @@ def without(key: str) -> Callable[[dict[str, Any]], object]:
         ("align_bench", lambda result: result["starts"][0].update(peak_bytes="much")),
         ("memory", lambda result: result.update(resident_bytes=[])),
         ("fp16", lambda result: result["recipes"].pop()),
-        ("embed", lambda result: result["cases"][0]["runs"].pop("loop")),
         ("dtypes", lambda result: result["cases"].pop()),
         ("ablation", lambda result: result["checkpoints"]["align-tiny"]["recipes"].update({"a recipe": []})),
         ("int8_peers", lambda result: result["checkpoints"]["align-tiny"].update(draws={})),
