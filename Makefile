@@ -89,6 +89,8 @@ benchmarks: install cpp
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
 	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
+	$(MEASURE)embed build/align-tiny
+	$(MEASURE)dtypes build/align-tiny
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.

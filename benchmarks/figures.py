@@ -13,7 +13,7 @@ from typing import Any
 
 from align_runtime.errors import AlignError
 from benchmarks.result_files import EVALUATION, RESULTS, ROOT, ResultFileError, read_json
-from benchmarks.sections import accuracy, export, gpu, memory, openvino, peers, speed, targets, trained
+from benchmarks.sections import accuracy, embed, export, gpu, memory, openvino, peers, speed, targets, trained
 from benchmarks.sections.headline import HEADINGS, HEADLINES, NOTE, Headline
 from benchmarks.sections.layout import Section, measured_on, table
 
@@ -25,6 +25,7 @@ SECTIONS = (
     *speed.SECTIONS,
     openvino.SECTION,
     *memory.SECTIONS,
+    embed.RECALL,
     *accuracy.SECTIONS,
     peers.SECTION,
     trained.SECTION,

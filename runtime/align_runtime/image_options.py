@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from PIL import ImageColor
 
@@ -13,6 +14,7 @@ from align_runtime.foreign_text import shortened
 DROP = "drop"
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 FORMATS = (*DEFAULT_FORMATS, "PPM", "JPEG2000", "AVIF")  # the last three: their time and memory are not bounded
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 DEFAULT_MAX_PIXELS = 1 << 26  # 8192 × 8192; docs/deployment.md has the bytes that the copies of one pixel take
 LARGEST_MAX_PIXELS = 178_956_970  # 512 MiB as RGB; Pillow's own limit for errors
 MAX_SIDE = 65_535  # pixels, the limit of JPEG; thinner images exist only to make the resize expensive
@@ -53,6 +55,13 @@ class ImageOptions:
     def max_file_bytes(self) -> int:
         """Maximum size of an encoded image: 8 bytes, 16-bit RGBA, for each of `max_pixels`, and 16 MiB beside them."""
         return 8 * self.max_pixels + (16 << 20)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether the relative path `name` has the suffix of an image and no hidden part."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") for part in path.parts if part != "..")
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _checked_formats(formats: object) -> tuple[str, ...]:

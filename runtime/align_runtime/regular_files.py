@@ -27,14 +27,15 @@ def open_regular(path: Path, error: type[AlignError], name: str | None = None) -
         name: what messages call it; None for its path.
 
     Raises:
-        `error`: it does not exist, cannot be opened or read, or is a folder, FIFO, socket or device.
+        `error`: it does not exist, cannot be opened or read, or is a folder, FIFO, socket or device. Its cause is the
+            error of the system, where there was one.
     """
     shown = str(path) if name is None else name
     try:
         with open(_descriptor(path, error, shown), "rb") as file:
             yield file
     except OSError as reason:
-        raise error(f"{shown} cannot be read: {reason.strerror or reason}") from None
+        raise error(f"{shown} cannot be read: {reason.strerror or reason}") from reason
 
 
 def _descriptor(path: Path, error: type[AlignError], shown: str) -> int:

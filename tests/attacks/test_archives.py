@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from align_calibration.dataset import image_archives, tar_reader
 from align_calibration.dataset.calibration_dataset import open_images
 from align_calibration.dataset.caption_files import CaptionFile, open_captions
 from align_calibration.dataset.sample_source import Skipped
 from align_calibration.dataset.selection import select_samples
+from align_runtime.archives import opened, tar_reader
 from align_runtime.errors import ConfigurationError
 from support import hostile_archives as hostile
 from support.bounded_runs import cost_of
@@ -103,7 +103,7 @@ def test_the_number_of_headers_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", ["a.tgz", "a.zip"])
 def test_decompressed_bytes_are_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_archives, "FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr(opened, "FREE_EXPANSION", 1 << 20)
     path = tmp_path / name
     if name == "a.zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -135,7 +135,7 @@ def test_a_member_of_zip_gives_no_more_than_it_claims(method: int, tmp_path: Pat
 
 
 def test_the_directory_of_zip_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_archives, "MAX_DIRECTORY_BYTES", 50_000)
+    monkeypatch.setattr(opened, "MAX_DIRECTORY_BYTES", 50_000)
     path = written(tmp_path / "a.zip", hostile.empty_directory(1000))
     with pytest.raises(ConfigurationError, match=r"a\.zip: its directory has 51000 bytes; expected at most 50000"):
         read(path)

@@ -60,6 +60,7 @@ def test_figures_are_those_of_the_results(folder: Path) -> None:
     assert cells(text, "both together, as `--fp16` does") == ["0.99999", "0.50000"]  # rounded down
     assert cells(text, "500") == ["histograms", "4000", "2.00 GiB", "10.0 MB"]
     assert "50 M weights" in text
+    assert cells(text, "int8") == ["64: 1.000, 0.988, 0.500"] * 3
     assert cells(text, "`towers=('text',), streams=1`") == ["1200 MiB", "1400 MiB", "70 MiB", "1500 MiB"]
 
 
@@ -130,6 +131,7 @@ def without(key: str) -> Callable[[dict[str, Any]], object]:
         ("memory", lambda result: result.update(resident_bytes=[])),
         ("fp16", lambda result: result["recipes"].pop()),
         ("ablation", lambda result: result["checkpoints"]["align-tiny"].update(draws={})),
+        ("dtypes", lambda result: result["cases"].pop()),
         ("int8_peers", lambda result: result["checkpoints"]["align-tiny"].update(draws={})),
         ("trained", lambda result: result["checkpoints"]["lite9"].update(draws={})),
         ("full_size", without("graphs")),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.measure_profile import group_of
+from benchmarks.result_files import RESULTS, ROOT, read_json
+from benchmarks.sections.embed import recall_rows, throughput_lines
 from benchmarks.sections.layout import cosine, median_and_worst, milliseconds, share, table
 from benchmarks.sections.peers import peer_lines
 from benchmarks.sections.speed import by_kind
 from benchmarks.sections.targets import START_TARGETS, TARGETS, missed_targets, render, target_rows
 from benchmarks.sections.trained import trained_lines
-from support.benchmark_results import bench, int8_peers, trained
+from support.benchmark_results import bench, int8_peers, made_up, trained
 
 BLOCK = "vision_model.encoder.blocks.3"
 
@@ -114,3 +116,13 @@ def test_tables_escape_bars_and_refuse_uneven_rows() -> None:
     assert table(("a", "b"), [("x|y", "z")]) == ["| a | b |", "|---|---|", "| x\\|y | z |"]
     with pytest.raises(ValueError, match="cells"):
         table(("a", "b"), [("x",)])
+
+
+def test_throughput_is_that_of_paired_rounds_and_memory_that_of_the_job() -> None:
+    lines = throughput_lines(made_up()["embed"])
+    assert lines[-2] == "| 1,000 texts | 100/s | 80/s | 0.80× | 9 MiB | 300 MiB |"
+
+
+def test_the_page_of_bulk_embedding_has_the_measured_recall() -> None:
+    rows = "\n".join(recall_rows(read_json(RESULTS / "dtypes.json")))
+    assert rows in (ROOT / "docs" / "bulk.md").read_text(encoding="utf-8")

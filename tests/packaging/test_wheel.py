@@ -22,8 +22,9 @@ ROOMS = {
     "align_exporter": ROOT / "exporter/align_exporter",
     "align_bench": ROOT / "runtime/align_bench",
     "align_runtime": ROOT / "runtime/align_runtime",
+    "align_serving": ROOT / "runtime/align_serving",
 }
-COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify", "align-bench")
+COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify", "align-bench", "align-embed")
 
 
 @pytest.fixture(scope="session")

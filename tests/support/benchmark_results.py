@@ -247,6 +247,34 @@ def made_up() -> dict[str, dict[str, Any]]:
             "seconds": 100.0,
             "growth": 2**20,
         },
+        "embed": {
+            "machine": MACHINE,
+            "bundle": "made-up",
+            "cases": [
+                {
+                    "name": name,
+                    "runs": {
+                        "loop": [{"rows": 1000, "seconds": 10.0, "resident_bytes": [MIB]}] * 2,
+                        "align-embed": [{"rows": 1000, "seconds": 12.5, "resident_bytes": [9 * MIB, 300 * MIB]}] * 2,
+                    },
+                }
+                for name in ("texts", "images")
+            ],
+        },
+        "dtypes": {
+            "machine": MACHINE,
+            "bundle": "made-up",
+            "cases": [
+                {
+                    "name": name,
+                    "rows": 1000,
+                    "dim": 64,
+                    "queries": 10,
+                    "ways": {"int8": {"bytes": 64, "recall": {"1": 1.0, "10": 0.9876, "100": 0.5}}},
+                }
+                for name in ("images by images", "images by captions", "random directions")
+            ],
+        },
         "fp16": {
             "machine": MACHINE,
             "recipes": [

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from align_calibration.dataset.sample_source import Candidate, Skipped, encode, read_lines
 from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.image_options import is_image_name
 from align_runtime.regular_files import read_regular
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 MAX_BYTES = 1 << 28  # of one image, which is held in memory
 
 
@@ -33,7 +33,7 @@ class ImageFolder:
             folders[:] = [name for name in folders if not name.startswith(".")]
             for file in files:
                 name = (Path(folder) / file).relative_to(self.path).as_posix()
-                if is_image(name):
+                if is_image_name(name):
                     yield Candidate(name, encode(name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
@@ -64,13 +64,6 @@ class ImageList:
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Skipped]]:
         return _read_files(self.path.parent, names)
-
-
-def is_image(name: str) -> bool:
-    """Whether the relative path `name` has the suffix of an image and no hidden part."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts if part != "..")
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def too_large(size: int) -> str | None:
