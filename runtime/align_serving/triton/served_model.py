@@ -1,0 +1,55 @@
+"""A model of the repository, and the inputs that warm it up."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from align_runtime.backends.buckets import BATCHES
+from align_runtime.graph_entry import Graph
+from align_runtime.image_embedding import IMAGE_BATCH
+from align_runtime.text_embedding import TEXT_BATCH
+from align_serving.triton.model_config import ModelConfig
+from align_serving.triton.options import ServingOptions
+
+CPU_BATCHES = {"vision": IMAGE_BATCH, "text": TEXT_BATCH}
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model in one version.
+
+    Attributes:
+        config: without versions: they share it.
+        graph: the graph that computes.
+        contract: equal ones let a version take the place of another one under running clients.
+        write: writes the content of the version's folder, which exists.
+    """
+
+    config: ModelConfig
+    graph: Graph
+    contract: str
+    write: Callable[[Path], None]
+
+
+def batches_for(tower: str, options: ServingOptions) -> tuple[int, ...]:
+    """Preferred batch sizes, ascending, the largest being the most that a model takes.
+
+    On a CPU that of one run of the runtime, which more rows make no faster; on a GPU the batches it is set up for.
+    """
+    sizes: Sequence[int] = BATCHES[1:] if options.on_gpu else (CPU_BATCHES[tower],)
+    if options.max_batch is None:
+        return tuple(sizes)
+    return (*(size for size in sizes if size < options.max_batch), options.max_batch)
+
+
+def warm_up_batches(preferred: Sequence[int]) -> tuple[int, ...]:
+    """The batches to warm up with: a single row, and every preferred size."""
+    return tuple(sorted({1, *preferred}))
+
+
+def as_bytes_tensor(value: bytes) -> bytes:
+    """One string as Triton passes it: its length in 4 bytes, little endian, and its bytes."""
+    return struct.pack("<I", len(value)) + value
