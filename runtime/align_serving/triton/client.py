@@ -99,10 +99,8 @@ class TritonModel(Model):
 
     def close(self) -> None:
         """Waits for running calls and ends the connection."""
-        already = self._loaded.workers.closed
         super().close()
-        if not already:
-            self._transport.close()
+        self._transport.close()
 
 
 def place_of(url: str) -> str:

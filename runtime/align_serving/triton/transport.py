@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import BackendUnavailableError, ConfigurationError, DeviceError
 from align_runtime.foreign_text import cut, printable, shortened
+from align_runtime.lifetime import is_forked
 from align_runtime.workers import Workers
 from align_serving.triton.contract import DATATYPES
 
@@ -54,6 +56,7 @@ class Transport:
                 "pip install 'align-onnx[triton]'"
             ) from None
         self.url = url
+        self._process, self._closed = os.getpid(), False
         self.in_flight = 2 if protocol == GRPC else 1
         self._headers = dict(headers) or None
         self._worker = Workers(1) if protocol == HTTP else None
@@ -108,7 +111,10 @@ class Transport:
         return result.as_numpy(output)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection. Closing twice is allowed; in a forked child it does nothing."""
+        if self._closed or is_forked(self._process):
+            return
+        self._closed = True
         self._run(self._client.close, DeviceError)
         if self._worker is not None:
             self._worker.close()
