@@ -74,7 +74,7 @@ def checked_embeddings(
 def check_answer(
     bundle: Bundle, graph: Graph, device: str, inputs: Mapping[str, NDArray[Any]], answer: object
 ) -> NDArray[np.float32]:
-    """`answer`, which must be the embeddings of `inputs` by `graph` of `bundle` on `device`, or on a server of that name.
+    """`answer`, which must be the embeddings of `inputs` by `graph` of `bundle` on `device`, or on a server.
 
     Raises:
         BundleError, DeviceError: as `checked_embeddings`; a row that is wrong is the file's fault on a CPU, and may be

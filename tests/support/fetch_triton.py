@@ -2,8 +2,8 @@
 
 The package holds Triton 2.51 with the Python backend alone. It is not installed: its own dependencies would replace
 packages of ours. Its Python backend was compiled against NumPy 1, so that models get an environment with NumPy 1.26,
-the packages of this interpreter, and the sources of this checkout. It finds the environment by PATH: the interpreter that it
-embeds ignores PYTHONPATH.
+the packages of this interpreter, and the sources of this checkout. The server finds the environment by PATH: the
+interpreter that it embeds ignores PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def main() -> None:
 def obstacle() -> str | None:
     """Why this interpreter cannot run the server's Python backend; None where it can."""
     if sys.version_info[:2] not in BUILT_FOR or sysconfig.get_platform() != "linux-x86_64":
-        return f"it needs Python 3.11 or 3.12 on Linux, x86-64; this is {sys.version.split()[0]} on {sysconfig.get_platform()}"
+        here = f"{sys.version.split()[0]} on {sysconfig.get_platform()}"
+        return f"it needs Python 3.11 or 3.12 on Linux, x86-64; this is {here}"
     library = f"{sysconfig.get_config_var('LIBDIR')}/{sysconfig.get_config_var('INSTSONAME')}"
     if not Path(library).exists() or not library.endswith(".so.1.0"):
         return f"this Python has no shared library ({library}), which the server loads"

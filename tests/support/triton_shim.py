@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-MODEL = '''
+MODEL = """
 import json
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class TritonPythonModel:
         (found,) = self.session.run([self.output], joined)
         ends = np.cumsum([len(values[self.inputs[0]]) for values in rows])[:-1]
         return [triton.InferenceResponse([triton.Tensor(self.output, part)]) for part in np.split(found, ends)]
-'''
+"""
 
 
 def onto_python(repository: Path, target: Path) -> Path:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
 from align_runtime.workers import Workers
 from align_serving.triton.contract import BATCHES, CONTRACT, LENGTHS, PRECISION, contract_of, graph_model_name
-from align_serving.triton.transport import GRPC, ServerModel, Transport
+from align_serving.triton.transport import GRPC, Protocol, ServerModel, Transport
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ClientOptions:
         images: which images are decoded.
     """
 
-    protocol: Literal["grpc", "http"] = GRPC
+    protocol: Protocol = GRPC
     name: str = "align"
     version: str = ""
     towers: Sequence[TowerName] = TOWERS  # type: ignore[assignment]

@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--backend",
         choices=tuple(BACKENDS),
         default=DEFAULTS.backend,
-        help="python: texts and encoded images in, this runtime computes; onnxruntime, tensorrt: graphs and engines, for "
-        f"clients that tokenize and preprocess (default: {DEFAULTS.backend})",
+        help="python: texts and encoded images in, this runtime computes; onnxruntime, tensorrt: graphs and engines, "
+        f"for clients that tokenize and preprocess (default: {DEFAULTS.backend})",
     )
     models.add_argument(
         "--name", default=DEFAULTS.name, help=f"what names of models begin with (default: {DEFAULTS.name})"
@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     models.add_argument("--towers", nargs="+", choices=TOWERS, default=list(TOWERS), help="default: both")
     models.add_argument("--precision", default=DEFAULTS.precision, help=f"default: {DEFAULTS.precision}")
     models.add_argument("--device", help="where the models run (default: cpu; with tensorrt, tensorrt)")
-    models.add_argument("--gpu", metavar="NAME", help="tensorrt: the GPU whose engine is served, as align-inspect prints")
+    models.add_argument(
+        "--gpu", metavar="NAME", help="tensorrt: the GPU whose engine is served, as align-inspect prints"
+    )
     models.add_argument(
         "--model-version",
         type=positive_int,
@@ -60,7 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     models.add_argument("--link", action="store_true", help="hard links to the bundle's files in place of copies")
     load = parser.add_argument_group("load")
     load.add_argument(
-        "--instances", type=positive_int, default=DEFAULTS.instances, metavar="N", help="copies of each model, on each GPU"
+        "--instances",
+        type=positive_int,
+        default=DEFAULTS.instances,
+        metavar="N",
+        help="copies of each model, on each GPU",
     )
     load.add_argument("--threads", type=positive_int, metavar="N", help="of one instance on a CPU (default: all cores)")
     load.add_argument("--max-batch", type=positive_int, metavar="N", help="most rows of a batch (default: by device)")

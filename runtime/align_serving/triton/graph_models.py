@@ -30,7 +30,7 @@ from align_serving.triton.contract import (
 )
 from align_serving.triton.model_config import ModelConfig, Profile, WarmUp
 from align_serving.triton.options import ONNXRUNTIME, TENSORRT, ServingOptions
-from align_serving.triton.served_model import ServedModel, batches_for, warm_up_batches
+from align_serving.triton.served_model import ServedModel, batches_for, longest_text, warm_up_batches
 
 GRAPH_FILE, PLAN_FILE = "model.onnx", "model.plan"
 
@@ -97,7 +97,8 @@ def _golden_row(bundle: Bundle, graph: Graph, golden: Golden) -> dict[str, NDArr
         (spec,) = graph.inputs
         pixels = golden.pixels[:1]
         return {spec.name: (pixels if spec.name == "pixels" else bundle.manifest.preprocessing.normalize(pixels))[0]}
-    return {"input_ids": golden.input_ids[0], "attention_mask": golden.attention_mask[0]}
+    row = longest_text(golden)
+    return {"input_ids": golden.input_ids[row], "attention_mask": golden.attention_mask[row]}
 
 
 def _warm_up(batch: int, length: int | None, inputs: Mapping[str, NDArray[Any]]) -> WarmUp:

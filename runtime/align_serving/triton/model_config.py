@@ -1,4 +1,4 @@
-"""``config.pbtxt``: a model as Triton's ``ModelConfig`` describes it, written as text for operators to read and change."""
+"""``config.pbtxt``: a model as Triton's ``ModelConfig`` describes it, as text for operators to read and change."""
 
 from __future__ import annotations
 
@@ -143,9 +143,7 @@ class ModelConfig:
 
 
 def _tensor(kind: str, tensor: Tensor) -> str:
-    return (
-        f"{kind} {{ name: {_quoted(tensor.name)} data_type: {tensor.data_type} dims: [ {_listed(tensor.dims)} ] }}"
-    )
+    return f"{kind} {{ name: {_quoted(tensor.name)} data_type: {tensor.data_type} dims: [ {_listed(tensor.dims)} ] }}"
 
 
 def _listed(sizes: Iterable[int]) -> str:

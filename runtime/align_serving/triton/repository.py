@@ -70,7 +70,8 @@ class Repository:
             files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in values["files"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as reason:
             raise ConfigurationError(
-                f"{folder / MARKER} is not as this version writes it ({shortened(str(reason))}); write to another folder"
+                f"{folder / MARKER} is not as this version writes it ({shortened(str(reason))}); write to another "
+                "folder"
             ) from None
         return cls(models, files)
 
@@ -85,7 +86,9 @@ class Repository:
         return None
 
 
-def write_repository(bundle: Bundle, folder: Path, models: Sequence[ServedModel], options: ServingOptions) -> Repository:
+def write_repository(
+    bundle: Bundle, folder: Path, models: Sequence[ServedModel], options: ServingOptions
+) -> Repository:
     """Writes `models` to `folder`, which is missing, empty, or a repository that nobody has changed.
 
     With ``options.model_version`` other models and versions of the repository stay.
@@ -137,8 +140,8 @@ def _destination(folder: Path) -> Repository | None:
         return None
     if not (folder / MARKER).is_file():
         raise ConfigurationError(
-            f"{folder} exists and is not a repository that align-triton wrote (it has no {MARKER}); name a folder of its "
-            "own: Triton takes --model-repository more than once"
+            f"{folder} exists and is not a repository that align-triton wrote (it has no {MARKER}); name a folder of "
+            "its own: Triton takes --model-repository more than once"
         )
     with suppress(FileNotFoundError):  # the current folder was removed
         if Path.cwd().is_relative_to(folder.resolve()):

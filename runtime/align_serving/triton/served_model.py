@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align_runtime.backends.buckets import BATCHES
+from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import IMAGE_BATCH
 from align_runtime.text_embedding import TEXT_BATCH
@@ -48,6 +49,11 @@ def batches_for(tower: str, options: ServingOptions) -> tuple[int, ...]:
 def warm_up_batches(preferred: Sequence[int]) -> tuple[int, ...]:
     """The batches to warm up with: a single row, and every preferred size."""
     return tuple(sorted({1, *preferred}))
+
+
+def longest_text(golden: Golden) -> int:
+    """The index of the golden text with the most tokens: warmed up with an empty one, a model would be cold."""
+    return int(golden.attention_mask.sum(axis=1).argmax())
 
 
 def as_bytes_tensor(value: bytes) -> bytes:

@@ -19,7 +19,7 @@ from align_runtime.trimming import trim
 from align_serving.triton.contract import string_model_name
 from align_serving.triton.model_config import ModelConfig, Tensor, WarmUp
 from align_serving.triton.options import PYTHON, ServingOptions
-from align_serving.triton.served_model import ServedModel, as_bytes_tensor, batches_for, warm_up_batches
+from align_serving.triton.served_model import ServedModel, as_bytes_tensor, batches_for, longest_text, warm_up_batches
 
 INPUTS = {"vision": "IMAGE", "text": "TEXT"}
 EMBEDDING, ERROR = "EMBEDDING", "ERROR"
@@ -39,7 +39,7 @@ def string_model(bundle: Bundle, tower: str, options: ServingOptions, golden: Go
     assert options.device is not None
     graph = bundle.graph(tower, options.precision, options.device)
     preferred = batches_for(tower, options)
-    value = golden.texts[0].encode() if tower == "text" else golden.images[0].read_bytes()
+    value = golden.texts[longest_text(golden)].encode() if tower == "text" else golden.images[0].read_bytes()
     dim = bundle.manifest.model.embedding_dim
     config = ModelConfig(
         name=string_model_name(options.name, tower),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from numpy.typing import NDArray
 
@@ -17,7 +17,9 @@ from align_runtime.lifetime import is_forked
 from align_runtime.workers import Workers
 from align_serving.triton.contract import DATATYPES
 
-GRPC, HTTP = PROTOCOLS = ("grpc", "http")
+Protocol = Literal["grpc", "http"]
+PROTOCOLS: tuple[Protocol, Protocol] = ("grpc", "http")
+GRPC, HTTP = PROTOCOLS
 MAX_REASON = 250  # characters of what a server or the network says
 
 T = TypeVar("T")

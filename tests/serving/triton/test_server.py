@@ -29,7 +29,9 @@ def ask(server: TritonServer, protocol: str, model: str, values: Sequence[bytes]
 
 
 def ask_by(client: Any, protocol: str, model: str, values: Sequence[bytes], **options: Any) -> Any:
-    tensor = CLIENTS[protocol].InferInput({"align_texts": "TEXT", "align_images": "IMAGE"}[model], [len(values), 1], "BYTES")
+    tensor = CLIENTS[protocol].InferInput(
+        {"align_texts": "TEXT", "align_images": "IMAGE"}[model], [len(values), 1], "BYTES"
+    )
     tensor.set_data_from_numpy(np.array(values, dtype=np.object_).reshape(-1, 1))
     return client.infer(model, [tensor], **options)
 
@@ -78,9 +80,7 @@ def test_a_bad_row_among_others_is_named_or_skipped(server: TritonServer, golden
     with pytest.raises(Exception, match="input 1: the image of 8 bytes"):
         ask(server, protocol, "align_images", values)
     found = ask(server, protocol, "align_images", values, parameters={"on_error": "skip"})
-    np.testing.assert_allclose(
-        found.as_numpy("EMBEDDING")[[0, 2]], golden_rows.image_embeds[:2], rtol=0, atol=LIMIT
-    )
+    np.testing.assert_allclose(found.as_numpy("EMBEDDING")[[0, 2]], golden_rows.image_embeds[:2], rtol=0, atol=LIMIT)
     assert not found.as_numpy("EMBEDDING")[1].any()
     (first,), (reason,), (last,) = found.as_numpy("ERROR")
     assert (first, last) == (b"", b"")
@@ -158,4 +158,6 @@ def test_a_new_version_takes_over_without_a_failed_request(
 def counts(server: TritonServer, model: str) -> tuple[float, float]:
     """Rows that `model` has answered or failed, and the batches that they ran in."""
     failed = server.metric("nv_inference_request_failure", model)
-    return server.metric("nv_inference_request_success", model) + failed, server.metric("nv_inference_exec_count", model)
+    return server.metric("nv_inference_request_success", model) + failed, server.metric(
+        "nv_inference_exec_count", model
+    )
