@@ -2,6 +2,7 @@
 # figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
+# triton-server fetches a real Triton server for the tests, 75 MB; without it they are skipped
 # gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
 # PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
 PYTHON ?= python3
@@ -11,7 +12,7 @@ STAMP  := $(VENV)/.installed
 MEASURE := PYTHONPATH=tests $(BIN)/python -m benchmarks.measure_
 GPU_BIN := .venv-gpu/bin
 
-.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run clean
+.PHONY: install demo test test-all triton-server lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run clean
 
 install: $(STAMP)
 
@@ -41,6 +42,10 @@ test: install
 
 test-all: install
 	$(PYTEST)
+
+# NVIDIA's own build, from the package nvidia-pytriton, with the Python backend alone: see tests/support/fetch_triton.py.
+triton-server: install
+	$(BIN)/python tests/support/fetch_triton.py build/triton
 
 lint: install
 	$(BIN)/ruff check .
