@@ -54,10 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--gpu", metavar="NAME", help="tensorrt: the GPU whose engine is served, as align-inspect prints"
     )
     models.add_argument(
-        "--model-version",
+        "--keep",
         type=positive_int,
+        default=DEFAULTS.keep,
         metavar="N",
-        help="add this version to a repository, beside what it holds (default: write version 1 anew)",
+        help="versions of a model that stay in the repository; the one that is written is the next "
+        f"(default: {DEFAULTS.keep})",
     )
     models.add_argument("--link", action="store_true", help="hard links to the bundle's files in place of copies")
     load = parser.add_argument_group("load")
@@ -103,7 +105,7 @@ def _write(arguments: argparse.Namespace) -> int:
         max_batch=arguments.max_batch,
         queue_delay=arguments.queue_delay,
         queue_size=arguments.queue_size,
-        model_version=arguments.model_version,
+        keep=arguments.keep,
         gpu=arguments.gpu,
         link=arguments.link,
         images=images,

@@ -26,7 +26,7 @@ RANGES = {
     "max_batch": (1, 4096),
     "queue_delay": (0, 10_000_000),
     "queue_size": (0, 1_000_000),
-    "model_version": (1, (1 << 31) - 1),
+    "keep": (1, 1000),
 }
 
 
@@ -45,7 +45,7 @@ class ServingOptions:
         max_batch: most rows of a batch; None for what suits the device.
         queue_delay: microseconds that a request waits for others, so that they run as one batch.
         queue_size: requests that may wait for a model, after which Triton refuses others; 0 for any number.
-        model_version: the version that is added to a repository; None for version 1 of one that is written anew.
+        keep: newest versions of a model that stay in the repository, the new one among them.
         gpu: the GPU, as ``align-inspect`` names it, whose TensorRT engine is served; None where there is one alone.
         link: whether large files are hard links to those of the bundle.
         images: which images are decoded, by models of the Python backend.
@@ -64,7 +64,7 @@ class ServingOptions:
     max_batch: int | None = None
     queue_delay: int = 1000
     queue_size: int = 0
-    model_version: int | None = None
+    keep: int = 2
     gpu: str | None = None
     link: bool = False
     images: ImageOptions = DEFAULT_IMAGES

@@ -39,7 +39,7 @@ SCHEMA_VERSION = 1
 MAX_MARKER_BYTES = 16 << 20
 CONFIG, WARM_UP = "config.pbtxt", "warmup"
 HASHED_BYTES = 4 << 20  # larger files are known by their size: nobody edits weights by hand
-LEFT_BY_SERVERS = ("__pycache__", ".compiled")  # of Python, and of TensorRT for RTX beside its engine
+LEFT_BY_SERVERS = ("*/__pycache__/*", "*.compiled")  # by Python, and by TensorRT for RTX beside its engine
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ class Repository:
 def write_repository(
     bundle: Bundle, folder: Path, models: Sequence[ServedModel], options: ServingOptions
 ) -> Repository:
-    """Writes `models` to `folder`, which is missing, empty, or a repository that nobody has changed.
+    """Writes the next version of `models` to `folder`: missing, empty, or a repository in which nobody changed a file.
 
-    With ``options.model_version`` other models and versions of the repository stay.
+    Other models stay, and so do the newest versions of these: a server may be loading them, and Triton does not survive
+    files that vanish then.
 
     Raises:
         ConfigurationError: `folder` is another one, a file in it was changed, a version would take other inputs than
@@ -104,21 +105,24 @@ def write_repository(
     finish_interrupted(folder, MARKER, lambda: _is_whole(folder))
     previous = _destination(folder)
     kept: dict[str, Any] = {}
-    version = options.model_version or 1
-    if options.model_version is not None and previous is not None:
+    if previous is not None:
         _check_contracts(folder, previous, models)
-        kept = {name: dict(model) for name, model in previous.models.items()}
+        kept = {name: _on_disk(folder / name, model) for name, model in previous.models.items()}
+    names = [model.config.name for model in models]
+    version = 1 + max((int(number) for name in names if name in kept for number in kept[name]["versions"]), default=0)
+    for name in set(names) & kept.keys():
+        kept[name] = _newest(kept[name], options.keep - 1)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder) as staging:
-        for name in kept:
-            _keep(folder / name, staging / name)
-        for model in models:
-            _write_model(staging / model.config.name, model, version)
-            old = kept.get(model.config.name, {}).get("versions", {})
-            kept[model.config.name] = {
-                "contract": model.contract,
-                "versions": dict(old) | {str(version): _description(bundle, model, options)},
-            }
+        for name, model in kept.items():
+            for part in (*model["versions"], *(() if name in names else (CONFIG, WARM_UP))):
+                _keep(folder / name / part, staging / name / part)
+        for served in models:
+            name = served.config.name
+            _write_model(staging / name, served, version)
+            old = kept[name]["versions"] if name in kept else {}
+            made = {str(version): _description(bundle, served, options)}
+            kept[name] = {"contract": served.contract, "versions": old | made}
         written = Repository(kept, _inventory(staging))
         (staging / MARKER).write_text(_as_json(written), encoding="utf-8")
         _destination(folder)  # again: files may have been put there meanwhile
@@ -173,9 +177,21 @@ def _check_contracts(folder: Path, previous: Repository, models: Sequence[Served
             )
 
 
+def _on_disk(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """`model` with the versions that are there: to remove a folder is to go back to the version before."""
+    found = {number: made for number, made in model["versions"].items() if (folder / number).is_dir()}
+    return {"contract": model["contract"], "versions": found}
+
+
+def _newest(model: Mapping[str, Any], count: int) -> dict[str, Any]:
+    numbers = sorted(model["versions"], key=int)
+    stay = numbers[max(len(numbers) - count, 0) :]
+    return {"contract": model["contract"], "versions": {number: model["versions"][number] for number in stay}}
+
+
 def _keep(source: Path, target: Path) -> None:
-    """Links the files of a model that stays; copies them where they cannot be linked."""
-    for path in _files(source):
+    """Links the file `source`, or those in the folder; copies them where they cannot be linked."""
+    for path in [source] if source.is_file() else _files(source):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -186,18 +202,13 @@ def _keep(source: Path, target: Path) -> None:
 
 def _write_model(folder: Path, model: ServedModel, version: int) -> None:
     place = folder / str(version)
-    for stale in (place, folder / WARM_UP):
-        if stale.exists():
-            shutil.rmtree(stale)
     place.mkdir(parents=True)
     model.write(place)
     files = {name: content for warm_up in model.config.warm_ups for name, content in warm_up.files.items()}
     (folder / WARM_UP).mkdir()
     for name, content in files.items():
         (folder / WARM_UP / name).write_bytes(content)
-    config = folder / CONFIG
-    config.unlink(missing_ok=True)  # it may be a link to that of the previous content
-    config.write_text(model.config.text(), encoding="utf-8")
+    (folder / CONFIG).write_text(model.config.text(), encoding="utf-8")
 
 
 def _description(bundle: Bundle, model: ServedModel, options: ServingOptions) -> dict[str, Any]:
@@ -222,8 +233,11 @@ def _names(folder: Path) -> Iterator[str]:
 def _files(folder: Path) -> Iterator[Path]:
     """Files and links in `folder`, sorted, except the marker and what servers leave."""
     for path in sorted(folder.rglob("*")):
-        left = any(part.endswith(LEFT_BY_SERVERS) for part in path.relative_to(folder).parts)
-        if not left and path.name != MARKER and (path.is_symlink() or not path.is_dir()):
+        if (
+            not any(path.match(pattern) for pattern in LEFT_BY_SERVERS)
+            and path.name != MARKER
+            and (path.is_symlink() or not path.is_dir())
+        ):
             yield path
 
 

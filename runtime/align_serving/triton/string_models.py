@@ -24,6 +24,9 @@ from align_serving.triton.served_model import ServedModel, as_bytes_tensor, batc
 INPUTS = {"vision": "IMAGE", "text": "TEXT"}
 EMBEDDING, ERROR = "EMBEDDING", "ERROR"
 BUNDLE, SETTINGS = "bundle", "settings.json"
+# A file of this name keeps Python from writing bytecode beside model.py: a server that polls would see a change, and
+# load the model once more.
+NO_BYTECODE = "__pycache__"
 REMARKS = {
     "vision": "Encoded images (JPEG, PNG, …) to embeddings, float32 rows of unit length",
     "text": "Texts (UTF-8) to embeddings, float32 rows of unit length",
@@ -79,3 +82,4 @@ def _write(bundle: Bundle, graph: Graph, options: ServingOptions, folder: Path) 
     (folder / SETTINGS).write_text(f"{json.dumps(settings_of(graph, options), indent=1)}\n", encoding="utf-8")
     with as_file(files("align_serving.triton") / "templates" / "model.py") as template:
         shutil.copyfile(template, folder / "model.py")
+    (folder / NO_BYTECODE).touch()

@@ -62,7 +62,7 @@ def test_graphs_lie_with_their_weights(graph_repository: Path, golden_rows: Gold
 def test_a_version_is_added_beside_others(written: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(written)
     capsys.readouterr()
-    assert main([str(tiny_bundle), str(written), "--model-version", "2", "--towers", "text", "--json"]) == 0
+    assert main([str(tiny_bundle), str(written), "--towers", "text", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)["models"]
     assert {name: list(model["versions"]) for name, model in models.items()} == {
         "align_texts": ["1", "2"],
@@ -73,8 +73,22 @@ def test_a_version_is_added_beside_others(written: Path, tiny_bundle: Path, caps
     assert changed <= {MARKER, "align_texts/config.pbtxt"}
     assert after["align_texts/config.pbtxt"] == before["align_texts/config.pbtxt"]
     assert Repository.read(written).foreign(written) is None
+
+
+def test_old_versions_go(written: Path, tiny_bundle: Path) -> None:
+    for keep, expected in ((2, ["1", "2"]), (2, ["2", "3"]), (3, ["2", "3", "4"]), (1, ["5"])):
+        assert main([str(tiny_bundle), str(written), "--keep", str(keep), "--quiet"]) == 0
+        assert list(Repository.read(written).models["align_texts"]["versions"]) == expected
+        folders = {path.name for path in (written / "align_texts").iterdir()}
+        assert folders == {*expected, "warmup", "config.pbtxt"}
+        assert Repository.read(written).foreign(written) is None
+
+
+def test_a_version_that_was_removed_is_forgotten(written: Path, tiny_bundle: Path) -> None:
     assert main([str(tiny_bundle), str(written), "--quiet"]) == 0
-    assert {path.name for path in (written / "align_texts").iterdir()} == {"1", "warmup", "config.pbtxt"}
+    shutil.rmtree(written / "align_texts" / "2")
+    assert main([str(tiny_bundle), str(written), "--towers", "text", "--quiet"]) == 0
+    assert list(Repository.read(written).models["align_texts"]["versions"]) == ["1", "2"]
 
 
 def test_a_version_for_other_inputs_is_refused(
@@ -83,11 +97,12 @@ def test_a_version_for_other_inputs_is_refused(
     folder = Path(shutil.copytree(graph_repository, tmp_path / "repository"))
     manifest = bundle_copy / "align.json"
     manifest.write_text(manifest.read_text().replace('"pad_token_id": 0', '"pad_token_id": 1'))
-    arguments = (bundle_copy, folder, "--backend", "onnxruntime", "--model-version", "2")
+    arguments = (bundle_copy, folder, "--backend", "onnxruntime")
     assert "align_text_tower takes other inputs than this bundle" in error_of(capsys, *arguments)
     assert content(folder) == content(graph_repository)
     assert main([*map(str, arguments), "--name", "other", "--quiet"]) == 0
-    assert (folder / "other_text_tower" / "2" / "model.onnx").exists()
+    assert (folder / "other_text_tower" / "1" / "model.onnx").exists()
+    assert (folder / "align_text_tower" / "1" / "model.onnx").exists()
 
 
 def test_links_share_the_files_of_the_bundle(
@@ -120,14 +135,13 @@ def test_what_somebody_changed_or_added_is_not_lost(
     (written / place).parent.mkdir(parents=True, exist_ok=True)
     edited = "# ours\n" if not (written / place).exists() else (written / place).read_text().replace("1000", "2000")
     (written / place).write_text(edited)
-    for more in ((), ("--model-version", "2")):
-        assert f"{written / named} was changed or added" in error_of(capsys, tiny_bundle, written, *more)
+    assert f"{written / named} was changed or added" in error_of(capsys, tiny_bundle, written)
     assert (written / place).read_text() == edited
 
 
 def test_what_a_server_leaves_is_no_obstacle(written: Path, tiny_bundle: Path) -> None:
     for place in (
-        "align_texts/1/__pycache__/model.cpython-311.pyc",
+        "align_texts/1/tools/__pycache__/tool.cpython-311.pyc",
         "align_texts/1/bundle/engines/a.gpu.cuda13.0.compiled",
     ):
         (written / place).parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +165,7 @@ def test_strangers_are_refused(tiny_bundle: Path, tmp_path: Path, capsys: pytest
 def test_an_interrupted_replacement_is_finished(written: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """Killed between the two renames, where a file system has no exchange: the new content lies beside, whole."""
     written.rename(companion(written, COMPLETE))
-    assert main([str(tiny_bundle), str(written), "--model-version", "2", "--quiet"]) == 0
+    assert main([str(tiny_bundle), str(written), "--quiet"]) == 0
     assert list(Repository.read(written).models["align_texts"]["versions"]) == ["1", "2"]
 
 

@@ -137,7 +137,7 @@ def test_a_new_version_takes_over_without_a_failed_request(
     for thread in threads:
         thread.start()
     try:
-        options = ["--model-version", "2", "--threads", "1", "--quiet", "--towers", "text"]
+        options = ["--threads", "1", "--quiet", "--towers", "text"]
         assert main([str(tiny_bundle), str(string_repository), *options]) == 0
         control = grpc.InferenceServerClient(server.grpc)
         control.load_model("align_texts")
