@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from align_runtime import BackendUnavailableError, BundleError, ConfigurationError, InputError
+from align_runtime import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, InputError
 from align_runtime.golden import Golden
 from align_runtime.image_options import ImageOptions
 from align_serving.triton import ClientOptions, connect
 from align_serving.triton.transport import PROTOCOLS
 from support.triton_server import TritonServer, free_ports
 
-pytest.importorskip("tritonclient.grpc")
+grpc = pytest.importorskip("tritonclient.grpc")
 LIMIT = 5e-5
 
 
@@ -54,6 +54,18 @@ def test_an_input_that_cannot_be_used(server: TritonServer, client_bundle: Path,
         with pytest.raises(InputError) as caught:
             model.embed_texts(["a cat", "\ud800"])
         assert caught.value.index == 1
+
+
+@pytest.mark.triton
+def test_a_model_that_is_unloaded_meanwhile(server: TritonServer, client_bundle: Path, golden_rows: Golden) -> None:
+    control = grpc.InferenceServerClient(server.grpc)
+    with connect(server.grpc, client_bundle, ClientOptions(towers=("vision",))) as model:
+        control.unload_model("align_vision_tower")
+        often = golden_rows.images[:1] * 100  # the model may take a few more while it goes
+        with pytest.raises(DeviceError, match=f"Triton at {server.grpc}: .*align_vision_tower"):
+            model.embed_images(often, batch_size=1)
+        control.load_model("align_vision_tower")
+        assert model.embed_images(golden_rows.images[:1]).shape == (1, 96)
 
 
 @pytest.mark.triton
