@@ -79,6 +79,6 @@ def test_the_runtime_serves_engines_with_padding(engine_bundle: Path, tmp_path: 
     arguments = ["--device", "tensorrt", "--precision", "fp16", "--quiet"]
     assert main([str(engine_bundle), str(folder), *arguments]) == 0
     config = text_format.Parse((folder / "align_texts" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    assert (config.backend, list(config.dynamic_batching.preferred_batch_size)) == ("python", [8, 32])
+    assert (config.backend, list(config.dynamic_batching.preferred_batch_size)) == ("python", [4])
     assert json.loads((folder / "align_texts" / "1" / "settings.json").read_text())["device"] == "tensorrt"
     assert {entry.tower for entry in engines_of(Bundle.open(folder / "align_texts" / "1" / "bundle"))} == {"text"}

@@ -52,7 +52,7 @@ def graph_model(bundle: Bundle, tower: str, options: ServingOptions, golden: Gol
         lengths = lengths or default_lengths(bundle.manifest.model.max_length)
     # TensorRT's backend runs a shape that a profile holds and no other: what the batcher makes would not fit.
     fixed = tuple(sorted({profile.batch for profile in profiles}))
-    preferred = () if fixed else batches_for(tower, options)
+    preferred = () if fixed else batches_for(bundle, graph, options)
     parameters = {
         CONTRACT: contract_of(bundle, graph),
         PRECISION: graph.exact_variant,

@@ -20,6 +20,7 @@ BACKENDS: Mapping[str, tuple[str, ...] | None] = {
     TENSORRT: ("tensorrt",),
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # such a name, and what is added to it
 RANGES = {
     "instances": (1, 1024),
     "threads": (1, 1024),

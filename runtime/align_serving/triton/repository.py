@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.folder_exchange import check_replaceable, finish_interrupted, is_empty, new_folder, replace
 from align_runtime.foreign_text import shortened
 from align_runtime.json_files import read_object
-from align_serving.triton.options import ServingOptions
+from align_serving.triton.options import MODEL_NAME, ServingOptions
 from align_serving.triton.served_model import ServedModel
 
 MARKER = "align-triton.json"
@@ -39,6 +40,7 @@ SCHEMA_VERSION = 1
 MAX_MARKER_BYTES = 16 << 20
 CONFIG, WARM_UP = "config.pbtxt", "warmup"
 HASHED_BYTES = 4 << 20  # larger files are known by their size: nobody edits weights by hand
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 LEFT_BY_SERVERS = ("*/__pycache__/*", "*.compiled")  # by Python, and by TensorRT for RTX beside its engine
 
 
@@ -68,6 +70,12 @@ class Repository:
             models = {str(name): {"contract": str(model["contract"]), "versions": dict(model["versions"])}
                       for name, model in values["models"].items()}  # fmt: skip
             files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in values["files"].items()}
+            wrong = [name for name in models if not MODEL_NAME.fullmatch(name)]
+            wrong += [
+                number for model in models.values() for number in model["versions"] if not VERSION.fullmatch(number)
+            ]
+            if wrong:
+                raise ValueError(f"a model or version {wrong[0]!r}")
         except (KeyError, TypeError, ValueError, AttributeError) as reason:
             raise ConfigurationError(
                 f"{folder / MARKER} is not as this version writes it ({shortened(str(reason))}); write to another "
@@ -107,7 +115,8 @@ def write_repository(
     kept: dict[str, Any] = {}
     if previous is not None:
         _check_contracts(folder, previous, models)
-        kept = {name: _on_disk(folder / name, model) for name, model in previous.models.items()}
+        there = {name: _on_disk(folder / name, model) for name, model in previous.models.items()}
+        kept = {name: model for name, model in there.items() if model["versions"]}
     names = [model.config.name for model in models]
     version = 1 + max((int(number) for name in names if name in kept for number in kept[name]["versions"]), default=0)
     for name in set(names) & kept.keys():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from align_runtime.backends.buckets import BATCHES
+from align_runtime.bundle import Bundle
+from align_runtime.engine_targets import RTX, TENSORRT
+from align_runtime.engines import read_engines
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import IMAGE_BATCH
@@ -16,6 +19,7 @@ from align_serving.triton.model_config import ModelConfig
 from align_serving.triton.options import ServingOptions
 
 CPU_BATCHES = {"vision": IMAGE_BATCH, "text": TEXT_BATCH}
+RUNTIMES: Mapping[str | None, str] = {"tensorrt": TENSORRT, "tensorrt-rtx": RTX}  # devices that run engines, and theirs
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,22 @@ class ServedModel:
     write: Callable[[Path], None]
 
 
-def batches_for(tower: str, options: ServingOptions) -> tuple[int, ...]:
-    """Preferred batch sizes, ascending, the largest being the most that a model takes.
+def batches_for(bundle: Bundle, graph: Graph, options: ServingOptions) -> tuple[int, ...]:
+    """Preferred batch sizes of the model of `graph`, ascending, the largest being the most that it takes.
 
-    On a CPU that of one run of the runtime, which more rows make no faster; on a GPU the batches it is set up for.
+    On a CPU that of one run of the runtime, which more rows make no faster. On a GPU the batches that the runtime is
+    set up for: those of the engines in the bundle, or the ones that it always has.
     """
-    sizes: Sequence[int] = BATCHES[1:] if options.on_gpu else (CPU_BATCHES[tower],)
+    sizes: Sequence[int] = (CPU_BATCHES[graph.tower],)
+    if options.on_gpu:
+        built = {
+            shape[0]
+            for entry in read_engines(bundle).entries
+            if (entry.tower, entry.variant, entry.runtime) == (graph.tower, graph.variant, RUNTIMES.get(options.device))
+            for shapes in entry.profiles
+            for shape in shapes.values()
+        }
+        sizes = sorted(built - {1}) or (BATCHES[1:] if not built else (1,))
     if options.max_batch is None:
         return tuple(sizes)
     return (*(size for size in sizes if size < options.max_batch), options.max_batch)

@@ -41,7 +41,7 @@ def string_model(bundle: Bundle, tower: str, options: ServingOptions, golden: Go
     """
     assert options.device is not None
     graph = bundle.graph(tower, options.precision, options.device)
-    preferred = batches_for(tower, options)
+    preferred = batches_for(bundle, graph, options)
     value = golden.texts[longest_text(golden)].encode() if tower == "text" else golden.images[0].read_bytes()
     dim = bundle.manifest.model.embedding_dim
     config = ModelConfig(

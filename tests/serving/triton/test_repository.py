@@ -159,6 +159,12 @@ def test_strangers_are_refused(tiny_bundle: Path, tmp_path: Path, capsys: pytest
     assert "exists and is not a folder" in error_of(capsys, tiny_bundle, tmp_path / "file")
     (stranger / MARKER).write_text('{"schema_version": 99}')
     assert "is not as this version writes it" in error_of(capsys, tiny_bundle, stranger)
+    for hostile in (
+        '{"../out": {"contract": "", "versions": {"1": {}}}}',
+        '{"x": {"contract": "", "versions": {"../1": {}}}}',
+    ):
+        (stranger / MARKER).write_text(f'{{"schema_version": 1, "models": {hostile}, "files": {{}}}}')
+        assert "is not as this version writes it" in error_of(capsys, tiny_bundle, stranger)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
