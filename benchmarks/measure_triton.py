@@ -32,7 +32,7 @@ from benchmarks.result_files import conditions, write_result
 from support.triton_server import TritonServer, running
 
 KINDS = {"batched": (), "unbatched": ("--max-batch", "1", "--queue-delay", "0")}
-REFUSALS = ("failed to connect", "has no available versions", "is exiting")
+REFUSALS = ("failed to connect", "has no available versions", "Server is stopping")
 TOLERANCE = 1e-5  # of a row in a batch with others
 
 
