@@ -87,6 +87,8 @@ benchmarks: install
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
 	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
+	$(BIN)/python tests/support/fetch_triton.py build/triton
+	$(MEASURE)triton build/align-tiny
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.
