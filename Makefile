@@ -2,6 +2,7 @@
 # figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
 #            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
+# triton-server fetches a real Triton server for the tests, 75 MB; without it they are skipped
 # gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
 # cpp        the C++ runtime, in build/cpp · cpp-test · cpp-sanitize · cpp-fuzz · cpp-install PREFIX=…;
 #            runtime/cpp/install_packages.sh installs what it needs
@@ -17,7 +18,7 @@ CPP_TARGET ?= all
 PREFIX    ?= /usr/local
 
 .PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
-	cpp cpp-test cpp-sanitize cpp-fuzz cpp-install clean
+	cpp cpp-test cpp-sanitize cpp-fuzz cpp-install triton-server clean
 
 install: $(STAMP)
 
@@ -47,6 +48,10 @@ test: install
 
 test-all: install
 	$(PYTEST)
+
+# NVIDIA's own build, from the package nvidia-pytriton, with the Python backend alone: see tests/support/fetch_triton.py.
+triton-server: install
+	$(BIN)/python tests/support/fetch_triton.py build/triton
 
 lint: install
 	$(BIN)/ruff check .
@@ -91,6 +96,8 @@ benchmarks: install cpp
 	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
 	$(MEASURE)embed build/align-tiny
 	$(MEASURE)dtypes build/align-tiny
+	$(BIN)/python tests/support/fetch_triton.py build/triton
+	$(MEASURE)triton build/align-tiny
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.

@@ -14,6 +14,7 @@ COMMANDS = (
     ("align-inspect", "align_runtime.commands.inspect", ()),
     ("align-classify", "align_runtime.commands.classify", ()),
     ("align-embed", "align_serving.embed.command", ()),
+    ("align-triton", "align_serving.triton.command", ()),
     ("align-bench", "align_bench.command", ("run", "compare", "scaling", "show")),
 )
 INTRODUCTION = """# Commands

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import row_count
 from align_runtime.bundle import Bundle
-from align_runtime.devices import backend_of
+from align_runtime.devices import BACKENDS
 from align_runtime.errors import AlignError, BundleError, DeviceError
 from align_runtime.graph_entry import Graph
 
@@ -74,16 +74,17 @@ def checked_embeddings(
 def check_answer(
     bundle: Bundle, graph: Graph, device: str, inputs: Mapping[str, NDArray[Any]], answer: object
 ) -> NDArray[np.float32]:
-    """`answer`, which must be the embeddings of `inputs` by `graph` of `bundle` on `device`.
+    """`answer`, which must be the embeddings of `inputs` by `graph` of `bundle` on `device`, or on a server.
 
     Raises:
         BundleError, DeviceError: as `checked_embeddings`; a row that is wrong is the file's fault on a CPU, and may be
             the device's elsewhere.
     """
+    backend = BACKENDS.get(device.partition(":")[0])
     return checked_embeddings(
         answer,
         row_count(inputs),
         bundle.manifest.model.embedding_dim,
         f"{graph.file} on {device}",
-        BundleError if backend_of(device).on_cpu else DeviceError,
+        BundleError if backend is not None and backend.on_cpu else DeviceError,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,9 @@ from align_runtime.graph_entry import Graph
 OPTION = "trimmed"  # in the provenance: an export with the same options is not what lies there
 
 
-def trim(bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequence[str]) -> Bundle:
+def trim(
+    bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequence[str], link: bool = False
+) -> Bundle:
     """Writes the graphs of `towers` in `precisions`, with everything else that a bundle has, to `output`.
 
     Golden vectors and tokenizer stay, so `align-verify` checks the copy as it does the whole; engines stay with their
@@ -26,9 +29,10 @@ def trim(bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequen
 
     Args:
         towers, precisions: what stays; empty for all.
+        link: make hard links, except of engines; nobody may write into files of either then.
 
     Raises:
-        ConfigurationError: one is not in the bundle, or `output` cannot be replaced.
+        ConfigurationError: one is not in the bundle, `output` cannot be replaced, or a file cannot be linked.
         BundleError: a file is missing or was changed after the export.
     """
     manifest, place = bundle.manifest, output.resolve()
@@ -53,7 +57,7 @@ def trim(bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequen
     )
     with staged(output) as folder:
         for name in trimmed.files:
-            _copy(bundle.path(name), folder / name)
+            put_copy(bundle.path(name), folder / name, link)
             bundle.check_digest(name, sha256_of(folder / name))
         keep_engines(bundle.folder, folder, trimmed)
         write_manifest(folder, trimmed)
@@ -72,6 +76,20 @@ def _stays(graph: Graph, towers: Sequence[str], precisions: Sequence[str]) -> bo
     return (not towers or graph.tower in towers) and (not precisions or graph.variant in precisions)
 
 
-def _copy(source: Path, target: Path) -> None:
+def put_copy(source: Path, target: Path, link: bool = False) -> None:
+    """Copies the file `source` to `target`, whose folder is made, or makes a hard link.
+
+    Raises:
+        ConfigurationError: it cannot be linked.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    if not link:
+        shutil.copyfile(source, target)
+        return
+    try:
+        os.link(source.resolve(), target)
+    except OSError as reason:
+        raise ConfigurationError(
+            f"{source} cannot be linked to {target.parent} ({reason.strerror}); leave --link out, or write to the file "
+            "system of the bundle"
+        ) from None

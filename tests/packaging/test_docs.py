@@ -29,6 +29,7 @@ NOT_RUN = (
     "not run: needs a GPU",
     "not run: needs an Intel CPU",
     "not run: needs the network",
+    "not run: needs a Triton server",
     "not run: installs packages",
     "not run: takes minutes",
 )
