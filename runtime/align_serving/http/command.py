@@ -136,7 +136,8 @@ def _serve(options: argparse.Namespace) -> int:
                     f"http://{host}:{listening.getsockname()[1]}/v1"
                 ]
             )
-        serve(application(opened, service), listening, limits, where)
+        with opened.towers.model:
+            serve(application(opened, service), listening, limits, where)
     return 0
 
 

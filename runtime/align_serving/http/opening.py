@@ -1,4 +1,4 @@
-"""Opens a bundle as an application: the model, its batches, and what frees them."""
+"""Opens a bundle as an application: the model, its queues, the paths."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def application(
     options: ServiceOptions,
     batched: Callable[[Metrics], tuple[Batched[str, Any], Batched[bytes, Any]]] | None = None,
 ) -> Gate:
-    """The application of `opened`, which it closes when it ends.
+    """The application of `opened`, whose model the caller closes after it has ended.
 
     Args:
         batched: the queues in front of the towers, given the metrics; None for `Batcher`.
@@ -110,7 +110,6 @@ def application(
         yield
         for queue in queues:
             queue.close()
-        towers.model.close()
 
     service = Service(opened.facts, texts, images, options.limits, options.fetch)
     return create_application(service, metrics, admission, options.api_keys, lifespan)
