@@ -23,6 +23,7 @@ from align_runtime.foreign_text import shortened
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2048
+UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,7 @@ class Fetcher:
         for text in addresses:
             address = ipaddress.ip_address(text.partition("%")[0])
             plain = getattr(address, "ipv4_mapped", None) or address
-            # Multicast addresses are "global" too.
-            public = plain.is_global and not plain.is_multicast
-            if not public and not any(plain in network for network in self._networks):
+            if not _is_public(plain) and not any(plain in network for network in self._networks):
                 raise InputError(f"the host of {shortened(url.geturl(), 80)} has an address that is not public")
         return addresses[0]
 
@@ -150,6 +149,15 @@ def _parsed(text: str) -> SplitResult:
     if not fits or len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise InputError(f"the image {shown} is not an http or https URL without user, spaces or control characters")
     return url
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether `address` is one of the Internet; not one of IPv6 that stands for an address of IPv4."""
+    if not address.is_global or address.is_multicast:  # some that are for groups are "global" too
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return True
+    return address in UNICAST and address.sixtofour is None and address.teredo is None
 
 
 def _left(deadline: float) -> float:
