@@ -23,6 +23,7 @@ from align_serving.http.error_replies import ServiceError, error_reply
 from align_serving.http.gate import Gate
 from align_serving.http.prometheus import Metrics
 from align_serving.http.schemas import (
+    EXAMPLES,
     ClassifyRequest,
     ClassifyResponse,
     EmbeddingsRequest,
@@ -96,7 +97,7 @@ def create_application(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     app.openapi = lambda: _document(app, bool(api_keys))  # type: ignore[method-assign]
-    return Gate(app, metrics, api_keys, [route.path for route in app.routes if isinstance(route, APIRoute)])
+    return Gate(app, metrics, api_keys)
 
 
 def _add_paths(app: FastAPI, service: Service, metrics: Metrics) -> None:
@@ -203,8 +204,14 @@ def _document(app: FastAPI, with_keys: bool) -> dict[str, Any]:
                 if with_keys and path != "/healthz":
                     operation["security"] = [{"key": []}]
                     operation["responses"]["401"] = operation["responses"]["405"] | {"description": _WORDS[401]}
+        schemas = document["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
+            schemas.pop(name, None)
+        facts = app.state.service.facts
+        for name, example in EXAMPLES.items():
+            schemas[name]["properties"]["model"]["enum"] = [facts.name]
+            schemas[name]["examples"] = [{"model": facts.name} | example]
+        schemas["EmbeddingsRequest"]["properties"]["dimensions"]["enum"] = [facts.info.embedding_dim, None]
         if with_keys:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         app.openapi_schema = document

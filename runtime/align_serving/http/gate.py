@@ -44,12 +44,10 @@ class Gate:
             close their connections.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, api_keys: Sequence[str], paths: Sequence[str]) -> None:
-        """`paths` are what metrics name; every other one is "other"."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, api_keys: Sequence[str]) -> None:
         self._app = app
         self._metrics = metrics
         self._hashes = [sha256(key.encode()).digest() for key in api_keys]
-        self._paths = frozenset(paths)
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,11 +64,12 @@ class Gate:
                     MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
-        path = scope["path"] if scope["path"] in self._paths else "other"
         try:
             refused = self._refusal(scope)
             await (error_reply(refused) if refused else self._app)(scope, receive, noting)
         finally:
+            # The template of the route, so that nobody makes up names of metrics.
+            path = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(path, status).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)
 

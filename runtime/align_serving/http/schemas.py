@@ -83,7 +83,9 @@ class ClassifyRequest(Strict):
     model: Model
     input: Annotated[Input, Field(description="Images; a string is an encoded image.")]
     labels: Annotated[list[str], Field(min_length=1)]
-    template: Annotated[str, Field(description="The text for a label, which takes the place of {}.")] = DEFAULT_TEMPLATE
+    template: Annotated[
+        str, Field(description="The text for a label, which takes the place of {}.", pattern=r"\{\}")
+    ] = DEFAULT_TEMPLATE
     user: User = None
 
 
@@ -157,3 +159,13 @@ class ErrorResponse(BaseModel):
 
 class Health(BaseModel):
     status: Literal["ok"]
+
+
+_RED_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAA"
+    "DElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+EXAMPLES: dict[str, dict[str, Any]] = {
+    EmbeddingsRequest.__name__: {"input": ["a photo of a cat", {"image": _RED_PIXEL}], "encoding_format": "float"},
+    ClassifyRequest.__name__: {"input": [_RED_PIXEL], "labels": ["red square", "white star"]},
+}

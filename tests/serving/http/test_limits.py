@@ -151,6 +151,7 @@ def test_an_answer_that_takes_too_long_is_503(opened: Opened, held: Held) -> Non
         answer = post(client, input="a")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "timeout")
         assert int(answer.headers["retry-after"]) >= 1
+        held.go.set()
 
 
 def test_a_client_that_has_gone_frees_its_place(opened: Opened, held: Held) -> None:
