@@ -75,6 +75,7 @@ benchmarks: install
 	$(MEASURE)bench
 	$(MEASURE)openvino
 	$(MEASURE)clients
+	$(MEASURE)http build/bench/bundle
 	$(MEASURE)resident
 	$(MEASURE)profile
 	$(MEASURE)engines

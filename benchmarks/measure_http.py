@@ -98,7 +98,9 @@ def load(address: str, script: Path, clients: int, seconds: float) -> dict[str, 
     return dict(json.loads(done.stdout.partition("RESULT ")[2]))
 
 
-def checked(model: align_runtime.Model, address: str, texts: list[str], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def checked(
+    model: align_runtime.Model, address: str, texts: list[str], work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """`work`, while a client compares every row that it gets with that of a plain call."""
     expected, stop, rows = model.embed_texts(texts), threading.Event(), [0, 0]
 
@@ -106,9 +108,7 @@ def checked(model: align_runtime.Model, address: str, texts: list[str], work: Ca
         while not stop.wait(0.05):
             number = rows[0] % len(texts)
             body = json.dumps({"model": model.info.name, "input": texts[number]}).encode()
-            request = urllib.request.Request(
-                f"{address}/v1/embeddings", body, {"content-type": "application/json"}
-            )
+            request = urllib.request.Request(f"{address}/v1/embeddings", body, {"content-type": "application/json"})
             with urllib.request.urlopen(request) as answer:
                 found = np.array(json.load(answer)["data"][0]["embedding"], np.float32)
             rows[0] += 1
@@ -158,8 +158,11 @@ def main() -> None:
                 found = work[name]()
                 rounds[name].append(found)
                 rate = found["calls"] / found["seconds"]
-                print(f"{name:>26}: {rate:8.1f} texts/s, p50 {1e3 * found['p50']:.1f} ms, p99 {1e3 * found['p99']:.1f} ms, "
-                      f"{found['failed']} failed, {found.get('wrong', 0)} wrong", flush=True)  # fmt: skip
+                print(
+                    f"{name:>26}: {rate:8.1f} texts/s, p50 {1e3 * found['p50']:.1f} ms, "
+                    f"p99 {1e3 * found['p99']:.1f} ms, {found['failed']} failed, {found.get('wrong', 0)} wrong",
+                    flush=True,
+                )
         facts = {"model": model.info.name, "precision": model.info.precision, "clients": options.clients}
     write_result("http", conditions(before) | facts | {"round_seconds": options.seconds, "rounds": rounds})
     rates = {name: [one["calls"] / one["seconds"] for one in found] for name, found in rounds.items()}

@@ -13,6 +13,7 @@ COMMANDS = (
     ("align-verify", "align_runtime.commands.verify", ()),
     ("align-inspect", "align_runtime.commands.inspect", ()),
     ("align-classify", "align_runtime.commands.classify", ()),
+    ("align-serve", "align_serving.http.command", ()),
     ("align-bench", "align_bench.command", ("run", "compare", "scaling", "show")),
 )
 INTRODUCTION = """# Commands

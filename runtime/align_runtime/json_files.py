@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,9 +41,7 @@ def read_json(path: Path, error: type[AlignError], max_bytes: int | None = None)
     return _parsed(read_regular(path, max_bytes or MAX_JSON_BYTES, error), str(path), error)
 
 
-def parse_object(
-    data: bytes, where: str, error: type[AlignError], *, unique_keys: bool = False
-) -> dict[str, Any]:
+def parse_object(data: bytes, where: str, error: type[AlignError], *, unique_keys: bool = False) -> dict[str, Any]:
     """As `read_object` for the content of a file, which errors call `where`.
 
     Args:
@@ -64,9 +63,7 @@ def _parsed(
     to_object: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None,
 ) -> Any:
     try:
-        value = json.loads(
-            data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=to_object
-        )
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=to_object)
     except UnicodeDecodeError as reason:
         raise error(f"{where} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
     except (ValueError, RecursionError) as reason:
@@ -101,8 +98,8 @@ def _problem(root: Any) -> str | None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"the key {shortened(twice, 40)} is there twice")
     return values
 

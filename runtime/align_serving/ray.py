@@ -6,8 +6,9 @@
     embedded = embed_dataset(dataset, "build/align-base", "caption", tower="text", actors=4)
     embedded.write_parquet("embeddings/")        # the columns of before, `embedding` and `error`
 
-An item that cannot be embedded is a row with a null embedding and the reason in `error`: an exception would end the job,
-and Ray runs no batch again because of one. Actors, workers and nodes that die are replaced, and their batches run again.
+An item that cannot be embedded is a row with a null embedding and the reason in `error`: an exception would end the
+job, and Ray runs no batch again because of one. Actors, workers and nodes that die are replaced, and their batches run
+again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 import align_runtime
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.foreign_text import shortened
+from align_runtime.image_options import DEFAULT_MAX_PIXELS
 from align_runtime.model import TowerName
 
 try:
@@ -55,7 +57,7 @@ class Embedder:
         precision: str = "fp32",
         device: str = "cpu",
         threads: int | None = None,
-        max_pixels: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         """Loads `bundle`, which must be at the same path, or in the hub's cache, on every node.
 
@@ -67,7 +69,8 @@ class Embedder:
             error: column of the reasons, string; null where there is an embedding.
             keep: columns that are kept; None for all but a column of images.
             dtype: of the values of `output`.
-            precision, device, threads, max_pixels: as in `align_runtime.load`; `threads` None for the CPUs of the actor.
+            precision, device, max_pixels: as in `align_runtime.load`.
+            threads: likewise; None for the CPUs of the actor.
 
         Raises:
             ConfigurationError: an option is unknown or out of range, or as `align_runtime.load`.
@@ -75,14 +78,13 @@ class Embedder:
         """
         if dtype not in ("float32", "float16"):
             raise ConfigurationError(f"dtype is {shortened(dtype)}; expected 'float32' or 'float16'")
-        limits = {} if max_pixels is None else {"max_pixels": max_pixels}
         self._model = align_runtime.load(
             bundle,
             towers=(tower,),
             precision=precision,
-            device=device,  # type: ignore[arg-type]  # any text is checked there
-            threads=_actor_cores() if threads is None and device == "cpu" else threads,
-            **limits,  # type: ignore[arg-type]
+            device=device,
+            threads=actor_cores() if threads is None and device == "cpu" else threads,
+            max_pixels=max_pixels,
         )
         self._model.warmup()
         self._embed = self._model.embed_texts if tower == "text" else self._model.embed_images
@@ -102,7 +104,7 @@ class Embedder:
                 f"the batch is a {type(batch).__name__}; call map_batches with batch_format='pyarrow'"
             )
         kept = self._kept(batch.column_names)
-        rows = self._embed(_items(batch.column(self._column)), on_error="skip")  # type: ignore[call-overload]
+        rows = self._embed(_items(batch.column(self._column)), on_error="skip")
         reasons: list[str | None] = [None] * len(batch)
         for failed in rows.errors:
             reasons[failed.index or 0] = failed.message
@@ -112,7 +114,9 @@ class Embedder:
         return pa.table(columns)
 
     def _kept(self, names: Sequence[str]) -> list[str]:
-        kept = [name for name in names if not (self._drops and name == self._column)] if self._keep is None else self._keep
+        kept = (
+            [name for name in names if not (self._drops and name == self._column)] if self._keep is None else self._keep
+        )
         missing = [name for name in (self._column, *kept) if name not in names]
         if missing:
             raise ConfigurationError(f"there is no column {shortened(missing[0])}; there are {shortened(list(names))}")
@@ -129,9 +133,7 @@ class Embedder:
         values[rows.indices] = rows.embeddings
         missing = np.ones(count, bool)
         missing[rows.indices] = False
-        return pa.FixedSizeListArray.from_arrays(
-            pa.array(values.ravel()), values.shape[1], mask=pa.array(missing)
-        )
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1], mask=pa.array(missing))
 
 
 def embed_dataset(
@@ -166,7 +168,7 @@ def embed_dataset(
         )
     if gpus:
         options.setdefault("device", "cuda")
-    resources: dict[str, float] = {"num_gpus": gpus} if gpus else {"num_cpus": cpus}
+    resources: dict[str, Any] = {"num_gpus": gpus} if gpus else {"num_cpus": cpus}
     return dataset.map_batches(
         Embedder,
         fn_constructor_kwargs={"bundle": str(bundle), "column": column, "tower": tower, **options},
@@ -178,11 +180,12 @@ def embed_dataset(
     )
 
 
-def _actor_cores() -> int | None:
+def actor_cores() -> int | None:
     """The CPUs that Ray gave this actor; None outside of one."""
     if not ray.is_initialized():
         return None
-    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(resources.get("CPU", 1)))
 
 
 def _items(column: pa.ChunkedArray) -> list[Any]:

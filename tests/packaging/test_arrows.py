@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "runtime/align_runtime": set(),
     "runtime/align_bench": {"align_runtime"},
+    "runtime/align_serving": {"align_runtime"},
     "calibration/align_calibration": {"align_runtime", "onnx_ir"},
     "reference/align_reference": {"align_runtime", "torch"},
     "exporter/align_exporter": {
@@ -25,7 +26,7 @@ ALLOWED = {
     },
 }  # fmt: skip
 WATCHED = {
-    "align_runtime", "align_bench", "align_calibration", "align_reference", "align_exporter",
+    "align_runtime", "align_bench", "align_serving", "align_calibration", "align_reference", "align_exporter",
     "torch", "onnx", "onnx_ir", "onnxscript", "transformers", "sklearn", "tensorrt", "cuda",
 }  # fmt: skip
 # The one module that imports these, for the type checker; running, it imports them when they are first used.

@@ -22,8 +22,9 @@ ROOMS = {
     "align_exporter": ROOT / "exporter/align_exporter",
     "align_bench": ROOT / "runtime/align_bench",
     "align_runtime": ROOT / "runtime/align_runtime",
+    "align_serving": ROOT / "runtime/align_serving",
 }
-COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify", "align-bench")
+COMMANDS = ("align-export", "align-verify", "align-inspect", "align-classify", "align-bench", "align-serve")
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +82,7 @@ def test_installs_alone_and_says_what_is_missing(wheel: Path, tiny_checkpoint: P
 
     imported = run(str(python), "-c", "import align_runtime, sys; print(sorted(align_runtime.__all__)[-1])")
     assert (imported.returncode, imported.stdout) == (0, "load\n"), imported.stderr
-    for command in ("align-verify", "align-inspect", "align-classify", "align-bench"):
+    for command in ("align-verify", "align-inspect", "align-classify", "align-bench", "align-serve"):
         assert run(str(environment / "bin" / command), "--help").returncode == 0
     export = run(str(environment / "bin" / "align-export"), str(tiny_checkpoint), "-o", "bundle", "--quiet")
     assert export.returncode == 2

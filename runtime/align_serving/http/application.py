@@ -195,9 +195,7 @@ async def _failed(_: Request, error: Exception) -> Response:
 def _document(app: FastAPI, with_keys: bool) -> dict[str, Any]:
     """The OpenAPI document: FastAPI's, less the 422 that no request gets here."""
     if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
@@ -216,5 +214,3 @@ def _document(app: FastAPI, with_keys: bool) -> dict[str, Any]:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         app.openapi_schema = document
     return app.openapi_schema
-
-

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 Call = Callable[[Sequence[T]], Sequence[R]]  # blocking; a result, or the InputError of an item, for each item
 
 
-class Batched(Protocol[T, R]):
-    """Computes items, together with those of other requests."""
-
-    def __call__(self, items: Sequence[T], /) -> Awaitable[Sequence[R]]:
-        """The results of `items`, in their order."""
+# Computes items, together with those of other requests; the results are in their order.
+Batched = Callable[[Sequence[T]], Coroutine[Any, Any, Sequence[R]]]
 
 
 @dataclass(eq=False)

@@ -33,8 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     _add_server_options(parser)
     _add_limits(parser)
     parser.add_argument("--precision", default="fp32", help="one that the bundle holds (default: fp32)")
-    parser.add_argument("--towers", nargs="+", choices=TOWERS, default=list(TOWERS), help="towers to load (default: all)")
-    parser.add_argument("--streams", type=positive_int, help="single-threaded runs side by side (default: one per thread)")
+    parser.add_argument(
+        "--towers", nargs="+", choices=TOWERS, default=list(TOWERS), help="towers to load (default: all)"
+    )
+    parser.add_argument(
+        "--streams", type=positive_int, help="single-threaded runs side by side (default: one per thread)"
+    )
     add_image_options(parser)
     parser.set_defaults(max_pixels=1 << 25)
     add_device_options(parser)
@@ -76,7 +80,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max-items", type=positive_int, default=2048, metavar="N", help="of a request (default: 2048)")
     add("--max-characters", type=positive_int, default=8192, metavar="N", help="of a text (default: 8192)")
     add(
-        "--max-queue", type=positive_int, default=4096, metavar="N", help="items that wait; more get 429 (default: 4096)"
+        "--max-queue",
+        type=positive_int,
+        default=4096,
+        metavar="N",
+        help="items that wait; more get 429 (default: 4096)",
     )
     add("--max-queue-mib", type=positive_int, default=256, metavar="MIB", help="bodies that wait (default: 256)")
     add("--timeout", type=positive_int, default=60, metavar="SECONDS", help="for an answer (default: 60)")

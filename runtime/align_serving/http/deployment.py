@@ -22,10 +22,9 @@ from align_serving.http.fetching import FetchOptions
 from align_serving.http.gate import Gate
 from align_serving.http.limits import Limits
 from align_serving.http.opening import Opened, ServiceOptions, application
-from align_serving.http.prometheus import Metrics
+from align_serving.ray import actor_cores
 
 try:
-    import ray
     from ray import serve
 except ImportError as error:
     raise BackendUnavailableError(
@@ -62,10 +61,8 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
     limits = {to: given[name] for name, to in (("max_items", "items"), ("max_queue", "queue_items")) if name in given}
     service = {name: given[name] for name in ("name", "text_batch", "image_batch", "runs") if name in given}
     hosts = tuple(host for host in given.get("fetch_hosts", "").split(",") if host)
-    options = ServiceOptions(
-        load=LoadOptions(**load), limits=Limits(**limits), fetch=FetchOptions(hosts), **service
-    )
-    return Embeddings.bind(given["bundle"], options)  # type: ignore[attr-defined,no-any-return]
+    options = ServiceOptions(load=LoadOptions(**load), limits=Limits(**limits), fetch=FetchOptions(hosts), **service)
+    return Embeddings.bind(given["bundle"], options)  # type: ignore[attr-defined]
 
 
 @serve.deployment(name="Embeddings", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 1})
@@ -75,23 +72,14 @@ class Embeddings:
 
     def __init__(self, bundle: str, options: ServiceOptions) -> None:
         if options.load.threads is None and options.load.device == "cpu":
-            cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-            options = replace(options, load=replace(options.load, threads=max(1, int(cores))))
+            options = replace(options, load=replace(options.load, threads=actor_cores()))
         keys = (os.environ[KEY_VARIABLE],) if os.environ.get(KEY_VARIABLE) else ()
         self._options = replace(options, api_keys=options.api_keys + keys)
         self._opened = Opened.of(Path(find_bundle(bundle).folder), self._options)
 
-    def __serve_build_asgi_app__(self) -> Gate:  # noqa: N807 (Ray's name)
+    def __serve_build_asgi_app__(self) -> Gate:
         """The application of this replica, which Ray asks for."""
-        options, towers = self._options, self._opened.towers
-
-        def batched(metrics: Metrics) -> tuple[Batched[str, Any], Batched[bytes, Any]]:
-            return (
-                _batched(metrics.measured("text", towers.embed_texts), options.text_batch, options.runs),
-                _batched(metrics.measured("vision", towers.embed_images), options.image_batch, options.runs),
-            )
-
-        return application(self._opened, options, batched)
+        return application(self._opened, self._options, _batched)
 
 
 def _batched(call: Call[T, R], max_batch: int, runs: int) -> Batched[T, R]:

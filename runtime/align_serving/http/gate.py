@@ -81,7 +81,7 @@ class Gate:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         given = sha256(key.strip().encode()).digest() if scheme.lower() == "bearer" else b""
         # Every hash is compared, in constant time: neither the time nor the order of the keys tells anything.
-        if any([hmac.compare_digest(given, known) for known in self._hashes]):
+        if sum(hmac.compare_digest(given, known) for known in self._hashes):
             return None
         return ServiceError(
             401,

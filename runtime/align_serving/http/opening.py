@@ -16,7 +16,7 @@ from align_runtime.loading import open_parts
 from align_runtime.manifest import MANIFEST_NAME
 from align_serving.http.admission import Admission
 from align_serving.http.application import create_application
-from align_serving.http.batching import Batched, Batcher
+from align_serving.http.batching import Batched, Batcher, Call
 from align_serving.http.fetching import FetchOptions
 from align_serving.http.gate import Gate
 from align_serving.http.limits import Limits
@@ -42,9 +42,9 @@ class ServiceOptions:
         ConfigurationError: a value is out of range.
     """
 
-    load: LoadOptions = LoadOptions()
-    limits: Limits = Limits()
-    fetch: FetchOptions = FetchOptions()
+    load: LoadOptions = field(default_factory=LoadOptions)
+    limits: Limits = field(default_factory=Limits)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
     name: str | None = None
     text_batch: int = 64
     image_batch: int = 16
@@ -79,37 +79,29 @@ class Opened:
         model.warmup()
         created = int((parts.bundle.folder / MANIFEST_NAME).stat().st_mtime)
         facts = Facts(options.name or model.info.name, created, model.info)
-        return cls(Towers(model, parts.text and parts.text.tokenizer), facts)
+        return cls(Towers(model, None if parts.text is None else parts.text.tokenizer), facts)
 
 
 def application(
-    opened: Opened,
-    options: ServiceOptions,
-    batched: Callable[[Metrics], tuple[Batched[str, Any], Batched[bytes, Any]]] | None = None,
+    opened: Opened, options: ServiceOptions, queue: Callable[[Call[Any, Any], int, int], Batched[Any, Any]] = Batcher
 ) -> Gate:
     """The application of `opened`, whose model the caller closes after it has ended.
 
     Args:
-        batched: the queues in front of the towers, given the metrics; None for `Batcher`.
+        queue: makes what batches across requests, with the arguments of `Batcher`.
     """
     admission = Admission(options.limits)
     metrics = Metrics(admission)
     towers = opened.towers
-    queues: list[Batcher[Any, Any]] = []
-    if batched is None:
-        queues = [
-            Batcher(metrics.measured("text", towers.embed_texts), options.text_batch, options.runs),
-            Batcher(metrics.measured("vision", towers.embed_images), options.image_batch, options.runs),
-        ]
-        texts, images = queues
-    else:
-        texts, images = batched(metrics)
+    texts = queue(metrics.measured("text", towers.embed_texts), options.text_batch, options.runs)
+    images = queue(metrics.measured("vision", towers.embed_images), options.image_batch, options.runs)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
-        for queue in queues:
-            queue.close()
+        for one in (texts, images):
+            if isinstance(one, Batcher):
+                one.close()
 
     service = Service(opened.facts, texts, images, options.limits, options.fetch)
     return create_application(service, metrics, admission, options.api_keys, lifespan)

@@ -45,7 +45,7 @@ def _checked_input(value: Any) -> Any:
             problem = "{where} is made of token ids, which are not accepted; send the text itself"
         else:
             problem = '{where} is {value}; expected a string, {{"text": "…"}} or {{"image": "…"}}'
-        raise PydanticCustomError("item", problem.format(where=where, value=shortened(item)))  # type: ignore[arg-type]
+        raise PydanticCustomError("item", problem.format(where=where, value=shortened(item)))
     return value
 
 
@@ -162,8 +162,7 @@ class Health(BaseModel):
 
 
 _RED_PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAA"
-    "DElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
 EXAMPLES: dict[str, dict[str, Any]] = {
     EmbeddingsRequest.__name__: {"input": ["a photo of a cat", {"image": _RED_PIXEL}], "encoding_format": "float"},

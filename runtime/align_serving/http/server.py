@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._drain_seconds = drain_seconds
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
         """Not uvicorn's, which raises the signal again after the end."""
         LOG.info("%s: the server ends", signal.Signals(sig).name)
         self.force_exit = self.should_exit

@@ -122,16 +122,13 @@ class Service:
             self._embedded(labels, "labels", ticket), self._embedded(images, "input", ticket)
         )
         info = self.facts.info
-        stacked = [np.stack([row.embedding for row in rows]) for rows in (image_rows, label_rows)]
-        scores = softmax(logits(*stacked, info.embedding_dim, info.temperature))
+        scores = softmax(logits(_stacked(image_rows), _stacked(label_rows), info.embedding_dim, info.temperature))
         entries = [
             f'{{"object":"classification","index":{index},"label":{json.dumps(request.labels[int(row.argmax())])},'
             f'"probabilities":[{_numbers(row)}]}}'
             for index, row in enumerate(scores)
         ]
-        return _list_json(
-            entries, {"model": self.facts.name, "labels": request.labels, "usage": _usage(label_rows)}
-        )
+        return _list_json(entries, {"model": self.facts.name, "labels": request.labels, "usage": _usage(label_rows)})
 
     def check_model(self, name: str) -> None:
         """Raises ServiceError 404 unless `name` is the model's."""
@@ -215,6 +212,10 @@ def _encoded(row: NDArray[np.float32], as_base64: bool) -> str:
 def _numbers(row: NDArray[np.float32]) -> str:
     """The values of `row` with 9 digits, which give back the same float32."""
     return ",".join(["%.9g"] * len(row)) % tuple(row.tolist())
+
+
+def _stacked(rows: Sequence[Row]) -> NDArray[np.float32]:
+    return np.stack([row.embedding for row in rows])
 
 
 def _usage(rows: Sequence[Row]) -> dict[str, int]:

@@ -49,7 +49,5 @@ class Towers:
 
 def _by_item(rows: align_runtime.EmbeddedRows, count: int) -> list[Result]:
     found: dict[int, Result] = {error.index or 0: InputError(error.message) for error in rows.errors}
-    found |= {
-        index: Row(embedding) for index, embedding in zip(rows.indices.tolist(), rows.embeddings, strict=True)
-    }
+    found |= {index: Row(embedding) for index, embedding in zip(rows.indices.tolist(), rows.embeddings, strict=True)}
     return [found[index] for index in range(count)]

@@ -19,7 +19,9 @@ def bomb(width: int = 40_000, height: int = 40_000) -> bytes:
     """A PNG of 1.6 gigapixels in a few hundred bytes; only its head is there."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -68,7 +70,8 @@ def test_a_wrong_value_is_named(client: TestClient, name: str) -> None:
     answer = client.post("/v1/embeddings", json={"model": NAME} | values)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
-    assert 10 < len(error["message"]) <= 500 and error["message"].isprintable()
+    assert 10 < len(error["message"]) <= 500
+    assert error["message"].isprintable()
 
 
 WRONG_BODIES = {
@@ -150,7 +153,8 @@ def test_classify_names_the_wrong_value(client: TestClient, name: str) -> None:
 def test_an_error_names_the_place_and_does_not_repeat_the_input(client: TestClient) -> None:
     answer = post(client, input=["a", {"image": "@" * 1_000_000}])
     message = answer.json()["error"]["message"]
-    assert message.startswith("input[1]: ") and len(message) <= 500
+    assert message.startswith("input[1]: ")
+    assert len(message) <= 500
 
 
 def test_an_unexpected_error_says_nothing_of_itself(make_client, opened, monkeypatch: pytest.MonkeyPatch) -> None:

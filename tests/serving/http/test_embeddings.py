@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -80,8 +81,6 @@ def test_models(client: TestClient, opened: Opened) -> None:
 
 
 def test_a_name_may_have_a_slash(make_client, opened: Opened) -> None:
-    from dataclasses import replace
-
     named = replace(opened, facts=replace(opened.facts, name="kakaobrain/align-base"))
     client = make_client(named)
     assert client.get("/v1/models/kakaobrain/align-base").json()["id"] == "kakaobrain/align-base"
@@ -104,8 +103,6 @@ def test_metrics_count_requests_and_batches(client: TestClient) -> None:
 
 
 def test_one_tower_alone_says_what_it_lacks(make_client, opened: Opened) -> None:
-    from dataclasses import replace
-
     info = replace(opened.facts.info, towers=("text",))
     client = make_client(replace(opened, facts=replace(opened.facts, info=info)))
     answer = post(client, input=["a cat", data_uri(png())])
@@ -129,7 +126,8 @@ def test_the_openai_client(opened: Opened) -> None:
         image = client.embeddings.create(model=NAME, input=[uri])
         expected = model.embed_images([file.getvalue()])
         np.testing.assert_allclose([image.data[0].embedding], expected, rtol=0, atol=1e-6)
-        assert [entry.id for entry in client.models.list()] == [NAME] and client.models.retrieve(NAME).id == NAME
+        assert [entry.id for entry in client.models.list()] == [NAME]
+        assert client.models.retrieve(NAME).id == NAME
         with pytest.raises(openai.NotFoundError) as missing:
             client.embeddings.create(model="text-embedding-3-small", input="a cat")
         assert missing.value.code == "model_not_found"

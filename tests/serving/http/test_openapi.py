@@ -50,4 +50,4 @@ def test_schemathesis_finds_nothing(opened: Opened, keys: tuple[str, ...], tmp_p
         ]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 selected / 6 total" in done.stdout and "Examples" in done.stdout
+    assert "6 selected / 6 total" in done.stdout

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +27,9 @@ PROGRAM = "import sys; from align_serving.http.command import main; sys.exit(mai
 
 
 @contextmanager
-def serving(bundle: Path, *options: str, variables: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    bundle: Path, *options: str, variables: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process, and its address."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "runtime")} | (variables or {})
     command = [sys.executable, "-c", PROGRAM, str(bundle), "--port", "0", *options]
@@ -34,7 +37,8 @@ def serving(bundle: Path, *options: str, variables: dict[str, str] | None = None
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             line = process.stdout.readline()
             found = re.fullmatch(r"serving align-tiny \(fp32 on cpu\) at (http://\S+)/v1\n", line)
             assert found, line + process.stderr.read()
@@ -68,10 +72,13 @@ def test_a_key_from_the_environment_and_an_end_with_0(tiny_bundle: Path) -> None
         assert httpx.get(f"{address}/v1/models", headers=headers).json()["data"][0]["id"] == NAME
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        assert process.stderr is not None and process.stderr.read() == ""
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
-def clients(address: str, stop: threading.Event, count: int) -> tuple[list[threading.Thread], list[tuple[int, np.ndarray]], list[str]]:
+def clients(
+    address: str, stop: threading.Event, count: int
+) -> tuple[list[threading.Thread], list[tuple[int, np.ndarray]], list[str]]:
     """`count` threads that ask without a pause, until `stop` is set; their answers, and what failed."""
     answers: list[tuple[int, np.ndarray]] = []
     failed: list[str] = []
@@ -118,7 +125,10 @@ def test_no_request_is_lost_at_the_end(tiny_bundle: Path) -> None:
 def test_what_was_sent_before_the_signal_is_answered(tiny_bundle: Path) -> None:
     with serving(tiny_bundle, "--drain", "0") as (process, address), httpx.Client(base_url=address) as client:
         answers: list[int] = []
-        sent = [threading.Thread(target=lambda: answers.append(len(rows(post(client, input=["a b c"] * 2048))))) for _ in range(2)]
+        sent = [
+            threading.Thread(target=lambda: answers.append(len(rows(post(client, input=["a b c"] * 2048)))))
+            for _ in range(2)
+        ]
         for thread in sent:
             thread.start()
         time.sleep(0.15)
@@ -149,12 +159,11 @@ def test_a_wrong_call_is_one_line(tiny_bundle: Path, name: str) -> None:
 
 
 def test_a_port_in_use_is_told_at_once(tiny_bundle: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = call(str(tiny_bundle), "--port", str(taken.getsockname()[1]))
     assert done.returncode == 2
-    assert "in use" in done.stderr and "--port" in done.stderr
+    assert "in use" in done.stderr
+    assert "--port" in done.stderr
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(tiny_bundle: Path) -> None:
