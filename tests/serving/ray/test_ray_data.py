@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
+import ray
 
 import align_runtime
 from support.running_service import png
 
-ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 COUNT = 400
@@ -60,19 +61,13 @@ def test_two_actors_give_the_rows_of_one_process(cluster: Any, tiny_bundle: Path
 def test_images_and_what_is_none(cluster: Any, tiny_bundle: Path, tmp_path: Path) -> None:
     from align_serving.ray import embed_dataset
 
-    path = tmp_path / "blue.png"
-    path.write_bytes(png("blue"))
     values = [png("red"), b"no image", None, b"", png("red")[:50], png("green")]
     table = pa.table({"id": pa.array(range(6)), "bytes": pa.array(values, pa.binary())})
     embedded = embed_dataset(
         ray.data.from_arrow(table), str(tiny_bundle), "bytes", tower="vision", dtype="float16", batch_size=4
     )
     embedded.write_parquet(str(tmp_path / "out"))
-    written = pa.parquet.read_table(tmp_path / "out").sort_by("id") if hasattr(pa, "parquet") else None
-    if written is None:
-        import pyarrow.parquet as parquet
-
-        written = parquet.read_table(tmp_path / "out").sort_by("id")
+    written = parquet.read_table(tmp_path / "out").sort_by("id")
     assert written.column_names == ["id", "embedding", "error"]
     assert written.schema.field("embedding").type == pa.list_(pa.float16(), 96)
     assert [reason is None for reason in written["error"].to_pylist()] == [True, False, False, False, False, True]
