@@ -43,7 +43,7 @@ wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 function request()
   number = number + 1
-  local body = '{"model":"%s","encoding_format":"base64","input":"' .. texts[number %% #texts + 1] .. '"}'
+  local body = '{"model":"%s","encoding_format":"base64","input":' .. texts[number %% #texts + 1] .. '}'
   return wrk.format(nil, "/v1/embeddings", nil, body)
 end
 function done(summary, latency)
@@ -137,7 +137,7 @@ def main() -> None:
         model.warmup()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         script = folder / "load.lua"
-        script.write_text(SCRIPT % (",".join(json.dumps(text) for text in texts), model.info.name))
+        script.write_text(SCRIPT % (",".join(f"[==[{json.dumps(text)}]==]" for text in texts), model.info.name))
         addresses = {
             name: stack.enter_context(serving(options.bundle, "--towers", "text", "--text-batch", str(size)))
             for name, size in (("service", BATCH), ("service, batches of one", 1))
