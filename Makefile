@@ -76,6 +76,7 @@ benchmarks: install
 	$(MEASURE)openvino
 	$(MEASURE)clients
 	$(MEASURE)http build/bench/bundle
+	$(MEASURE)ray build/bench/bundle
 	$(MEASURE)resident
 	$(MEASURE)profile
 	$(MEASURE)engines

@@ -22,11 +22,12 @@ def service_lines(result: Mapping[str, Any]) -> list[str]:
         rows.append([name, f"{median(rates[name]):.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{ratio:.2f}"])
     served = [one for found in rounds.values() for one in found if "compared" in one]
     asked = sum(one["calls"] for one in served)
+    failed, compared, wrong = (sum(one[key] for one in served) for key in ("failed", "compared", "wrong"))
     return [
-        f"`{result['model']}`, {result['precision'].upper()}, texts: {result['clients']} connections of `wrk`, one caption "
-        f"in each request, on the same cores as the service. Of {asked} requests {sum(one['failed'] for one in served)} "
-        f"failed; of {sum(one['compared'] for one in served)} rows that were compared with plain calls meanwhile "
-        f"{sum(one['wrong'] for one in served)} were wrong. Latency of plain calls is that of a call.",
+        f"`{result['model']}`, {result['precision'].upper()}, texts: {result['clients']} connections of `wrk`, one "
+        f"caption in each request, on the same cores as the service. Of {asked} requests {failed} failed; of "
+        f"{compared} rows that were compared with plain calls meanwhile {wrong} were wrong. Latency of plain calls is "
+        "that of a call.",
         "",
         *table(("candidate", "texts per second", "median, ms", "99th percentile, ms", "service / candidate"), rows),
     ]

@@ -14,7 +14,7 @@ from align_serving.ray import Embedder
 
 
 class NotedEmbedder(Embedder):
-    """Writes ``PID NODE ACTOR`` into a new file of `folder` before each batch."""
+    """Pickles (pid, node, handle of the actor) into a new file of `folder` before each batch."""
 
     def __init__(self, folder: str, pause: float, **options: Any) -> None:
         super().__init__(**options)
@@ -23,7 +23,7 @@ class NotedEmbedder(Embedder):
     def __call__(self, batch: Any) -> Any:
         context = ray.get_runtime_context()
         partial = self._folder / f".{uuid4()}"
-        partial.write_text(f"{os.getpid()} {context.get_node_id()} {context.get_actor_id()}")
+        partial.write_bytes(ray.cloudpickle.dumps((os.getpid(), context.get_node_id(), context.current_actor)))
         partial.rename(self._folder / partial.name[1:])
         time.sleep(self._pause)
         return super().__call__(batch)

@@ -86,6 +86,14 @@ def test_an_image_with_too_many_pixels_is_refused(opened: Opened, client: httpx.
     assert f"at most {limit}" in answer.json()["error"]["message"]
 
 
+def test_a_body_below_the_limit_is_read_whatever_the_framework_allows(client: httpx.Client) -> None:
+    spaces = b" " * (31 << 20)
+    answer = client.post(
+        "/v1/embeddings", content=spaces + body_of(input="a"), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 200
+
+
 def test_a_body_that_claims_too_much_is_refused_before_it_is_sent(opened: Opened) -> None:
     with served(opened, Limits(body_bytes=1000)) as client:
         connected, _ = raw_post(address_of(client), b"x" * 5000)

@@ -33,7 +33,7 @@ def cluster() -> Iterator[Any]:
         memory = 100 << 20
         cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False},
+            head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
         )
         for _ in range(2):
             cluster.add_node(num_cpus=1, object_store_memory=memory)
