@@ -153,7 +153,8 @@ def test_what_is_nested_and_what_is_not_latin_is_read(tmp_path: Path) -> None:
 def test_a_key_twice_is_an_error_where_keys_are_unique(data: bytes) -> None:
     with pytest.raises(ConfigurationError, match="is there twice"):
         parse_object(data, "the file", ConfigurationError, unique_keys=True)
-    assert parse_object(b'{"a": {"b": 1}, "b": 2}', "x", ConfigurationError, unique_keys=True) == {"a": {"b": 1}, "b": 2}
+    values = parse_object(b'{"a": {"b": 1}, "b": 2}', "the file", ConfigurationError, unique_keys=True)
+    assert values == {"a": {"b": 1}, "b": 2}
 
 
 def test_the_last_of_two_keys_counts_elsewhere() -> None:

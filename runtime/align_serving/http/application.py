@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import align_runtime
-from align_runtime.foreign_text import shortened
+from align_runtime.foreign_text import printable, shortened
 from align_serving.http import prometheus
 from align_serving.http.admission import Admission
 from align_serving.http.bodies import MEDIA_TYPE, BoundedRequest
@@ -170,7 +170,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"][1:]]
+    place = [printable(str(part), 100) for part in first["loc"][1:]]
     param = place[0] if place else None
     match first["type"]:
         case "extra_forbidden":
@@ -179,7 +179,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
             message = "the body is empty; expected a JSON object"
         case "missing":
             message = f"the key {shortened(param)} is missing"
-        case "item" | "empty":
+        case "item":
             message = str(first["msg"])
         case _:
             message = f"{'.'.join(place)} is {shortened(first.get('input'))}; {first['msg']}"

@@ -16,6 +16,7 @@ from align_serving.http.error_replies import CLOSING, ServiceError
 from align_serving.http.limits import Limits
 
 MAX_VALUES = 2_000_000  # commas of a body: reading a JSON list of so many numbers takes a tenth of a second
+MAX_KEYS = 64  # of the body's object; a validator lists every unknown one
 MEDIA_TYPE = "application/json"
 
 
@@ -56,9 +57,12 @@ class BoundedRequest(Request):
         if data.count(b",") > MAX_VALUES:
             raise ServiceError(400, f"the body has more than {MAX_VALUES} values; send fewer", code="invalid_json")
         try:
-            return parse_object(data, "the body", ConfigurationError, unique_keys=True)
+            values = parse_object(data, "the body", ConfigurationError, unique_keys=True)
         except ConfigurationError as error:
             raise ServiceError(400, str(error), code="invalid_json") from None
+        if len(values) > MAX_KEYS:
+            raise ServiceError(400, f"the body has {len(values)} keys; expected at most {MAX_KEYS}")
+        return values
 
     async def _read(self) -> bytes:
         parts, size = [], 0

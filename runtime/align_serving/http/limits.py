@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import shortened
 
+LARGEST_ITEMS = 1 << 16  # of a request, whatever its limit: what is longer is not even looked at
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,6 +45,8 @@ class Limits:
             kinds = (int,) if field.type == "int" else (int, float)
             if type(value) not in kinds or not 0 < value < 1 << 53:
                 raise ConfigurationError(f"{field.name} is {shortened(value)}; expected a positive {field.type}")
+        if self.items > LARGEST_ITEMS:
+            raise ConfigurationError(f"items is {self.items}; expected at most {LARGEST_ITEMS}")
         for one, all_of_them in (("items", "queue_items"), ("body_bytes", "queue_bytes")):
             if getattr(self, all_of_them) < getattr(self, one):
                 raise ConfigurationError(

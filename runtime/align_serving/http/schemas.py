@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from align_runtime.foreign_text import shortened
 from align_runtime.similarity import DEFAULT_TEMPLATE
+from align_serving.http.limits import LARGEST_ITEMS
 
 
 class Strict(BaseModel):
@@ -35,18 +36,37 @@ Item: TypeAlias = str | TextItem | ImageItem
 def _checked_input(value: Any) -> Any:
     """Refuses what is not an input, in words that name the place; a union of pydantic's would list all that failed."""
     items = value if isinstance(value, list) else [value]
-    if not items:
-        raise PydanticCustomError("empty", "input is an empty list; expected at least one item")
+    _check_length("input", items)
     for index, item in enumerate(items):
         if isinstance(item, str) or (isinstance(item, dict) and _is_item(item)):
             continue
         where = f"input[{index}]" if isinstance(value, list) else "input"
         if type(item) is int or (isinstance(item, list) and all(type(token) is int for token in item)):
-            problem = "{where} is made of token ids, which are not accepted; send the text itself"
+            problem = f"{where} is made of token ids, which are not accepted; send the text itself"
         else:
-            problem = '{where} is {value}; expected a string, {{"text": "…"}} or {{"image": "…"}}'
-        raise PydanticCustomError("item", problem.format(where=where, value=shortened(item)))
+            problem = f'{where} is {shortened(item)}; expected a string, {{"text": "…"}} or {{"image": "…"}}'
+        raise _wrong(problem)
     return value
+
+
+def _checked_labels(value: Any) -> Any:
+    if not isinstance(value, list):
+        raise _wrong(f"labels is {shortened(value)}; expected a list of strings")
+    _check_length("labels", value)
+    for index, label in enumerate(value):
+        if not isinstance(label, str):
+            raise _wrong(f"labels[{index}] is {shortened(label)}; expected a string")
+    return value
+
+
+def _check_length(name: str, items: list[Any]) -> None:
+    if not 0 < len(items) <= LARGEST_ITEMS:
+        raise _wrong(f"{name} has {len(items)} items; expected at least one, and not that many")
+
+
+def _wrong(problem: str) -> PydanticCustomError:
+    """The error with that message, which pydantic would read as a template."""
+    return PydanticCustomError("item", "{problem}", {"problem": problem})
 
 
 def _is_item(item: dict[str, Any]) -> bool:
@@ -82,7 +102,7 @@ class ClassifyRequest(Strict):
 
     model: Model
     input: Annotated[Input, Field(description="Images; a string is an encoded image.")]
-    labels: Annotated[list[str], Field(min_length=1)]
+    labels: Annotated[list[str], Field(min_length=1), BeforeValidator(_checked_labels)]
     template: Annotated[
         str, Field(description="The text for a label, which takes the place of {}.", pattern=r"\{\}")
     ] = DEFAULT_TEMPLATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 import zlib
 from typing import Any
@@ -39,6 +40,8 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "object with both": ({"input": {"text": "a", "image": "b"}}, "input"),
     "object with a number": ({"input": [{"image": 3}]}, "input"),
     "unknown object": ({"input": [{"audio": "x"}]}, "input"),
+    "braces": ({"input": [{"{x}": "{0} {{ }}"}]}, "input"),
+    "too many to look at": ({"input": ["a"] * 70_000}, "input"),
     "unknown key": ({"input": "a", "encodingFormat": "float"}, "encodingFormat"),
     "unknown format": ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
     "format as a number": ({"input": "a", "encoding_format": 1}, "encoding_format"),
@@ -91,6 +94,8 @@ WRONG_BODIES = {
     "UTF-16": '{"model": "align-tiny", "input": "a"}'.encode("utf-16"),
     "long number": b'{"model": "align-tiny", "dimensions": ' + b"9" * 100_000 + b"}",
     "millions of numbers": b'{"input": [' + b"1," * 2_000_001 + b"1]}",
+    "a thousand unknown keys": json.dumps({f"key {index}": 1 for index in range(1000)}).encode(),
+    "a long unknown key": json.dumps({"model": NAME, "input": "a", "k" * 1_000_000: 1}).encode(),
     "trailing data": b'{"model": "align-tiny", "input": "a"} {}',
 }
 
@@ -99,6 +104,7 @@ WRONG_BODIES = {
 def test_a_body_that_is_not_an_object_of_strict_json(client: TestClient, name: str) -> None:
     answer = client.post("/v1/embeddings", content=WRONG_BODIES[name], headers=JSON)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert len(answer.content) < 2000
 
 
 WRONG_HEADS = {
@@ -137,6 +143,7 @@ CLASSIFY = {
     "no labels": ({"input": data_uri(png()), "labels": []}, "labels"),
     "labels as text": ({"input": data_uri(png()), "labels": "cat"}, "labels"),
     "label as number": ({"input": data_uri(png()), "labels": [1]}, "labels"),
+    "a hundred thousand labels": ({"input": data_uri(png()), "labels": [1] * 100_000}, "labels"),
     "template without a place": ({"input": data_uri(png()), "labels": ["cat"], "template": "cat"}, "template"),
     "a text": ({"input": {"text": "cat"}, "labels": ["cat"]}, "input"),
     "no images": ({"input": [], "labels": ["cat"]}, "input"),
