@@ -93,7 +93,7 @@ WRONG_BODIES = {
     "not UTF-8": b'{"model": "align-tiny", "input": "\xff"}',
     "UTF-16": '{"model": "align-tiny", "input": "a"}'.encode("utf-16"),
     "long number": b'{"model": "align-tiny", "dimensions": ' + b"9" * 100_000 + b"}",
-    "millions of numbers": b'{"input": [' + b"1," * 2_000_001 + b"1]}",
+    "millions of numbers": b'{"input": [' + b"1," * 300_001 + b"1]}",
     "a thousand unknown keys": json.dumps({f"key {index}": 1 for index in range(1000)}).encode(),
     "a long unknown key": json.dumps({"model": NAME, "input": "a", "k" * 1_000_000: 1}).encode(),
     "trailing data": b'{"model": "align-tiny", "input": "a"} {}',
