@@ -75,8 +75,6 @@ benchmarks: install
 	$(MEASURE)bench
 	$(MEASURE)openvino
 	$(MEASURE)clients
-	$(MEASURE)http build/bench/bundle
-	$(MEASURE)ray build/bench/bundle
 	$(MEASURE)resident
 	$(MEASURE)profile
 	$(MEASURE)engines
@@ -84,6 +82,8 @@ benchmarks: install
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
 	$(BIN)/align-export reference/align-tiny -o build/align-tiny
 	$(BIN)/align-bench scaling build/align-tiny --texts 1000000 -o benchmarks/results/memory.json
+	$(MEASURE)http build/align-tiny
+	$(MEASURE)ray build/align-tiny
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.
