@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
+from queue import Queue
 from typing import Any
 
 import httpx
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,25 +28,15 @@ NAME = "align-tiny"
 def running(app: Gate, limits: Limits | None = None) -> Iterator[str]:
     """The address, ``http://127.0.0.1:PORT``, of `app` behind the real web server, on loopback."""
     options = server.ServerOptions(port=0, drain_seconds=0)
-    started: list[uvicorn.Server] = []
-    original = server.Server.__init__
-
-    def noted(self: server.Server, *arguments: Any) -> None:
-        original(self, *arguments)
-        started.append(self)
-
-    server.Server.__init__ = noted  # type: ignore[method-assign]
-    with server.listen(options) as listening:
-        thread = threading.Thread(target=server.serve, args=[app, listening, limits or Limits(), options])
-        thread.start()
+    started: Queue[server.Server] = Queue()
+    with server.bind(options) as bound, ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(server.serve, app, bound, limits or Limits(), options, started.put)
+        running_server = started.get(timeout=30)
         try:
-            while not (started and started[0].started):
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         finally:
-            server.Server.__init__ = original  # type: ignore[method-assign]
-            started[0].should_exit = True
-            thread.join()
+            running_server.should_exit = True
+            ended.result(60)
 
 
 def png(colour: str = "red", size: tuple[int, int] = (20, 16)) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from align_runtime.commands.bundle_arguments import add_bundle_arguments
@@ -98,7 +99,7 @@ def _serve(options: argparse.Namespace) -> int:
         from align_serving.http.gate import read_keys
         from align_serving.http.limits import Limits
         from align_serving.http.opening import Opened, ServiceOptions, application
-        from align_serving.http.server import ServerOptions, listen, serve
+        from align_serving.http.server import Server, ServerOptions, bind, serve
     except ImportError as error:
         raise BackendUnavailableError(f"the package {error.name!r} is missing; install it with: {INSTALL}") from None
     keys = [os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else []
@@ -131,21 +132,19 @@ def _serve(options: argparse.Namespace) -> int:
         api_keys=tuple(keys),
     )
     where = ServerOptions(options.host, _port(options.port), _seconds(options.drain))
-    with listen(where) as listening:  # first: a port in use is told before a model is loaded
+    with bind(where) as bound:  # first: a port in use is told before a model is loaded
         opened = Opened.of(Path(bundle.folder), service)
         if not keys and options.host not in LOOPBACK:
             complain("align-serve: no API key is set: whoever reaches this address may use it; see --api-key-file")
-        if not options.quiet:
-            host = f"[{options.host}]" if ":" in options.host else options.host
-            facts = opened.facts
-            say(
-                [
-                    f"serving {facts.name} ({facts.info.precision} on {facts.info.device}) at "
-                    f"http://{host}:{listening.getsockname()[1]}/v1"
-                ]
-            )
+        host, info = f"[{options.host}]" if ":" in options.host else options.host, opened.facts.info
+        line = f"serving {opened.facts.name} ({info.precision} on {info.device}) at http://{host}:{bound.getsockname()[1]}/v1"
+
+        def ready(_: Server) -> None:
+            say([] if options.quiet else [line])
+            sys.stdout.flush()  # a pipe, too, gets it now
+
         with opened.towers.model:
-            serve(application(opened, service), listening, limits, where)
+            serve(application(opened, service), bound, limits, where, ready)
     return 0
 
 

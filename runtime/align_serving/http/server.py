@@ -7,6 +7,8 @@ import logging
 import signal
 import socket
 from asyncio.events import TimerHandle
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -15,12 +17,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from align_runtime.errors import ConfigurationError
+from align_runtime.foreign_text import shortened
 from align_serving.http.gate import Gate
 from align_serving.http.limits import Limits
 
 LOG = logging.getLogger(__name__)
 MAX_HEAD = 64 << 10  # bytes
-BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,32 @@ class ServerOptions:
     shutdown_seconds: int = 60
 
 
-def listen(options: ServerOptions) -> socket.socket:
-    """A socket that listens at `options`.
+def bind(options: ServerOptions) -> socket.socket:
+    """A socket that is bound to the address of `options`, and does not listen yet: who connects is refused.
 
     Raises:
         ConfigurationError: the address is in use, unknown, or not this machine's.
     """
-    try:
-        family = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as reason:
-        raise ConfigurationError(
-            f"cannot listen at {options.host}, port {options.port}: {reason}; choose others with --host and --port"
-        ) from None
+    with ExitStack() as on_error:
+        try:
+            found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = found[0]
+            bound = on_error.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except (OSError, OverflowError, UnicodeError) as reason:
+            raise ConfigurationError(
+                f"cannot listen at {shortened(options.host)}, port {options.port}: {reason}; choose others with --host "
+                "and --port"
+            ) from None
+        on_error.pop_all()
+        return bound
 
 
-def serve(app: Gate, listening: socket.socket, limits: Limits, options: ServerOptions) -> None:
-    """Answers requests until SIGTERM or SIGINT; a second one ends it at once."""
+def serve(
+    app: Gate, bound: socket.socket, limits: Limits, options: ServerOptions, ready: Callable[[Server], None]
+) -> None:
+    """Answers requests until SIGTERM or SIGINT; a second one ends it at once. `ready` is called when it listens."""
     config = uvicorn.Config(
         app,
         http=_bounded_protocol(limits),
@@ -69,14 +80,17 @@ def serve(app: Gate, listening: socket.socket, limits: Limits, options: ServerOp
         timeout_keep_alive=30,
         timeout_graceful_shutdown=options.shutdown_seconds,
     )
-    Server(config, app, options.drain_seconds).run([listening])
+    Server(config, app, options.drain_seconds, ready).run([bound])
 
 
 class Server(uvicorn.Server):
     """Ends in two steps: it says that it will, then it does."""
 
-    def __init__(self, config: uvicorn.Config, app: Gate, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Gate, drain_seconds: float, ready: Callable[[Server], None]
+    ) -> None:
         super().__init__(config)
+        self._ready = ready
         self._app = app
         self._drain_seconds = drain_seconds
 
@@ -85,6 +99,11 @@ class Server(uvicorn.Server):
         LOG.info("%s: the server ends", signal.Signals(sig).name)
         self.force_exit = self.should_exit
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and says that it is done."""
+        await super().startup(sockets)
+        self._ready(self)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets clients notice, answers what has come, and ends."""
