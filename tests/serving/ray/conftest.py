@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: beside other work, workers would start in minutes
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A machine with two cores starts a worker in seconds, not in the milliseconds that these expect.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
