@@ -98,6 +98,8 @@ benchmarks: install cpp
 	$(MEASURE)dtypes build/align-tiny
 	$(BIN)/python tests/support/fetch_triton.py build/triton
 	$(MEASURE)triton build/align-tiny
+	$(MEASURE)http build/align-tiny
+	$(MEASURE)ray build/align-tiny
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.

@@ -13,7 +13,7 @@ from typing import Any
 
 from align_runtime.errors import AlignError
 from benchmarks.result_files import EVALUATION, RESULTS, ROOT, ResultFileError, read_json
-from benchmarks.sections import accuracy, embed, export, gpu, memory, openvino, peers, speed, targets, trained
+from benchmarks.sections import accuracy, embed, export, gpu, memory, openvino, peers, service, speed, targets, trained
 from benchmarks.sections.headline import HEADINGS, HEADLINES, NOTE, Headline
 from benchmarks.sections.layout import Section, measured_on, table
 
@@ -23,6 +23,7 @@ END = "<!-- end of headline figures -->\n"
 SECTIONS = (
     targets.SECTION,
     *speed.SECTIONS,
+    service.SECTION,
     openvino.SECTION,
     *memory.SECTIONS,
     embed.RECALL,

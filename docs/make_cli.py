@@ -15,6 +15,7 @@ COMMANDS = (
     ("align-classify", "align_runtime.commands.classify", ()),
     ("align-embed", "align_serving.embed.command", ()),
     ("align-triton", "align_serving.triton.command", ()),
+    ("align-serve", "align_serving.http.command", ()),
     ("align-bench", "align_bench.command", ("run", "compare", "scaling", "show")),
 )
 INTRODUCTION = """# Commands

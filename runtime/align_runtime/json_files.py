@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,9 +41,13 @@ def read_json(path: Path, error: type[AlignError], max_bytes: int | None = None)
     return _parsed(read_regular(path, max_bytes or MAX_JSON_BYTES, error), str(path), error)
 
 
-def parse_object(data: bytes, where: str, error: type[AlignError]) -> dict[str, Any]:
-    """As `read_object` for the content of a file, which errors call `where`."""
-    return _object(_parsed(data, where, error), where, error)
+def parse_object(data: bytes, where: str, error: type[AlignError], *, unique_keys: bool = False) -> dict[str, Any]:
+    """As `read_object` for the content of a file, which errors call `where`.
+
+    Args:
+        unique_keys: whether an object that has a key twice is an error; otherwise the last one counts.
+    """
+    return _object(_parsed(data, where, error, _unique if unique_keys else None), where, error)
 
 
 def _object(value: Any, where: str, error: type[AlignError]) -> dict[str, Any]:
@@ -51,9 +56,14 @@ def _object(value: Any, where: str, error: type[AlignError]) -> dict[str, Any]:
     return value
 
 
-def _parsed(data: bytes, where: str, error: type[AlignError]) -> Any:
+def _parsed(
+    data: bytes,
+    where: str,
+    error: type[AlignError],
+    to_object: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None,
+) -> Any:
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=to_object)
     except UnicodeDecodeError as reason:
         raise error(f"{where} is not UTF-8 text (byte {reason.start}); is it really a JSON file?") from None
     except (ValueError, RecursionError) as reason:
@@ -83,6 +93,15 @@ def _problem(root: Any) -> str | None:
         if not level:
             return None
     return f"nests objects and arrays more than {MAX_JSON_DEPTH} deep"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the key {shortened(twice, 40)} is there twice")
+    return values
 
 
 def _refuse_constant(name: str) -> Any:

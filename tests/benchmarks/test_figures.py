@@ -54,6 +54,8 @@ def test_figures_are_those_of_the_results(folder: Path) -> None:
     assert cells(text, "text FP32, batch 8 of 12 tokens") == ["1.000", "20.0", "40.0"]
     assert cells(text, "no limit") == ["200", "400", "400", "26.7"]  # 8 clients, 0.3 s on average
     assert cells(text, "2, first come, first served") == ["100", "100", "100", "80.0"]
+    assert cells(text, "plain calls of 64 texts") == ["1000", "100.0", "200.0", "0.50"]
+    assert "Of 1500 requests 0 failed; of 27 rows" in text
     assert "throughput by a factor of 3.00" in text
     assert cells(text, "text | length") == ["length", "4: 5.000, 8: 10.0"]
     assert cells(text, "a step") == ["0.9100 / 0.9500", "–"]

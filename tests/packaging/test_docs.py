@@ -33,7 +33,7 @@ NOT_RUN = (
     "not run: installs packages",
     "not run: takes minutes",
 )
-MEASURING = ("bench.md",)  # pages whose blocks take most of a minute
+MEASURING = ("bench.md", "ray.md")  # pages whose blocks take most of a minute
 LANGUAGES = ("sh", "python", "text", "json", "make", "cmake", "")
 
 

@@ -24,7 +24,7 @@ ROOMS = {
     "align_runtime": ROOT / "runtime/align_runtime",
     "align_serving": ROOT / "runtime/align_serving",
 }
-COMMANDS = tuple(f"align-{name}" for name in "export verify inspect classify bench embed triton".split())
+COMMANDS = tuple(f"align-{name}" for name in "export verify inspect classify bench embed triton serve".split())
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def test_installs_alone_and_says_what_is_missing(wheel: Path, tiny_checkpoint: P
 
     imported = run(str(python), "-c", "import align_runtime, sys; print(sorted(align_runtime.__all__)[-1])")
     assert (imported.returncode, imported.stdout) == (0, "load\n"), imported.stderr
-    for command in ("align-verify", "align-inspect", "align-classify", "align-bench", "align-triton"):
+    for command in ("align-verify", "align-inspect", "align-classify", "align-bench", "align-triton", "align-serve"):
         assert run(str(environment / "bin" / command), "--help").returncode == 0
     export = run(str(environment / "bin" / "align-export"), str(tiny_checkpoint), "-o", "bundle", "--quiet")
     assert export.returncode == 2

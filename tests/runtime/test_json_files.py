@@ -9,7 +9,7 @@ import pytest
 
 from align_runtime import json_files
 from align_runtime.errors import BundleError, ConfigurationError
-from align_runtime.json_files import of_kind, read_object, relative_path, require
+from align_runtime.json_files import of_kind, parse_object, read_object, relative_path, require
 
 
 def test_both_halves_of_a_pair_are_one_character(tmp_path: Path) -> None:
@@ -147,3 +147,15 @@ def test_what_is_nested_and_what_is_not_latin_is_read(tmp_path: Path) -> None:
     for _ in range(63):
         value = value["a"]
     assert value == "😀 中文"
+
+
+@pytest.mark.parametrize("data", [b'{"a": 1, "b": 2, "a": 3}', b'{"a": [{"b": 1, "b": 1}]}'])
+def test_a_key_twice_is_an_error_where_keys_are_unique(data: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="is there twice"):
+        parse_object(data, "the file", ConfigurationError, unique_keys=True)
+    values = parse_object(b'{"a": {"b": 1}, "b": 2}', "the file", ConfigurationError, unique_keys=True)
+    assert values == {"a": {"b": 1}, "b": 2}
+
+
+def test_the_last_of_two_keys_counts_elsewhere() -> None:
+    assert parse_object(b'{"a": 1, "a": 2}', "x", ConfigurationError) == {"a": 2}

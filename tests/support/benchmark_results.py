@@ -215,6 +215,20 @@ def made_up() -> dict[str, dict[str, Any]]:
             "limit": 2,
             "latencies": {"unlimited": [[0.2, 0.4]] * 8, "limited": [[0.1] * 4] * 8},
         },
+        "http": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "model": "align-tiny",
+            "precision": "fp32",
+            "clients": 64,
+            "rounds": {
+                "plain calls of 64 texts": [{"calls": 1000, "seconds": 1.0, "p50": 0.1, "p99": 0.2, "failed": 0}] * 3,
+                "service": [
+                    {"calls": 500, "seconds": 1.0, "p50": 0.2, "p99": 0.3, "failed": 0, "compared": 9, "wrong": 0}
+                ]
+                * 3,
+            },
+        },
         "scaling": {
             "machine": MACHINE,
             "load_average": 0.1,

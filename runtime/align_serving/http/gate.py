@@ -1,0 +1,91 @@
+"""What stands in front of every request: the API key, the metrics, and the end of connections at a shutdown."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from align_runtime.errors import ConfigurationError
+from align_runtime.regular_files import read_regular
+from align_serving.http.error_replies import ServiceError, error_reply
+from align_serving.http.prometheus import Metrics
+
+OPEN_PATHS = ("/healthz",)  # what a load balancer asks, without a key
+MAX_KEY_FILE = 1 << 20
+
+
+def read_keys(path: Path) -> list[str]:
+    """The API keys in the file `path`, one per line.
+
+    Raises:
+        ConfigurationError: it cannot be read, or holds none, or one that no HTTP header can carry.
+    """
+    try:
+        text = read_regular(path, MAX_KEY_FILE, ConfigurationError).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = ""
+    keys = [line.strip() for line in text.splitlines() if line.strip()]
+    if not keys or not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise ConfigurationError(f"{path} holds no API key; expected one of printable ASCII characters per line")
+    return keys
+
+
+class Gate:
+    """Wraps an application.
+
+    Attributes:
+        draining: whether the service is about to end: it answers, says that it is not healthy, and asks clients to
+            close their connections.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, api_keys: Sequence[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._hashes = [sha256(key.encode()).digest() for key in api_keys]
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self.draining:
+                    MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        try:
+            refused = self._refusal(scope)
+            await (error_reply(refused) if refused else self._app)(scope, receive, noting)
+        finally:
+            # The template of the route, so that nobody makes up names of metrics.
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(path, status).inc()
+            self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)
+
+    def _refusal(self, scope: Scope) -> ServiceError | None:
+        if scope["path"] in OPEN_PATHS:
+            return ServiceError(503, "the server is shutting down", code="shutting_down") if self.draining else None
+        if not self._hashes:
+            return None
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        given = sha256(key.strip().encode()).digest() if scheme.lower() == "bearer" else b""
+        # Every hash is compared, in constant time: neither the time nor the order of the keys tells anything.
+        if sum(hmac.compare_digest(given, known) for known in self._hashes):
+            return None
+        return ServiceError(
+            401,
+            "the API key is missing or wrong; send the header Authorization: Bearer KEY",
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
