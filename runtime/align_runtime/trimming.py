@@ -18,9 +18,7 @@ from align_runtime.graph_entry import Graph
 OPTION = "trimmed"  # in the provenance: an export with the same options is not what lies there
 
 
-def trim(
-    bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequence[str], link: bool = False
-) -> Bundle:
+def trim(bundle: Bundle, output: Path, towers: Sequence[str], precisions: Sequence[str], link: bool = False) -> Bundle:
     """Writes the graphs of `towers` in `precisions`, with everything else that a bundle has, to `output`.
 
     Golden vectors and tokenizer stay, so `align-verify` checks the copy as it does the whole; engines stay with their
