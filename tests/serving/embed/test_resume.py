@@ -29,7 +29,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, str(TESTS)]),
 
 
 def start(arguments: list[Any]) -> subprocess.Popen[str]:
-    program = f"import sys; from {MODULE} import main; sys.exit(main())"
+    # A shell that starts the tests in its background has them ignore SIGINT, and what they start inherits that.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heeding}; import sys; from {MODULE} import main; sys.exit(main())"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
