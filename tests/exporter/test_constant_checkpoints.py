@@ -1,7 +1,7 @@
 """Checkpoints with equal, shared, missing and zero constants export in every variant, and are computed as such.
 
-Each group of parameters is constant in turn, a group of the text tower and one of the vision tower in each checkpoint;
-then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are tried.
+Each group of parameters is constant in turn, two groups of the text tower and two of the vision tower in each
+checkpoint; then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are tried.
 """
 
 from __future__ import annotations
@@ -82,27 +82,35 @@ def check(manifest: Manifest) -> None:
     assert all(found[graph.file] >= MIN_COSINE[graph.variant] for graph in manifest.graphs), found
 
 
-def pairs() -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Groups and fills of the text tower beside those of the vision tower, each at least once."""
+Case = tuple[str, str]  # a group and what it is filled with
+
+
+def quadruples() -> list[tuple[Case, ...]]:
+    """Cases of the text tower beside those of the vision tower, two of each, which lie far apart; each at least once."""
     model = AlignModel(AlignConfig.from_dict(made.config()))
-    text, vision = (
-        [case for case in made.cases(model.state_dict(), tower) if case not in {*made.COLLAPSING, made.OVERFLOWING}]
-        for tower in (made.TEXT, made.VISION)
-    )
-    return list(islice(zip(cycle(text), cycle(vision), strict=False), max(len(text), len(vision))))
+    halves = []
+    for tower in (made.TEXT, made.VISION):
+        left_out = {*made.COLLAPSING, made.OVERFLOWING}
+        cases = [case for case in made.cases(model.state_dict(), tower) if case not in left_out]
+        middle = -(-len(cases) // 2)
+        halves += [cases[:middle], cases[-middle:]]
+    return list(islice(zip(*map(cycle, halves), strict=False), max(map(len, halves))))
 
 
-def constant(state: made.State, case: tuple[str, str]) -> made.State:
+def constant(state: made.State, case: Case) -> made.State:
     group, fill = case
     return made.filled(state, made.groups(state, made.tower_of(group))[group], made.FILLS[fill])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("text", "vision"), pairs(), ids=lambda case: "=".join(case))
-def test_a_constant_group_exports_in_every_variant(
-    export: Export, state: made.State, int8_macs: dict[str, int], text: tuple[str, str], vision: tuple[str, str]
+@pytest.mark.parametrize("cases", quadruples(), ids=lambda cases: "-".join("=".join(case) for case in cases))
+def test_constant_groups_export_in_every_variant(
+    export: Export, state: made.State, int8_macs: dict[str, int], cases: tuple[Case, ...]
 ) -> None:
-    manifest = export(made.with_towers(constant(state, text), constant(state, vision), state))
+    changed = state
+    for case in cases:
+        changed = constant(changed, case)
+    manifest = export(changed)
     check(manifest)
     assert macs(manifest) == int8_macs
 

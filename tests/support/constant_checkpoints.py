@@ -8,7 +8,7 @@ the state dict, so that none is forgotten.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +151,3 @@ def write(folder: Path, state: State) -> Path:
 def base_state() -> dict[str, Tensor]:
     """Conditioned random parameters, none of them equal."""
     return dict(checkpoints.build_model(config()).state_dict())
-
-
-def with_towers(text: State, vision: State, names: Collection[str]) -> State:
-    """The text tower of one set of parameters and the vision tower of another."""
-    return {name: (text if tower_of(name) == TEXT else vision)[name] for name in names}
