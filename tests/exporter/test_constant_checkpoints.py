@@ -1,7 +1,8 @@
 """Checkpoints with equal, shared, missing and zero constants export in every variant, and are computed as such.
 
 Each group of parameters is constant in turn, two groups of the text tower and two of the vision tower in each
-checkpoint; then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are tried.
+checkpoint; then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are
+tried.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ Case = tuple[str, str]  # a group and what it is filled with
 
 
 def quadruples() -> list[tuple[Case, ...]]:
-    """Cases of the text tower beside those of the vision tower, two of each, which lie far apart; each at least once."""
+    """Cases of the text tower beside those of the vision tower, two of each, far apart; each at least once."""
     model = AlignModel(AlignConfig.from_dict(made.config()))
     halves = []
     for tower in (made.TEXT, made.VISION):
