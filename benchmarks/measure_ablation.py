@@ -69,9 +69,13 @@ def quantize(draw: Draw, tower: str, device: str, left_out: tuple[str, ...]) -> 
         if (tower, device) == ("vision", "cpu"):
             fold_normalization(model)
         method = prepare_weights.prepare_weights(model, method, calibration).method
-        scales, trials = calibrate.choose_scales(model, method, calibration)
-        kept = first_layers.first_layers(model, method, scales, calibration, trials)
-        method.apply(model, scales, kept)
+        tensors = method.tensors(model.graph)
+        if tensors:
+            histograms = calibration.histograms(model, tensors)
+            choice = calibrate.choose_scales(model, method, histograms, calibration)
+            method.apply(model, choice.scales, first_layers.first_layers(model, method, choice))
+        else:
+            method.apply(model, {}, ())
     file = draw.folder / f"{tower}_{device}.onnx"
     ir.save(model, file)
     return file

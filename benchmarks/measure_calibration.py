@@ -6,8 +6,7 @@ Every number of images is measured in a process of its own, on the vision graph 
 with a cache, and for the numbers of ``--with-trials`` the whole calibration, including the trial of every
 observer. Peak memory is that of the process (VmHWM). Images are random crops of two photographs; the weights are
 random and conditioned (see tests/support/checkpoints.py): suited to memory and the number of runs. Histograms take
-eight runs of the graph for each image: one for the extremes, and one for each of seven slices of its tensors. 500
-images take 4,000 runs, about half an hour on two idle cores. Time is not recorded.
+two runs of the graph for each image. Time is not recorded.
 """
 
 from __future__ import annotations
@@ -56,10 +55,9 @@ def calibrate(file: Path, count: int, trials: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder, progress = Path(name), Progress()
         cache = StatisticsCache(folder / "cache", sys.exit)
+        histograms = measure_histograms(model, tensors, images, folder, cache, progress)
         if trials:
-            choose_scales(model, method, Calibration(images, folder, cache, progress))
-        else:
-            measure_histograms(model, tensors, images, folder, cache, progress)
+            choose_scales(model, method, histograms, Calibration(images, folder, cache, progress))
         (entry,) = (folder / "cache").iterdir()
         cache_bytes = entry.stat().st_size
     return {

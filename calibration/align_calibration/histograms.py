@@ -1,8 +1,8 @@
 """Histograms of a graph's tensors over calibration samples, in bounded memory.
 
-Two passes. The first finds the lowest and the highest value of every tensor for every sample, inside the graph. The
-second counts the values between them, so that bins never have to move. In the published sizes the feature maps of one
-image take some 500 MB: the second pass handles slices of the tensors, one run of the graph for each slice and sample.
+Two runs of the graph for each sample. The first finds the lowest and the highest value of every tensor, inside the
+graph. The second counts the values between them, so that bins never have to move. In the published sizes the feature
+maps of one image have 200 million values: of large tensors it counts some, evenly spread, which the graph picks.
 
 Outlier samples do not widen the range, but are counted: of 128 images, align-tiny has one with activations 228 times
 as large as usual, and a range that included it would leave almost no integers for all others.
@@ -10,16 +10,15 @@ as large as usual, and a range that included it would leave almost no integers f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, tee
-from math import prod
+from itertools import islice
+from math import gcd, prod
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output
 from align_calibration.statistics_cache import Recording, Statistics, StatisticsCache, statistics_key
@@ -27,7 +26,7 @@ from align_runtime.progress import Progress
 
 BINS = 2048
 OUTLIER_FRACTION = 0.02  # of the samples may exceed the range of a tensor at either end
-SLICE_ELEMENTS = 1 << 25  # of all tensors of a slice for one sample: 128 MB
+COUNTED = 1 << 15  # values of a tensor that are counted of a sample, about: neighbours are alike
 COUNTED_AT_ONCE = 1 << 15  # values that stay in the processor's cache, which takes a third of the time
 QUIET = Progress(quiet=True)
 
@@ -39,6 +38,7 @@ class Histogram:
     Attributes:
         lowest, highest: range of the values, without outlier samples.
         counts: int64 (BINS,), of values in equal bins between them; values outside are counted in the outermost bins.
+            Of a large tensor some values are counted, not all.
         lows, highs: lowest and highest value of each sample, in order, float64 (samples,).
     """
 
@@ -77,18 +77,17 @@ def measure_histograms(
     """
     if not batches:
         raise ValueError(NO_SAMPLES)
-    slices = list(_slices(model.graph, tensors, batches))
     recording = _recording(model, tensors, batches, cache)
     statistics, done = recording.statistics, recording.statistics.done
-    first_runs, second_runs = len(batches), len(batches) * len(slices)
+    runs = len(batches)  # of either pass
     if cache is not None and done:
-        progress.warn(f"{done} of {first_runs + second_runs} calibration runs are taken from the cache {cache.folder}")
+        progress.warn(f"{done} of {2 * runs} calibration runs are taken from the cache {cache.folder}")
     first = _find_extremes(model, tensors, batches, folder, statistics)
-    for _ in progress.track("calibration: ranges", first, first_runs, min(done, first_runs)):
+    for _ in progress.track("calibration: ranges", first, runs, min(done, runs)):
         recording.advance()
     ranges = _ranges(tensors, statistics)
-    second = _count_values(model, slices, ranges, batches, folder, statistics)
-    for _ in progress.track("calibration: histograms", second, second_runs, max(done - first_runs, 0)):
+    second = _count_values(model, ranges, batches, folder, statistics)
+    for _ in progress.track("calibration: histograms", second, runs, max(done - runs, 0)):
         recording.advance()
     recording.flush()
     lows, highs = statistics.extremes.astype(np.float64).transpose(1, 2, 0)  # (tensors, samples) each
@@ -105,7 +104,7 @@ def _recording(
     empty = Statistics.empty(len(batches), len(tensors), BINS)
     if cache is None:
         return Recording(empty, None, "")
-    parameters = {"bins": BINS, "outlier fraction": OUTLIER_FRACTION, "slice elements": SLICE_ELEMENTS}
+    parameters = {"bins": BINS, "outlier fraction": OUTLIER_FRACTION, "counted": COUNTED}
     key = statistics_key(model, tensors, batches, parameters)
     return Recording(cache.load(key, empty), cache, key)
 
@@ -119,7 +118,7 @@ def _find_extremes(
         return
     instrumented = model.clone()
     tape, values = ir.tape.Tape(instrumented.graph), _by_name(instrumented.graph)
-    one = tape.initializer(ir.tensor(np.array([1], dtype=np.int64), name="histograms.one"))
+    one = _constant(tape, "histograms/one", 1)
     cells = [
         tape.op("Reshape", [tape.op(operator, [values[name]], {"keepdims": 0}), one])
         for operator in ("ReduceMin", "ReduceMax")
@@ -144,7 +143,6 @@ def _ranges(tensors: Sequence[str], statistics: Statistics) -> Mapping[str, tupl
 
 def _count_values(
     model: ir.Model,
-    slices: Sequence[Sequence[str]],
     ranges: Mapping[str, tuple[float, float]],
     batches: Sequence[Batch],
     folder: Path,
@@ -152,49 +150,57 @@ def _count_values(
 ) -> Iterator[None]:
     """Second pass: adds to the counts from where `statistics` end; yields after each run of the graph."""
     done = statistics.done - len(batches)
-    rows = {name: row for row, name in enumerate(ranges)}
-    for index, names in enumerate(slices):
-        start = max(done - index * len(batches), 0)
-        if start >= len(batches):
-            continue
-        for values in _values(model, names, islice(batches, start, None), folder):
-            for name, part in zip(names, values, strict=True):
-                statistics.counts[rows[name]] += _count(part, *ranges[name])
-            yield
-
-
-def _values(
-    model: ir.Model, names: Sequence[str], batches: Iterable[Batch], folder: Path
-) -> Iterator[list[NDArray[np.float32]]]:
-    """All values of each of the tensors `names`, flat, batch by batch."""
+    if done >= len(batches):
+        return
+    graph, steps = model.graph, _steps(model.graph, list(ranges), batches)
     instrumented = model.clone()
     tape, values = ir.tape.Tape(instrumented.graph), _by_name(instrumented.graph)
-    flat = tape.initializer(ir.tensor(np.array([-1], dtype=np.int64), name="histograms.flat"))
-    set_output(instrumented.graph, tape, [tape.op("Reshape", [values[name], flat]) for name in names], ["values"])
-    RemoveUnusedNodesPass()(instrumented)  # nodes that only tensors after the slice need
-    inputs, again = tee(batches)  # the shapes of a batch are needed beside its output
-    for output, batch in zip(run_batches(instrumented, inputs, folder), again, strict=True):
-        sizes = _symbol_sizes(model.graph, batch)
-        ends = np.cumsum([_elements(values[name], sizes) for name in names])
+    set_output(
+        instrumented.graph, tape, [_picked(tape, values[name], step) for name, step in steps.items()], ["values"]
+    )
+    originals = _by_name(graph)
+    for batch, output in zip(
+        islice(batches, done, None), run_batches(instrumented, islice(batches, done, None), folder), strict=True
+    ):
+        sizes = _symbol_sizes(graph, batch)
+        ends = np.cumsum([-(-_elements(originals[name], sizes) // step) for name, step in steps.items()])
         if np.isnan(output).any():  # ReduceMin and ReduceMax may skip NaN
             first = int(np.searchsorted(ends, np.isnan(output).argmax(), side="right"))
-            raise ValueError(f"tensor {names[first]!r} has values that are NaN")
-        yield np.split(output, ends[:-1])
+            raise ValueError(f"tensor {list(ranges)[first]!r} has values that are NaN")
+        for row, (part, limits) in enumerate(zip(np.split(output, ends[:-1]), ranges.values(), strict=True)):
+            statistics.counts[row] += _count(part, *limits)
+        yield
 
 
-def _slices(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) -> Iterator[list[str]]:
-    """Consecutive tensors that have at most `SLICE_ELEMENTS` elements in the largest batch; at least one each."""
-    values, names, size = _by_name(graph), list[str](), 0
+def _steps(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) -> Mapping[str, int]:
+    """Every how many values of each of `tensors` one is counted, so that about `COUNTED` are of the largest batch.
+
+    A step has no factor in common with the size of its tensor, so that it passes over no row, column or channel.
+    """
+    values = _by_name(graph)
     largest = max((_symbol_sizes(graph, batch) for batch in batches), key=lambda sizes: prod(sizes.values()))
+    steps = {}
     for name in tensors:
         elements = _elements(values[name], largest)
-        if names and size + elements > SLICE_ELEMENTS:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += elements
-    if names:
-        yield names
+        step = max(elements // COUNTED, 1)
+        while gcd(step, elements) > 1:
+            step += 1
+        steps[name] = step
+    return steps
+
+
+def _picked(tape: ir.tape.Tape, value: ir.Value, step: int) -> ir.Value:
+    """Every `step`-th element of `value`, flat."""
+    name = f"histograms/{value.name}"
+    flat = tape.op("Reshape", [value, _constant(tape, f"{name}/flat", -1)])
+    if step == 1:
+        return flat
+    bounds = {"start": 0, "end": np.iinfo(np.int64).max, "axis": 0, "step": step}
+    return tape.op("Slice", [flat, *(_constant(tape, f"{name}/{part}", number) for part, number in bounds.items())])
+
+
+def _constant(tape: ir.tape.Tape, name: str, number: int) -> ir.Value:
+    return tape.initializer(ir.tensor(np.array([number], dtype=np.int64), name=name))
 
 
 def _symbol_sizes(graph: ir.Graph, batch: Batch) -> Mapping[str, int]:

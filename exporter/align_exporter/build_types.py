@@ -9,15 +9,20 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from align_calibration.histograms import Histogram
 from align_calibration.ranges import TensorRange, measure_ranges
+from align_calibration.run_instrumented import float_values
+from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint
 from align_exporter.export_options import ExportOptions
+from align_exporter.graph.ir_helpers import name_of
 from align_exporter.graph.passes.order import PassCount
 from align_exporter.graph.specs import GraphSpec
-from align_exporter.int8.calibrate import ObserverTrial
+from align_exporter.int8.calibrate import Calibration, ObserverTrial
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate
+from align_exporter.int8.prepare_weights import RoundedLayers
 from align_exporter.int8.speed import SpeedComparison
 from align_exporter.parity_gate import Measurement
 from align_runtime.golden import Golden
@@ -52,12 +57,14 @@ class BaseGraph:
     Attributes:
         model: in memory; builders work on a `copy`.
         passes: what the graph passes did.
+        rounded: weights that INT8 graphs share; filled by the first of them.
     """
 
     run: Run
     spec: GraphSpec
     model: ir.Model
     passes: tuple[PassCount, ...] = ()
+    rounded: RoundedLayers = field(default_factory=dict)
 
     @property
     def tower(self) -> str:
@@ -76,6 +83,19 @@ class BaseGraph:
             if value.dtype is not None:
                 value.type = ir.TensorType(value.dtype)  # clones share these, and setting a dtype changes them in place
         return model
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What INT8 graphs are calibrated on."""
+        place, progress = self.run.options.calibration_cache, self.run.progress
+        cache = None if place is None else StatisticsCache(place, progress.warn)
+        return Calibration(self.run.inputs.for_scales(self.spec.contract), self.data_folder, cache, progress)
+
+    @cached_property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Histograms of every feature map, measured once for all INT8 graphs."""
+        maps = [name_of(value) for value in float_values(self.model.graph) if len(value.shape or ()) == 4]
+        return self.calibration.histograms(self.model, maps)
 
     @cached_property
     def ranges(self) -> tuple[TensorRange, ...]:

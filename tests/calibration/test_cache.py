@@ -26,8 +26,7 @@ from support.graphs import CHAIN, typed
 
 TENSORS = ["x", "a", "b", "c", "y"]
 SAMPLES = 4
-SLICES = 3
-RUNS = SAMPLES * (1 + SLICES)
+RUNS = SAMPLES * 2
 
 
 def samples(seed: int = 0) -> list[Batch]:
@@ -54,8 +53,7 @@ run_batches = histograms.run_batches
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small slices, so that there are several, and a write after every run."""
-    monkeypatch.setattr(histograms, "SLICE_ELEMENTS", 8)
+    """A write after every run."""
     monkeypatch.setattr(cache_module, "SAVE_SECONDS", 0.0)
 
 
@@ -109,10 +107,6 @@ def assert_equal(found: Mapping[str, Histogram], expected: Mapping[str, Histogra
             np.testing.assert_array_equal(getattr(found[name], field), value)
 
 
-def test_the_graph_is_measured_in_slices() -> None:
-    assert len(list(histograms._slices(typed(CHAIN).graph, TENSORS, samples()))) == SLICES
-
-
 # ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -120,10 +114,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from align_calibration import histograms
 from align_calibration import statistics_cache as cache
 from calibration.test_cache import Counted, Workplace
-histograms.SLICE_ELEMENTS, cache.SAVE_SECONDS = 8, 0.0
+cache.SAVE_SECONDS = 0.0
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 Workplace(Path(sys.argv[1])).measure(counted=Counted(RUNS // 2, kill))
 """
@@ -156,7 +149,7 @@ def test_a_run_interrupted_while_it_counts_is_not_counted_twice(
     def stopping(*arguments: Any) -> np.ndarray:
         nonlocal calls
         calls += 1
-        if calls == 4:  # the second tensor of the second sample
+        if calls == len(TENSORS) + 2:  # the second tensor of the second sample
             raise KeyboardInterrupt
         return count(*arguments)
 
@@ -184,7 +177,7 @@ def test_progress_resumes_too(live: bool, workplace: Workplace) -> None:
     workplace.measure(progress=Progress(stream=stream))
     shown = stream.getvalue()
     assert f"  ! {SAMPLES + 4} of {RUNS} calibration runs are taken from the cache" in shown
-    counts = [f"{count}/{SAMPLES * SLICES}" for count in range(SAMPLES * SLICES)]
+    counts = [f"{count}/{SAMPLES}" for count in range(SAMPLES)]
     assert [count for count in counts if f"] {count}" in shown] == counts[4:] * live
     assert "ranges" not in shown
     assert shown.count("\n") == 1

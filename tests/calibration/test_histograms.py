@@ -50,13 +50,31 @@ def test_counts_agree_with_numpy(tmp_path: Path) -> None:
         assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 1
 
 
-def test_slices_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = measure(samples(5), tmp_path)
-    monkeypatch.setattr(histograms, "SLICE_ELEMENTS", 4)
-    assert len(list(histograms._slices(typed(GRAPH).graph, TENSORS, [{"x": samples(1)[0]}]))) == 3
-    sliced = measure(samples(5), tmp_path)
-    for name in TENSORS:
-        np.testing.assert_array_equal(sliced[name].counts, whole[name].counts)
+def test_of_large_tensors_evenly_spread_values_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row and every channel has its share: values are those of a channel, plus noise."""
+    monkeypatch.setattr(histograms, "COUNTED", 1 << 10)
+    channels, size = 16, 32
+    text = GRAPH.replace("[n, 4]", f"[n, {channels}, {size}, {size}]")
+    noise = np.random.default_rng(0).uniform(0, 0.9, (3, 1, channels, size, size))
+    rows = (np.arange(channels).reshape(-1, 1, 1) + noise).astype(np.float32)
+    found = measure_histograms(typed(text), TENSORS, [{"x": row} for row in rows], tmp_path)["x"]
+    assert (found.lowest, found.highest) == (rows.min(), rows.max())  # of all values
+    counted = int(found.counts.sum())
+    assert 3 * 900 < counted < 3 * 1100
+    shares, _ = np.histogram(found.centres, channels, (0, channels), weights=found.counts)
+    assert np.abs(shares / counted - 1 / channels).max() < 0.2 / channels
+    within, _ = np.histogram(found.centres % 1, 9, (0, 0.9), weights=found.counts)
+    assert np.abs(within / counted - 1 / 9).max() < 0.2 / 9
+
+
+def test_no_column_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are numbers of columns; a step that has a factor in common with their number sees some of them alone."""
+    monkeypatch.setattr(histograms, "COUNTED", 64)
+    width = 24
+    text = GRAPH.replace("[n, 4]", f"[n, 32, {width}]")
+    row = np.broadcast_to(np.arange(width, dtype=np.float32), (1, 32, width)).copy()
+    found = measure_histograms(typed(text), TENSORS, [{"x": row}], tmp_path)["x"]
+    assert np.count_nonzero(found.counts) == width
 
 
 def test_symbolic_dimensions_have_the_sizes_of_each_sample(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def with_int8(record: BuildRecord, speedups: Mapping[str, float]) -> BuildRecord
     int8 = replace(
         twin,
         graph=graph,
-        trials=(ObserverTrial("percentile 99.99", 1e-3), ObserverTrial("min-max", 2e-3)),
+        trials=(ObserverTrial("percentile 99.99", 1e-3, 200), ObserverTrial("min-max", 2e-3, 33)),
         target=FidelityTarget(cosine=0.995),
         candidates=(
             Candidate(("blocks.0", "blocks.3"), 0.9, Fidelity(cosine=0.996, agreement=0.98)),

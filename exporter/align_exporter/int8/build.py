@@ -12,20 +12,20 @@ For CPUs                                             For TensorRT
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from align_calibration.dataset.calibration_dataset import ENOUGH
 from align_calibration.quant_params import INT8, UINT8, QuantParams
-from align_calibration.run_instrumented import Batch
-from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.build_types import BaseGraph, Draft, Fp16Result, Int8Result
 from align_exporter.fp16.build import decide_float32
 from align_exporter.fp16.convert import convert_to_fp16, emulate_fp16
-from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choose_scales
+from align_exporter.int8.calibrate import QuantizationMethod, choose_scales
 from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.cpu_vision import quantize_vision_for_cpu, quantized_nodes, quantized_tensors
 from align_exporter.int8.fidelity import FidelityTarget
@@ -33,13 +33,22 @@ from align_exporter.int8.first_layers import first_layers
 from align_exporter.int8.fold_normalization import fold_normalization
 from align_exporter.int8.insert_qdq import insert_qdq, round_scales_to_fp16
 from align_exporter.int8.mixed_precision import Emulated, MixedPrecisionGoal, meet_target, stays_float
-from align_exporter.int8.prepare_weights import prepare_weights
+from align_exporter.int8.prepare_weights import RoundedLayers, prepare_weights
 from align_exporter.int8.qdq_placement import place_qdq
 from align_exporter.int8.round_weights import replace_weights
 from align_runtime.graph_entry import SAMPLE_WORDS
 
+LEAST_EXACT = np.float32(np.finfo(np.float16).smallest_normal)
+
+
+def shared_scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales of TensorRT's graph, which are FP16, where these are exact to 11 bits: then both graphs have the same
+    weights, which are rounded once."""
+    return np.where(scales >= LEAST_EXACT, round_scales_to_fp16(scales), scales)
+
+
 FOR_CPU = {
-    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_vision_for_cpu),
+    "vision": QuantizationMethod(UINT8, quantized_nodes, quantized_tensors, quantize_vision_for_cpu, shared_scales),
     "text": QuantizationMethod(
         UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_text_for_cpu(model, kept)
     ),
@@ -62,16 +71,15 @@ def build_for_cpu(base: BaseGraph) -> Draft:
     model, method = base.copy(), FOR_CPU[base.tower]
     ir.external_data.load_to_model(model)
     with base.run.progress.phase(f"{base.tower} int8_cpu: calibration"):
-        calibration = calibration_of(base)
         if base.tower == "vision":
             fold_normalization(model)
-        prepared = prepare_weights(model, method, calibration)
+        prepared = prepare_weights(model, method, base.calibration, _known(base))
         method = prepared.method
-        scales, result = _choose(base, model, method, calibration, partial(method.applied, model))
+        scales, result = _choose(base, model, method, partial(method.applied, model))
         kernels = _quantized_operators(model, base.tower, method, result.kept)
         method.apply(model, scales, result.kept)
     result = replace(result, migration=prepared.migration)
-    return Draft(model, int8=result, kernels=kernels, advice=advice_of(base.tower, len(calibration.samples)))
+    return Draft(model, int8=result, kernels=kernels, advice=advice_of(base.tower, len(base.calibration.samples)))
 
 
 def build_for_tensorrt(base: BaseGraph) -> Draft:
@@ -87,8 +95,7 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
     ir.external_data.load_to_model(model)
 
     with base.run.progress.phase(f"{base.tower} int8: calibration"):
-        calibration = calibration_of(base)
-        prepared = prepare_weights(model, FOR_TENSORRT, calibration)
+        prepared = prepare_weights(model, FOR_TENSORRT, base.calibration, _known(base))
         ranges = base.ranges if base.tower == "vision" else base.ranges_of(model)  # its outliers were moved
 
         def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:
@@ -102,29 +109,35 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
             quantized(graph, scales, kept)
             return emulate_fp16(graph)
 
-        scales, result = _choose(base, model, prepared.method, calibration, emulated)
+        scales, result = _choose(base, model, prepared.method, emulated)
         fp16 = quantized(model, scales, result.kept)
     result = replace(result, migration=prepared.migration)
-    return Draft(model, fp16=fp16, int8=result, advice=advice_of(base.tower, len(calibration.samples)))
+    return Draft(model, fp16=fp16, int8=result, advice=advice_of(base.tower, len(base.calibration.samples)))
 
 
 def _choose(
-    base: BaseGraph, model: ir.Model, method: QuantizationMethod, calibration: Calibration, emulated: Emulated
+    base: BaseGraph, model: ir.Model, method: QuantizationMethod, emulated: Emulated
 ) -> tuple[Mapping[str, QuantParams], Int8Result]:
     """The scales, and what stays float for the target; `model` is left as it is.
 
     Args:
         emulated: as in `meet_target`.
     """
-    run, contract = base.run, base.spec.contract
-    scales, trials = choose_scales(model, method, calibration)
-    first = first_layers(model, method, scales, calibration, trials)
-    method = method.with_float(first)
-    result = Int8Result(len(calibration.samples) if trials else 0, trials, first)
+    run, contract, tensors = base.run, base.spec.contract, method.tensors(model.graph)
+    scales: Mapping[str, QuantParams] = {}
+    first: tuple[str, ...] = ()
+    result = Int8Result(0, ())
+    if tensors:
+        # Outliers of a text were moved: its tensors have other values than those of the base graph.
+        histograms = base.histograms if base.tower == "vision" else base.calibration.histograms(model, tensors)
+        choice = choose_scales(model, method, histograms, base.calibration)
+        scales, first = choice.scales, first_layers(model, method, choice)
+        method = method.with_float(first)
+        result = Int8Result(len(base.calibration.samples), choice.trials, first)
     if run.options.has_int8_target:
         goal = MixedPrecisionGoal(
             target=FidelityTarget(run.options.int8_min_cosine, run.options.int8_min_agreement),
-            held_out=_calibration(base, run.inputs.held_out(contract)),
+            held_out=replace(base.calibration, samples=run.inputs.held_out(contract)),
             others=run.inputs.other_embeddings(base.tower),
             tokens=run.checkpoint.facts.max_length,
         )
@@ -132,21 +145,14 @@ def _choose(
         def with_first(scales: Mapping[str, QuantParams], kept: Collection[str]) -> ir.Model:
             return emulated(scales, (*first, *kept))
 
-        candidates = meet_target(goal, model, method, with_first, scales, calibration)
+        candidates = meet_target(goal, model, method, with_first, scales, base.calibration)
         result = replace(result, target=goal.target, candidates=candidates)
     _warn_of_few(base, result)
     return scales, result
 
 
-def calibration_of(base: BaseGraph) -> Calibration:
-    """What the INT8 graphs of `base` are calibrated on."""
-    return _calibration(base, base.run.inputs.for_scales(base.spec.contract))
-
-
-def _calibration(base: BaseGraph, samples: Sequence[Batch]) -> Calibration:
-    place, progress = base.run.options.calibration_cache, base.run.progress
-    cache = None if place is None else StatisticsCache(place, progress.warn)
-    return Calibration(samples, base.data_folder, cache, progress)
+def _known(base: BaseGraph) -> RoundedLayers | None:
+    return base.rounded if base.tower == "vision" else None
 
 
 def _quantized_operators(

@@ -1,7 +1,8 @@
 """Scales for a graph: histograms over the calibration samples, then the observer whose embeddings are nearest.
 
 Which observer is best differs from checkpoint to checkpoint. So every one of them is tried on the whole graph, and the
-mean squared error of the embeddings decides.
+mean squared error of the embeddings decides. Observers that are clearly worse on a few samples are not tried on the
+others.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from align_calibration.observers import OBSERVERS, mse_after
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_calibration.run_instrumented import Batch, run_batches
 from align_calibration.statistics_cache import StatisticsCache
-from align_exporter.int8.fidelity import embedding_error
+from align_exporter.int8.fidelity import embedding_error, squared_distances
 from align_exporter.int8.visible_ranges import visible_through
 from align_runtime.errors import BuildError
 from align_runtime.progress import Progress
+
+FIRST_SAMPLES = 32  # that all observers are tried on
+CLEARLY_WORSE = 3.0  # standard errors of the difference of two observers, sample by sample
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Calibration:
     folder: Path
     cache: StatisticsCache | None
     progress: Progress
+
+    def every(self, step: int, start: int = 0) -> Calibration:
+        """Of the samples every `step`-th from `start` on."""
+        return replace(self, samples=self.samples[start::step])
 
     def histograms(self, model: ir.Model, tensors: Sequence[str]) -> Mapping[str, Histogram]:
         """Histograms of the `tensors` of `model` over the samples.
@@ -63,11 +71,12 @@ class ObserverTrial:
 
     Attributes:
         scheme: its name.
-        error: `embedding_error` over the samples.
+        error: `embedding_error` over `samples` of the samples.
     """
 
     scheme: str
     error: float
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -100,35 +109,68 @@ class QuantizationMethod:
         return copy
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Scales for a graph.
+
+    Attributes:
+        trials: of observers, the best first.
+        few: the calibration samples that all observers were tried on.
+        exact: the float graph's embeddings of these, (few, dim).
+        error: `embedding_error` of the quantized graph over these.
+    """
+
+    scales: Mapping[str, QuantParams]
+    trials: tuple[ObserverTrial, ...]
+    few: Calibration
+    exact: NDArray[np.float64]
+    error: float
+
+
 def choose_scales(
-    model: ir.Model, method: QuantizationMethod, calibration: Calibration
-) -> tuple[Mapping[str, QuantParams], tuple[ObserverTrial, ...]]:
-    """Scales for `model`, and all trials, the best first; nothing where no tensor needs a scale.
+    model: ir.Model, method: QuantizationMethod, histograms: Mapping[str, Histogram], calibration: Calibration
+) -> Choice:
+    """The best scales for `model`, for which `method` has to quantize a tensor.
 
     Args:
         model: float32; left as it is.
-
-    Raises:
-        BuildError: a tensor is not finite on the samples.
+        histograms: of all tensors that `method` quantizes, and perhaps of others.
     """
     tensors = method.tensors(model.graph)
-    if not tensors:
-        return {}, ()
-    histograms = calibration.histograms(model, tensors)
     # Where readers see a tensor through a function alone, the error behind it counts, whatever the observer.
-    seen = {
-        name: mse_after(activation)(histograms[name], method.spec)
-        for name, activation in visible_through(model.graph).items()
-        if name in histograms
+    visible = visible_through(model.graph)
+    seen = {name: mse_after(visible[name])(histograms[name], method.spec) for name in tensors if name in visible}
+    scales = {
+        scheme: {name: seen.get(name) or observe(histograms[name], method.spec) for name in tensors}
+        for scheme, observe in OBSERVERS.items()
     }
-    exact = calibration.embeddings(model, "calibration: float embeddings")
-    scales, trials = {}, []
-    for number, (name, observe) in enumerate(OBSERVERS.items(), start=1):
-        scales[name] = {
-            tensor: seen.get(tensor) or observe(histogram, method.spec) for tensor, histogram in histograms.items()
-        }
-        quantized = method.applied(model, scales[name])
-        actual = calibration.embeddings(quantized, f"calibration: observer {number} of {len(OBSERVERS)}, {name}")
-        trials.append(ObserverTrial(name, embedding_error(actual, exact)))
-    trials.sort(key=lambda trial: trial.error)
-    return scales[trials[0].scheme], tuple(trials)
+    few = calibration.every(max(len(calibration.samples) // FIRST_SAMPLES, 1))
+    exact = few.embeddings(model, "calibration: float embeddings")
+
+    def tried(scheme: str, on: Calibration) -> NDArray[np.float64]:
+        title = f"calibration: observer {list(scales).index(scheme) + 1} of {len(scales)}, {scheme}"
+        return on.embeddings(method.applied(model, scales[scheme]), title)
+
+    found = {scheme: tried(scheme, few) for scheme in scales}
+    trials = _ranked(found, exact)
+    best = trials[0].scheme
+    error = trials[0].error
+    last = [trial.scheme for trial in trials if not _is_clearly_worse(found[trial.scheme], found[best], exact)]
+    if len(last) > 1 and len(few.samples) < len(calibration.samples):
+        exact_of_all = calibration.embeddings(model, "calibration: float embeddings")
+        final = _ranked({scheme: tried(scheme, calibration) for scheme in last}, exact_of_all)
+        trials = (*final, *(trial for trial in trials if trial.scheme not in last))
+        error = embedding_error(found[trials[0].scheme], exact)
+    return Choice(scales[trials[0].scheme], trials, few, exact, error)
+
+
+def _ranked(found: Mapping[str, NDArray[np.float64]], exact: NDArray[np.float64]) -> tuple[ObserverTrial, ...]:
+    """The trials with the embeddings `found`, by observer; the best first."""
+    trials = [ObserverTrial(scheme, embedding_error(rows, exact), len(rows)) for scheme, rows in found.items()]
+    return tuple(sorted(trials, key=lambda trial: trial.error))
+
+
+def _is_clearly_worse(rows: NDArray[np.float64], best: NDArray[np.float64], exact: NDArray[np.float64]) -> bool:
+    """Whether an observer with the embeddings `rows` can be ruled out in favour of the `best` so far."""
+    differences = squared_distances(rows, exact) - squared_distances(best, exact)
+    return bool(differences.mean() > CLEARLY_WORSE * differences.std() / np.sqrt(len(differences)))

@@ -75,9 +75,15 @@ def measure_fidelity(actual: NDArray[Any], exact: NDArray[Any], others: NDArray[
 
 def embedding_error(actual: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
     """2 % trimmed mean of the squared distance between embeddings, both (n, dim), n ≥ 1; from 0 to 4."""
+    return _trimmed_mean(squared_distances(actual, exact))
+
+
+def squared_distances(actual: NDArray[np.float64], exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances between embeddings, both (n, dim): (n,), from 0 to 4."""
     distances = ((actual - exact) ** 2).sum(axis=1)
     # NaN, where an embedding is all zeros before its normalization, counts as the largest distance.
-    return _trimmed_mean(np.where(np.isnan(distances), MAX_SQUARED_DISTANCE, distances))
+    found: NDArray[np.float64] = np.where(np.isnan(distances), MAX_SQUARED_DISTANCE, distances)
+    return found
 
 
 def _trimmed_mean(errors: NDArray[np.float64]) -> float:

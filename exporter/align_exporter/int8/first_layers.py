@@ -8,13 +8,11 @@ of a small EfficientNet, and 1 % in the published sizes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import onnx_ir as ir
 
-from align_calibration.quant_params import UINT8, QuantParams
+from align_calibration.quant_params import UINT8
 from align_exporter.graph.ir_helpers import name_of
-from align_exporter.int8.calibrate import Calibration, ObserverTrial, QuantizationMethod
+from align_exporter.int8.calibrate import Choice, QuantizationMethod
 from align_exporter.int8.fidelity import embedding_error
 from align_exporter.int8.mixed_precision import unit_of
 from align_exporter.int8.qdq_placement import is_depthwise
@@ -22,24 +20,14 @@ from align_exporter.int8.qdq_placement import is_depthwise
 WORTH = 0.8  # they stay float where the error falls below this share of itself
 
 
-def first_layers(
-    model: ir.Model,
-    method: QuantizationMethod,
-    scales: Mapping[str, QuantParams],
-    calibration: Calibration,
-    trials: Sequence[ObserverTrial],
-) -> tuple[str, ...]:
-    """The parts of `model` that stay float before any target is asked for; none where that is not worth it.
-
-    Args:
-        scales: of the first of `trials`.
-    """
+def first_layers(model: ir.Model, method: QuantizationMethod, choice: Choice) -> tuple[str, ...]:
+    """The parts of `model` that stay float before any target is asked for; none where that is not worth it."""
     names = _first_depthwise(model.graph, method)
-    if not names or not trials or not trials[0].error:
+    if not names or not choice.error:
         return ()
-    exact = calibration.embeddings(model, "calibration: float embeddings")
-    actual = calibration.embeddings(method.applied(model, scales, names), "calibration: first layers in float")
-    return names if embedding_error(actual, exact) < WORTH * trials[0].error else ()
+    quantized = method.applied(model, choice.scales, names)
+    actual = choice.few.embeddings(quantized, "calibration: first layers in float")
+    return names if embedding_error(actual, choice.exact) < WORTH * choice.error else ()
 
 
 def _first_depthwise(graph: ir.Graph, method: QuantizationMethod) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -14,9 +14,8 @@ from align_calibration.second_moments import measure_moments
 from align_exporter.graph.ir_helpers import name_of, operand
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
 from align_exporter.int8.fidelity import embedding_error
-from align_exporter.int8.insert_qdq import output_axis
 from align_exporter.int8.migrate_outliers import MIGRATIONS, Migration, migrate_outliers
-from align_exporter.int8.round_weights import RoundedWeights, replace_weights, round_weights
+from align_exporter.int8.round_weights import RoundedWeights, layer_scales, replace_weights, round_weights
 
 # Samples that moments are measured on: of an image 256 positions of each feature map, of a caption a dozen tokens.
 MAX_IMAGES, MAX_CAPTIONS = 32, 128
@@ -39,27 +38,51 @@ class Prepared:
     migration: str
 
 
-def prepare_weights(model: ir.Model, method: QuantizationMethod, calibration: Calibration) -> Prepared:
+# Weights that were rounded on the samples of a calibration: those of a layer, for what it reads and with which scales.
+RoundedLayers = dict[tuple[str, str, bytes], RoundedWeights]
+
+
+def prepare_weights(
+    model: ir.Model, method: QuantizationMethod, calibration: Calibration, known: RoundedLayers | None = None
+) -> Prepared:
     """Moves outlier channels in `model`, in place, which is exact, and rounds a copy of its weights.
 
     The weights of `model` are not rounded: a part that stays float computes with them.
+
+    Args:
+        known: weights that need not be rounded again; those that are, are added. For graphs of one network whose
+            tensors of one name have the same values. None where outlier channels may move.
     """
     migration = _choose_migration(model, method, calibration)
     _migrate(model, method, calibration, MIGRATIONS[migration])
     layers = [node for node in method.operators(model.graph) if node.op_type in WEIGHTED]
-    most = MAX_IMAGES if any(node.op_type == "Conv" for node in layers) else MAX_CAPTIONS
-    samples = calibration.samples[:: -(-len(calibration.samples) // most)]
-    moments = measure_moments(model, layers, samples, calibration.folder)
-    weights = {
-        name_of(node): round_weights(node, output_axis(node), measured, method.weight_scales)
-        for node, measured in calibration.progress.track("calibration: weights", moments, len(layers))
-    }
+    weights = _rounded(model, layers, method, calibration, {} if known is None else known)
 
     def apply(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> object:
         replace_weights(graph, weights, kept)
         return method.apply(graph, scales, kept)
 
     return Prepared(replace(method, apply=apply), weights, migration)
+
+
+def _rounded(
+    model: ir.Model,
+    layers: Sequence[ir.Node],
+    method: QuantizationMethod,
+    calibration: Calibration,
+    known: RoundedLayers,
+) -> Mapping[str, RoundedWeights]:
+    """The rounded weights of `layers`, by name."""
+    scales = {node: layer_scales(node, method.weight_scales) for node in layers}
+    keys = {node: (name_of(node), name_of(operand(node, 0)), scales[node].tobytes()) for node in layers}
+    missing = [node for node in layers if keys[node] not in known]
+    if missing:
+        most = MAX_IMAGES if any(node.op_type == "Conv" for node in missing) else MAX_CAPTIONS
+        samples = calibration.samples[:: -(-len(calibration.samples) // most)]
+        moments = measure_moments(model, missing, samples, calibration.folder)
+        for node, measured in calibration.progress.track("calibration: weights", moments, len(missing)):
+            known[keys[node]] = round_weights(node, scales[node], measured)
+    return {name_of(node): known[keys[node]] for node in layers}
 
 
 def _choose_migration(model: ir.Model, method: QuantizationMethod, calibration: Calibration) -> str:

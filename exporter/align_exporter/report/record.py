@@ -157,7 +157,9 @@ class GraphRecord:
         if self.graph.quantization is None:
             return values
         return values | {
-            "observers": [{"observer": trial.scheme, "error": trial.error} for trial in self.trials],
+            "observers": [
+                {"observer": trial.scheme, "error": trial.error, "samples": trial.samples} for trial in self.trials
+            ],
             "first_layers": self.first_layers,
             "outlier_channels": self.migration,
             "target": None if self.target is None else asdict(self.target),

@@ -162,8 +162,8 @@ def worst_samples(record: GraphRecord) -> Rows:
 
 
 def observers(record: GraphRecord) -> Rows:
-    """Returns rows of observer and error."""
-    return [(trial.scheme, scientific(trial.error)) for trial in record.trials]
+    """Returns rows of observer, error and samples."""
+    return [(trial.scheme, scientific(trial.error), str(trial.samples)) for trial in record.trials]
 
 
 def candidates(record: GraphRecord) -> Rows:

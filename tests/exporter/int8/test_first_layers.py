@@ -62,8 +62,9 @@ def chosen(text: str, method: QuantizationMethod, folder: Path) -> tuple[str, ..
     model, calibration = typed(text), slopes(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("align_exporter.int8.calibrate.OBSERVERS", {"min-max": min_max})
-        scales, trials = choose_scales(model, method, calibration)
-    return first_layers(model, method, scales, calibration, trials)
+        histograms = calibration.histograms(model, method.tensors(model.graph))
+        choice = choose_scales(model, method, histograms, calibration)
+    return first_layers(model, method, choice)
 
 
 METHODS = pytest.mark.parametrize("method", [FOR_CPU["vision"], FOR_TENSORRT], ids=["cpu", "tensorrt"])
@@ -84,7 +85,3 @@ def test_one_that_smooths_is_quantized(method: QuantizationMethod, tmp_path: Pat
 @METHODS
 def test_a_network_without_depthwise_convolutions_is_quantized(method: QuantizationMethod, tmp_path: Path) -> None:
     assert chosen(graph(EDGES, group=1), method, tmp_path) == ()
-
-
-def test_without_scales_there_is_nothing_to_choose(tmp_path: Path) -> None:
-    assert first_layers(typed(graph(EDGES)), FOR_TENSORRT, {}, slopes(tmp_path), ()) == ()

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from align_calibration.second_moments import Moments
 from align_exporter.int8.biases import bias_operand
-from align_exporter.int8.insert_qdq import output_axis, round_scales_to_fp16
+from align_exporter.int8.insert_qdq import round_scales_to_fp16
 from align_exporter.int8.quantize_weights import INT8_MAX, quantize_weights
-from align_exporter.int8.round_weights import RoundedWeights, replace_weights, round_weights
+from align_exporter.int8.round_weights import RoundedWeights, layer_scales, replace_weights, round_weights
 from support.graphs import constants, typed
 
 INPUTS, OUTPUTS, ROWS = 24, 12, 4000
@@ -54,7 +54,7 @@ def moments(of: NDArray[np.float64]) -> Moments:
 
 def rounded(text: str, values: NDArray[np.float32], measured: Moments) -> RoundedWeights:
     _, node = layer(text, values)
-    return round_weights(node, output_axis(node), measured, np.asarray)
+    return round_weights(node, layer_scales(node, np.asarray), measured)
 
 
 def nearest(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,7 +96,7 @@ def test_without_a_bias_the_mean_is_part_of_the_error() -> None:
 def test_the_integers_are_found_again(scale_type: object) -> None:
     """Whoever quantizes the rounded weights gets them back, because the largest of each channel keeps its place."""
     _, node = layer(DENSE, weights())
-    found = round_weights(node, 1, moments(rows(correlated=True)), scale_type)  # type: ignore[arg-type]
+    found = round_weights(node, layer_scales(node, scale_type), moments(rows(correlated=True)))  # type: ignore[arg-type]
     integers, scales = quantize_weights(np.ascontiguousarray(found.weights.T))
     assert (np.abs(integers).max(axis=1) == INT8_MAX).all()
     np.testing.assert_allclose((integers * scales[:, None]).T, found.weights, rtol=1e-6)
@@ -123,7 +123,7 @@ def test_any_moments_give_finite_weights(measured: Moments) -> None:
 
 def test_parts_that_stay_float_keep_weights_and_bias() -> None:
     model, node = layer(DENSE, weights())
-    found = {"layer": round_weights(node, 1, moments(rows(correlated=True)), np.asarray)}
+    found = {"layer": round_weights(node, layer_scales(node, np.asarray), moments(rows(correlated=True)))}
     replace_weights(model, found, kept=["layer"])
     np.testing.assert_array_equal(constants(model)["w"], weights())
     assert not constants(model)["b"].any()
@@ -143,7 +143,7 @@ def test_a_depthwise_convolution_is_rounded_channel_by_channel() -> None:
     (node,) = model.graph
     x = np.random.default_rng(0).normal(size=(2, 500, 1)) + 0.05 * np.random.default_rng(1).normal(size=(2, 500, 4))
     measured = Moments(x.mean(axis=1), np.stack([np.cov(part.T) for part in x]).astype(np.float32))
-    found = round_weights(node, 0, measured, np.asarray)
+    found = round_weights(node, layer_scales(node, np.asarray), measured)
     exact = constants(model)["w"].reshape(2, 4)
     errors = np.einsum("gpi,gi->gp", x, found.weights.reshape(2, 4) - exact)
     integers, scales = quantize_weights(exact)

@@ -222,7 +222,7 @@ def test_quantization_is_shown(record: BuildRecord, tmp_path: Path) -> None:
     for text in ("percentile 99.99", "min-max", "blocks.3", "0.9960000", "98.00 %", "1.50 ×", "target 0.995"):
         assert text in section
     entry = content["graphs"][-1]
-    assert entry["observers"][0] == {"observer": "percentile 99.99", "error": 1e-3}
+    assert entry["observers"][0] == {"observer": "percentile 99.99", "error": 1e-3, "samples": 200}
     assert entry["target"] == {"cosine": 0.995, "agreement": None}
     assert entry["candidates"][1] == {"kept": [], "int8_share": 1.0, "cosine": 0.99, "agreement": 0.9}
     assert entry["speed"][0]["baseline"] == "fp32"
