@@ -171,14 +171,14 @@ def test_complete_statistics_are_not_measured_again(workplace: Workplace, expect
 @pytest.mark.parametrize("live", [True, False])
 def test_progress_resumes_too(live: bool, workplace: Workplace) -> None:
     with pytest.raises(KeyboardInterrupt):
-        workplace.measure(counted=Counted(SAMPLES + 4, lambda: signal.raise_signal(signal.SIGINT)))
+        workplace.measure(counted=Counted(SAMPLES + 2, lambda: signal.raise_signal(signal.SIGINT)))
     stream = io.StringIO()
     stream.isatty = lambda: live  # type: ignore[method-assign]
     workplace.measure(progress=Progress(stream=stream))
     shown = stream.getvalue()
-    assert f"  ! {SAMPLES + 4} of {RUNS} calibration runs are taken from the cache" in shown
+    assert f"  ! {SAMPLES + 2} of {RUNS} calibration runs are taken from the cache" in shown
     counts = [f"{count}/{SAMPLES}" for count in range(SAMPLES)]
-    assert [count for count in counts if f"] {count}" in shown] == counts[4:] * live
+    assert [count for count in counts if f"] {count}" in shown] == counts[2:] * live
     assert "ranges" not in shown
     assert shown.count("\n") == 1
 
