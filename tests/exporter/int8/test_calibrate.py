@@ -1,0 +1,123 @@
+"""The trial of observers: all on a few samples, and on the others those alone that may still be the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from align_calibration.histograms import Histogram
+from align_calibration.observers import Observer, min_max
+from align_calibration.quant_params import QuantParams, QuantSpec
+from align_exporter.int8 import prepare_weights
+from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT, LEAST_EXACT, shared_scales
+from align_exporter.int8.calibrate import FIRST_SAMPLES, Calibration, Choice, choose_scales
+from align_runtime.progress import Progress
+from support.graphs import typed
+
+CHANNELS, SIZE = 4, 6
+MIXED = np.random.default_rng(3).normal(size=(CHANNELS, CHANNELS)).round(4)
+GRAPH = f"""
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, {CHANNELS}, {SIZE}, {SIZE}] x) => (float[n, {CHANNELS}] y)
+<
+  float[{CHANNELS}, {CHANNELS}, 1, 1] w = {{{", ".join(map(str, MIXED.ravel()))}}},
+  float[{CHANNELS}] b = {{0, 0, 0, 0}}, int64[2] axes = {{2, 3}}
+>
+{{
+  [first] f = Conv (x, w, b)
+  r = Relu (f)
+  [second] s = Conv (r, w, b)
+  y = ReduceMean <keepdims = 0> (s, axes)
+}}
+"""
+
+
+def coarse(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """A range a hundred times as wide as it has to be."""
+    return spec.fit(100 * histogram.lowest, 100 * histogram.highest)
+
+
+def samples(count: int) -> list[dict[str, np.ndarray]]:
+    rows = np.random.default_rng(0).normal(size=(count, 1, CHANNELS, SIZE, SIZE))
+    return [{"x": row.astype(np.float32)} for row in rows]
+
+
+def chosen(observers: Mapping[str, Observer], count: int, folder: Path) -> Choice:
+    model, method = typed(GRAPH), FOR_TENSORRT
+    calibration = Calibration(samples(count), folder, None, Progress(quiet=True))
+    histograms = calibration.histograms(model, method.tensors(model.graph))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_exporter.int8.calibrate.OBSERVERS", observers)
+        return choose_scales(model, method, histograms, calibration)
+
+
+def test_a_worse_observer_is_not_tried_on_all_samples(tmp_path: Path) -> None:
+    found = chosen({"coarse": coarse, "min-max": min_max}, 3 * FIRST_SAMPLES, tmp_path)
+    assert [(trial.scheme, trial.samples) for trial in found.trials] == [
+        ("min-max", FIRST_SAMPLES),
+        ("coarse", FIRST_SAMPLES),
+    ]
+    assert found.trials[0].error < found.trials[1].error
+    assert found.error == found.trials[0].error
+    assert len(found.exact) == len(found.few.samples) == FIRST_SAMPLES
+
+
+def test_two_that_are_alike_are_compared_on_all(tmp_path: Path) -> None:
+    found = chosen({"coarse": coarse, "min-max": min_max, "twin": min_max}, 3 * FIRST_SAMPLES, tmp_path)
+    assert [(trial.scheme, trial.samples) for trial in found.trials] == [
+        ("min-max", 3 * FIRST_SAMPLES),
+        ("twin", 3 * FIRST_SAMPLES),
+        ("coarse", FIRST_SAMPLES),
+    ]
+    assert found.error != found.trials[0].error  # over few samples, and over all
+
+
+def test_few_samples_are_all_tried_at_once(tmp_path: Path) -> None:
+    found = chosen({"min-max": min_max, "twin": min_max}, FIRST_SAMPLES + 5, tmp_path)
+    assert {trial.samples for trial in found.trials} == {FIRST_SAMPLES + 5}
+    assert found.error == found.trials[0].error
+
+
+def test_scales_are_those_of_the_best_observer(tmp_path: Path) -> None:
+    best = chosen({"coarse": coarse, "min-max": min_max}, 8, tmp_path)
+    alone = chosen({"min-max": min_max}, 8, tmp_path)
+    assert best.scales == alone.scales
+    assert best.scales != chosen({"coarse": coarse}, 8, tmp_path).scales
+
+
+# ── weights of both targets ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_weights_with_the_same_inputs_and_scales_are_rounded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[str]()
+    measure = prepare_weights.measure_moments
+
+    def recorded(model, nodes, *others):  # type: ignore[no-untyped-def]
+        measured.extend(node.name for node in nodes)
+        return measure(model, nodes, *others)
+
+    monkeypatch.setattr(prepare_weights, "measure_moments", recorded)
+    calibration, known = Calibration(samples(8), tmp_path, None, Progress(quiet=True)), prepare_weights.RoundedLayers()
+    of_cpu, of_tensorrt = (
+        prepare_weights.prepare_weights(typed(GRAPH), method, calibration, known).weights
+        for method in (FOR_CPU["vision"], FOR_TENSORRT)
+    )
+    assert measured == ["first", "second"]
+    for name in measured:
+        np.testing.assert_array_equal(of_cpu[name].weights, of_tensorrt[name].weights)
+    alone = prepare_weights.prepare_weights(typed(GRAPH), FOR_TENSORRT, calibration).weights
+    assert measured == ["first", "second"] * 2
+    np.testing.assert_array_equal(alone["first"].weights, of_cpu["first"].weights)
+
+
+def test_scales_that_fp16_holds_coarsely_stay_exact() -> None:
+    scales = np.array([1e-9, 3.3e-6, 0.9 * LEAST_EXACT, 1.1 * LEAST_EXACT, 0.012345, 700, 1e5], np.float32)
+    found = shared_scales(scales)
+    np.testing.assert_array_equal(found[:3], scales[:3])
+    np.testing.assert_array_equal(found[3:6], scales[3:6].astype(np.float16))
+    np.testing.assert_allclose(found, scales, rtol=2**-11)
