@@ -26,7 +26,8 @@ from align_runtime.progress import Progress
 
 BINS = 2048
 OUTLIER_FRACTION = 0.02  # of the samples may exceed the range of a tensor at either end
-COUNTED = 1 << 15  # values of a tensor that are counted of a sample, about: neighbours are alike
+# About how many values of a tensor are counted, of all samples and of one: neighbours are alike.
+COUNTED, COUNTED_OF_ONE = 1 << 21, 1 << 15
 COUNTED_AT_ONCE = 1 << 15  # values that stay in the processor's cache, which takes a third of the time
 QUIET = Progress(quiet=True)
 
@@ -104,7 +105,12 @@ def _recording(
     empty = Statistics.empty(len(batches), len(tensors), BINS)
     if cache is None:
         return Recording(empty, None, "")
-    parameters = {"bins": BINS, "outlier fraction": OUTLIER_FRACTION, "counted": COUNTED}
+    parameters = {
+        "bins": BINS,
+        "outlier fraction": OUTLIER_FRACTION,
+        "counted": COUNTED,
+        "counted of one": COUNTED_OF_ONE,
+    }
     key = statistics_key(model, tensors, batches, parameters)
     return Recording(cache.load(key, empty), cache, key)
 
@@ -173,16 +179,16 @@ def _count_values(
 
 
 def _steps(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) -> Mapping[str, int]:
-    """Every how many values of each of `tensors` one is counted, so that about `COUNTED` are of the largest batch.
+    """Every how many values of each of `tensors` one is counted, so that these are about as many as may be.
 
     A step has no factor in common with the size of its tensor, so that it passes over no row, column or channel.
     """
     values = _by_name(graph)
     largest = max((_symbol_sizes(graph, batch) for batch in batches), key=lambda sizes: prod(sizes.values()))
-    steps = {}
+    steps, most = {}, min(COUNTED_OF_ONE, max(COUNTED // len(batches), 1))
     for name in tensors:
         elements = _elements(values[name], largest)
-        step = max(elements // COUNTED, 1)
+        step = max(elements // most, 1)
         while gcd(step, elements) > 1:
             step += 1
         steps[name] = step

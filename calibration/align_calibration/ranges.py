@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -35,13 +36,16 @@ class TensorRange:
     rounding_error: float
 
 
-def measure_ranges(model: ir.Model, batches: Iterable[Batch], folder: Path) -> tuple[TensorRange, ...]:
+def measure_ranges(
+    model: ir.Model, batches: Iterable[Batch], folder: Path, largest: Mapping[str, float] = MappingProxyType({})
+) -> tuple[TensorRange, ...]:
     """Runs `model` on `batches` and returns the range of each of its float32 tensors, in the order of the graph.
 
     Args:
         model: float32; not modified.
         batches: inputs by name.
         folder: as in `run_batches`.
+        largest: absolute values that tensors reach on other samples, by name.
 
     Raises:
         ValueError: no batches.
@@ -49,14 +53,16 @@ def measure_ranges(model: ir.Model, batches: Iterable[Batch], folder: Path) -> t
     instrumented = model.clone()
     tensors = _add_statistics(instrumented.graph)
     statistics = np.stack(list(run_batches(instrumented, batches, folder))).astype(np.float64)  # (batches, tensors, 4)
-    largest, (energy, error, count) = statistics[..., 0].max(0), statistics[..., 1:].sum(0).T
+    energy, error, count = statistics[..., 1:].sum(0).T
+    found = statistics[..., 0].max(0).tolist()
+    max_abs = [max(size, largest.get(value.name or "", 0.0)) for value, size in zip(tensors, found, strict=True)]
     return tuple(
         TensorRange(
             tensor=value.name or "",
             operator=INPUT if (node := value.producer()) is None else node.op_type,
-            max_abs=float(largest[row]),
+            max_abs=max_abs[row],
             rms=float(np.sqrt(energy[row] / count[row])),
-            rounding_error=_rounding_error(largest[row], energy[row], error[row]),
+            rounding_error=_rounding_error(max_abs[row], energy[row], error[row]),
         )
         for row, value in enumerate(tensors)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from align_calibration.histograms import Histogram
 from align_calibration.ranges import TensorRange, measure_ranges
-from align_calibration.run_instrumented import float_values
+from align_calibration.run_instrumented import Batch, float_values
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.calibration_inputs import CalibrationInputs
 from align_exporter.checkpoint.read_checkpoint import Checkpoint
@@ -25,6 +25,7 @@ from align_exporter.int8.mixed_precision import Candidate
 from align_exporter.int8.prepare_weights import RoundedLayers
 from align_exporter.int8.speed import SpeedComparison
 from align_exporter.parity_gate import Measurement
+from align_exporter.variants import INT8
 from align_runtime.golden import Golden
 from align_runtime.graph_entry import Graph, Island
 from align_runtime.progress import Progress
@@ -93,20 +94,28 @@ class BaseGraph:
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
-        """Histograms of every feature map, measured once for all INT8 graphs."""
-        maps = [name_of(value) for value in float_values(self.model.graph) if len(value.shape or ()) == 4]
-        return self.calibration.histograms(self.model, maps)
+        """Histograms of every tensor over the calibration samples, measured once for all INT8 graphs."""
+        return self.calibration.histograms(self.model, [name_of(value) for value in float_values(self.model.graph)])
 
     @cached_property
     def ranges(self) -> tuple[TensorRange, ...]:
         """The activation range of every tensor, measured once for all variants that need it."""
-        return self.ranges_of(self.model)
+        options = self.run.options
+        if self.tower == "text" or options.has_int8_target or not any(row.name == INT8 for row in options.variants):
+            return self.ranges_of(self.model)
+        # INT8 needs the extremes of all images of the dataset anyway.
+        largest = {name: float(max(-found.lows.min(), found.highs.max())) for name, found in self.histograms.items()}
+        return self._ranges(self.model, *self.run.inputs.for_ranges(self.spec.contract, images=False), largest)
 
     def ranges_of(self, model: ir.Model) -> tuple[TensorRange, ...]:
         """The activation ranges of `model`, which may have other tensors and has the same inputs."""
-        batches, count = self.run.inputs.for_ranges(self.spec.contract)
+        return self._ranges(model, *self.run.inputs.for_ranges(self.spec.contract), {})
+
+    def _ranges(
+        self, model: ir.Model, batches: Iterable[Batch], count: int, largest: Mapping[str, float]
+    ) -> tuple[TensorRange, ...]:
         bar = self.run.progress.bar(f"{self.tower}: activation ranges", batches, count)
-        return measure_ranges(model, bar, self.data_folder)
+        return measure_ranges(model, bar, self.data_folder, largest)
 
 
 @dataclass(frozen=True)

@@ -77,13 +77,19 @@ class CalibrationInputs:
                     f"{HELD_OUT_EVERY * (MIN_HELD_OUT - 1) + 1} or more with --calibration-{kind}"
                 )
 
-    def for_ranges(self, contract: GraphContract) -> tuple[Iterator[Batch], int]:
-        """Batches that activation ranges are measured on, and their number: built-in samples, extremes, the dataset."""
+    def for_ranges(self, contract: GraphContract, images: bool = True) -> tuple[Iterator[Batch], int]:
+        """Batches that activation ranges are measured on, and their number: built-in samples, extremes, the dataset.
+
+        Args:
+            images: those of the dataset too.
+        """
         if contract.tower == "text":
             texts = builtin_samples.text_batches(self.answers, self.checkpoint.facts.vocab_size)
             captions = [] if self.dataset is None else self.dataset.caption_batches(self.tokenizer)
             return chain(texts, captions), len(texts) + self.dataset_count("captions")
         pixels = builtin_samples.pixel_batches(self.answers)
+        if not images:
+            return self._feeds(contract, pixels), len(pixels)
         batches = self._feeds(contract, chain(pixels, self._dataset_pixels()))
         return batches, len(pixels) + self.dataset_count("images")
 

@@ -52,7 +52,7 @@ def test_counts_agree_with_numpy(tmp_path: Path) -> None:
 
 def test_of_large_tensors_evenly_spread_values_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row and every channel has its share: values are those of a channel, plus noise."""
-    monkeypatch.setattr(histograms, "COUNTED", 1 << 10)
+    monkeypatch.setattr(histograms, "COUNTED_OF_ONE", 1 << 10)
     channels, size = 16, 32
     text = GRAPH.replace("[n, 4]", f"[n, {channels}, {size}, {size}]")
     noise = np.random.default_rng(0).uniform(0, 0.9, (3, 1, channels, size, size))
