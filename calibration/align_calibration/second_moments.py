@@ -1,11 +1,12 @@
 """Means and covariances of what convolutions and dense layers read: how far an error in a weight reaches.
 
 For weights w and an input patch x, the error of an output is Δw·x. Over the samples it has the mean Δw·E[x] and the
-variance Δwᵀ·C·Δw with the covariance C = E[x·xᵀ] − E[x]·E[x]ᵀ. Both expectations are measured here, patch by patch and
-inside the graph. A patch holds what one output channel reads at one position: for a depthwise convolution those of its
-own channel, for a dense layer a token.
+variance Δwᵀ·C·Δw with the covariance C = E[x·xᵀ] − E[x]·E[x]ᵀ. Both expectations are measured here. A patch holds what
+one output channel reads at one position: for a depthwise convolution those of its own channel, for a dense layer a
+token.
 
-Positions of a feature map are subsampled: neighbours are alike, and the largest map has a hundred thousand of them.
+Positions of a feature map are subsampled: neighbours are alike, and the largest map has a hundred thousand of them. The
+graph gives what is smaller: the patches, or for grouped convolutions the sums of their products.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output
 
 POSITIONS = 256  # of a feature map, in each sample
-SLICE_ELEMENTS = 1 << 25  # of all moments that one run returns: 128 MB
+SLICE_ELEMENTS = 1 << 26  # of all moments that are measured at once: 256 MB
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,56 @@ def measure_moments(
         instrumented = model.clone()
         graph, tape = instrumented.graph, ir.tape.Tape(instrumented.graph)
         twins = {node.name: node for node in graph}
-        rows = [row for node in part for row in _add_moments(tape, twins[node.name])]
-        set_output(graph, tape, rows, ["moments"])
+        columns = [column for node in part for column in _add_columns(tape, twins[node.name])]
+        set_output(graph, tape, columns, ["moments"])
         RemoveUnusedNodesPass()(instrumented)
-        sums: NDArray[np.float64] = sum(  # type: ignore[assignment]
-            output.astype(np.float64) / len(samples) for output in run_batches(instrumented, samples, folder)
-        )
-        start = 0
-        for node in part:
-            groups, inputs = patch_shape(node)
-            middle, end = start + groups * inputs, start + groups * inputs * (inputs + 1)
-            mean, second = sums[start:middle].reshape(groups, inputs), sums[middle:end].reshape(groups, inputs, inputs)
-            yield node, Moments(mean, (second - outer_square(mean)).astype(np.float32))
-            start = end
+        sums = [_PatchSums(*patch_shape(node)) for node in part]
+        for output in run_batches(instrumented, samples, folder):
+            start = 0
+            for found in sums:
+                start = found.add(output, start)
+        for node, found in zip(part, sums, strict=True):
+            yield node, found.moments(len(samples))
+
+
+class _PatchSums:
+    """Sums over samples of the means of patches and of their products, each sample with the same weight."""
+
+    def __init__(self, groups: int, inputs: int) -> None:
+        self._means = np.zeros((groups, inputs))
+        self._products = np.zeros((groups, inputs, inputs), np.float32)
+        self._waiting: list[NDArray[np.float32]] = []
+
+    def add(self, output: NDArray[np.float32], start: int) -> int:
+        """Adds what `_add_columns` wrote to `output` at `start`; returns the position behind it."""
+        shape, sizes = self._products.shape, (self._means.size, self._products.size)
+        count, start = int(output[start]), start + 1
+        if shape[0] > 1:
+            end = start + sum(sizes)
+            means, products = np.split(output[start:end], [sizes[0]])
+            self._means += means.reshape(shape[:2]) / count
+            self._products += products.reshape(shape) / np.float32(count)
+            return end
+        end = start + count * shape[1]
+        rows = output[start:end].reshape(count, shape[1])
+        self._means += rows.mean(axis=0, dtype=np.float64)
+        self._waiting.append(rows / np.float32(np.sqrt(count)))
+        if sum(map(len, self._waiting)) >= shape[1]:
+            self._multiply()
+        return end
+
+    def _multiply(self) -> None:
+        """Products of many patches take hardly longer than those of one: what takes time is adding them up."""
+        if self._waiting:
+            rows = np.concatenate(self._waiting)
+            self._products[0] += rows.T @ rows
+            self._waiting.clear()
+
+    def moments(self, samples: int) -> Moments:
+        """Of all that was added."""
+        self._multiply()
+        mean = self._means / samples
+        return Moments(mean, (self._products / samples - outer_square(mean)).astype(np.float32))
 
 
 def patch_shape(node: ir.Node) -> tuple[int, int]:
@@ -111,24 +149,28 @@ def _slices(nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
         yield part
 
 
-def _add_moments(tape: ir.tape.Tape, node: ir.Node) -> list[ir.Value]:
-    """The mean and the second moment of the patches of `node`, both flat."""
+def _add_columns(tape: ir.tape.Tape, node: ir.Node) -> list[ir.Value]:
+    """Number of positions of `node`, then its patches (positions, inputs); of a grouped convolution the sums over
+    positions of patches (groups, inputs) and of their products (groups, inputs, inputs). All are flat."""
     groups, inputs = patch_shape(node)
     name, value = node.name or "", node.inputs[0]
     assert value is not None
-    patches = _patches(tape, node, value) if node.op_type == "Conv" else value
-    if node.op_type == "Conv":  # (1, groups · inputs, height, width) → (groups, inputs, positions)
-        columns = tape.op("Reshape", [patches, _constant(tape, f"{name}/patches", [groups, inputs, -1])])
+    if node.op_type == "Conv":  # (1, groups · inputs, height, width) → (groups, positions, inputs)
+        grid = _constant(tape, f"{name}/patches", [groups, inputs, -1])
+        columns = tape.op("Reshape", [_patches(tape, node, value), grid])
         rows = tape.op("Transpose", [columns], {"perm": [0, 2, 1]})
     else:
-        rows = tape.op("Reshape", [patches, _constant(tape, f"{name}/patches", [1, -1, inputs])])
-        columns = tape.op("Transpose", [rows], {"perm": [0, 2, 1]})
-    axis, flat = _constant(tape, f"{name}/positions", [1]), _constant(tape, f"{name}/flat", [-1])
-    mean = tape.op("ReduceMean", [rows, axis])  # (groups, 1, inputs)
-    sizes = tape.op("Size", [tape.op("ReduceMean", [rows, _constant(tape, f"{name}/all", [0, 2])])])
-    count = tape.op("Cast", [sizes], {"to": ir.DataType.FLOAT})
-    second = tape.op("Div", [tape.op("MatMul", [columns, rows]), count])
-    return [tape.op("Reshape", [part, flat]) for part in (mean, second)]
+        rows = tape.op("Reshape", [value, _constant(tape, f"{name}/patches", [1, -1, inputs])])
+    positions = tape.op("Shape", [rows], {"start": 1, "end": 2})
+    found = [rows]
+    if groups > 1:
+        sums = tape.op("ReduceSum", [rows, _constant(tape, f"{name}/positions", [1])])
+        found = [sums, tape.op("MatMul", [columns, rows])]
+    flat = _constant(tape, f"{name}/flat", [-1])
+    return [
+        tape.op("Cast", [positions], {"to": ir.DataType.FLOAT}),
+        *(tape.op("Reshape", [part, flat]) for part in found),
+    ]
 
 
 def _patches(tape: ir.tape.Tape, node: ir.Node, value: ir.Value) -> ir.Value:
