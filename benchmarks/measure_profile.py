@@ -43,8 +43,8 @@ def group_of(node: str, operator: str) -> str:
     return operator
 
 
-def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str, str, float]]:
-    """Index of the run, node, operator and milliseconds of every kernel in the last `runs` runs."""
+def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str, dict[str, Any], float]]:
+    """Index of the run, node, arguments and milliseconds of every kernel in the last `runs` runs, from the profiler."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -58,15 +58,15 @@ def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str
     for record in records:
         if record.get("cat") == "Node" and record["name"].endswith("_kernel_time") and record["ts"] >= starts[0]:
             run = int(np.searchsorted(starts, record["ts"], side="right")) - 1
-            yield run, record["name"], record["args"]["op_name"], record["dur"] / 1000
+            yield run, record["name"], record["args"], record["dur"] / 1000
 
 
 def profile(file: Path, pixels: np.ndarray, runs: int) -> dict[str, Any]:
     """By group: the number of kernels, and the milliseconds of every run."""
     milliseconds: dict[str, list[float]] = defaultdict(lambda: [0.0] * runs)
     kernels: dict[str, set[str]] = defaultdict(set)
-    for run, node, operator, duration in events(file, pixels, runs):
-        group = group_of(node, operator)
+    for run, node, arguments, duration in events(file, pixels, runs):
+        group = group_of(node, arguments["op_name"])
         milliseconds[group][run] += duration
         kernels[group].add(node)
     order = sorted(milliseconds, key=lambda group: -median(milliseconds[group]))

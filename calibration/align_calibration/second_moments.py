@@ -34,10 +34,12 @@ class Moments:
     Attributes:
         mean: E[x], float64 (groups, inputs of one output channel).
         covariance: E[x·xᵀ] − E[x]·E[x]ᵀ, float32 (groups, inputs, inputs).
+        patches: how many these were.
     """
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float32]
+    patches: int
 
     @property
     def second(self) -> NDArray[np.float64]:
@@ -88,11 +90,13 @@ class _PatchSums:
         self._means = np.zeros((groups, inputs))
         self._products = np.zeros((groups, inputs, inputs), np.float32)
         self._waiting: list[NDArray[np.float32]] = []
+        self._patches = 0
 
     def add(self, output: NDArray[np.float32], start: int) -> int:
         """Adds what `_add_columns` wrote to `output` at `start`; returns the position behind it."""
         shape, sizes = self._products.shape, (self._means.size, self._products.size)
         count, start = int(output[start]), start + 1
+        self._patches += count
         if shape[0] > 1:
             end = start + sum(sizes)
             means, products = np.split(output[start:end], [sizes[0]])
@@ -118,7 +122,7 @@ class _PatchSums:
         """Of all that was added."""
         self._multiply()
         mean = self._means / samples
-        return Moments(mean, (self._products / samples - outer_square(mean)).astype(np.float32))
+        return Moments(mean, (self._products / samples - outer_square(mean)).astype(np.float32), self._patches)
 
 
 def patch_shape(node: ir.Node) -> tuple[int, int]:

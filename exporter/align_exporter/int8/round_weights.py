@@ -8,6 +8,8 @@ other and passing its error on to those that are not rounded yet: Frantar et al.
 Quantization for Generative Pre-trained Transformers", 2022, algorithm 1, here with the covariance in place of the
 second moment, since the bias takes the mean. Behind a MatMul without a bias it is the second moment.
 
+Layers of squeeze-excite see one position of each image, and thousands of inputs: their weights are rounded to nearest.
+
 The largest weight of each channel stays at ±127. So W′ has the scales of W, and whoever quantizes W′ finds these
 integers again.
 """
@@ -29,6 +31,7 @@ from align_exporter.int8.insert_qdq import output_axis
 from align_exporter.int8.mixed_precision import stays_float
 from align_exporter.int8.quantize_weights import INT8_MAX, MIN_SCALE, channel_scales
 
+FEW_PATCHES = 0.125  # of the number of inputs; fewer say too little about how these vary together
 DAMPING = 0.1  # of the mean variance, added to every variance: inputs that never vary, and few samples
 ADDED_AT_ONCE = 64  # inputs whose errors are passed on together
 Scales = NDArray[np.float32]
@@ -61,8 +64,12 @@ def round_weights(node: ir.Node, scales: Scales, moments: Moments) -> RoundedWei
     exact = weights.reshape(groups, -1, inputs).astype(np.float64)
     steps = scales.astype(np.float64).reshape(groups, -1, 1)
     place = bias_operand(node)
-    costs = moments.second if place is None else moments.covariance.astype(np.float64)
-    rounded = np.stack([_round(*part) for part in zip(exact / steps, costs, strict=True)]) * steps
+    if moments.patches < FEW_PATCHES * inputs:
+        integers = [_nearest(part) for part in exact / steps]
+    else:
+        costs = moments.second if place is None else moments.covariance.astype(np.float64)
+        integers = [_round(*part) for part in zip(exact / steps, costs, strict=True)]
+    rounded = np.stack(integers) * steps
     bias = None
     if place is not None:
         correction = np.einsum("goi,gi->go", exact - rounded, moments.mean).ravel()
@@ -81,6 +88,14 @@ def replace_weights(model: ir.Model, rounded: Mapping[str, RoundedWeights], kept
         place = bias_operand(node)
         if found.bias is not None and place is not None:
             set_constant(*place, found.bias)
+
+
+def _nearest(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `_round`, each weight by itself."""
+    rows, largest = np.arange(len(weights)), np.abs(weights).argmax(axis=1)
+    integers: NDArray[np.float64] = np.clip(np.rint(weights), -INT8_MAX, INT8_MAX)
+    integers[rows, largest] = np.sign(weights[rows, largest]) * INT8_MAX
+    return integers
 
 
 def _round(weights: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
