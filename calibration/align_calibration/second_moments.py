@@ -24,6 +24,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output
 
 POSITIONS = 256  # of a feature map, in each sample
+FEW_PATCHES = 0.125  # of the number of inputs; fewer say too little about how these vary together
 SLICE_ELEMENTS = 1 << 26  # of all moments that are measured at once: 256 MB
 
 
@@ -33,18 +34,11 @@ class Moments:
 
     Attributes:
         mean: E[x], float64 (groups, inputs of one output channel).
-        covariance: E[x·xᵀ] − E[x]·E[x]ᵀ, float32 (groups, inputs, inputs).
-        patches: how many these were.
+        covariance: E[x·xᵀ] − E[x]·E[x]ᵀ, float32 (groups, inputs, inputs); None where there were too few patches.
     """
 
     mean: NDArray[np.float64]
-    covariance: NDArray[np.float32]
-    patches: int
-
-    @property
-    def second(self) -> NDArray[np.float64]:
-        """E[x·xᵀ], float64 (groups, inputs, inputs)."""
-        return self.covariance + outer_square(self.mean)
+    covariance: NDArray[np.float32] | None
 
 
 def outer_square(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -67,14 +61,14 @@ def measure_moments(
     """
     if not samples:
         raise ValueError(NO_SAMPLES)
-    for part in _slices(nodes):
+    for part in _slices(nodes, len(samples)):
         instrumented = model.clone()
         graph, tape = instrumented.graph, ir.tape.Tape(instrumented.graph)
         twins = {node.name: node for node in graph}
         columns = [column for node in part for column in _add_columns(tape, twins[node.name])]
         set_output(graph, tape, columns, ["moments"])
         RemoveUnusedNodesPass()(instrumented)
-        sums = [_PatchSums(*patch_shape(node)) for node in part]
+        sums = [_PatchSums(*patch_shape(node), _has_covariance(node, len(samples))) for node in part]
         for output in run_batches(instrumented, samples, folder):
             start = 0
             for found in sums:
@@ -86,43 +80,44 @@ def measure_moments(
 class _PatchSums:
     """Sums over samples of the means of patches and of their products, each sample with the same weight."""
 
-    def __init__(self, groups: int, inputs: int) -> None:
+    def __init__(self, groups: int, inputs: int, has_covariance: bool) -> None:
         self._means = np.zeros((groups, inputs))
-        self._products = np.zeros((groups, inputs, inputs), np.float32)
+        self._products = np.zeros((groups, inputs, inputs), np.float32) if has_covariance else None
         self._waiting: list[NDArray[np.float32]] = []
-        self._patches = 0
 
     def add(self, output: NDArray[np.float32], start: int) -> int:
         """Adds what `_add_columns` wrote to `output` at `start`; returns the position behind it."""
-        shape, sizes = self._products.shape, (self._means.size, self._products.size)
+        groups, inputs = self._means.shape
         count, start = int(output[start]), start + 1
-        self._patches += count
-        if shape[0] > 1:
-            end = start + sum(sizes)
-            means, products = np.split(output[start:end], [sizes[0]])
-            self._means += means.reshape(shape[:2]) / count
-            self._products += products.reshape(shape) / np.float32(count)
+        if groups > 1:
+            middle = start + groups * inputs
+            end = middle + groups * inputs * inputs
+            self._means += output[start:middle].reshape(groups, inputs) / count
+            if self._products is not None:
+                self._products += output[middle:end].reshape(groups, inputs, inputs) / np.float32(count)
             return end
-        end = start + count * shape[1]
-        rows = output[start:end].reshape(count, shape[1])
+        end = start + count * inputs
+        rows = output[start:end].reshape(count, inputs)
         self._means += rows.mean(axis=0, dtype=np.float64)
         self._waiting.append(rows / np.float32(np.sqrt(count)))
-        if sum(map(len, self._waiting)) >= shape[1]:
+        if sum(map(len, self._waiting)) >= inputs:
             self._multiply()
         return end
 
     def _multiply(self) -> None:
         """Products of many patches take hardly longer than those of one: what takes time is adding them up."""
-        if self._waiting:
+        if self._waiting and self._products is not None:
             rows = np.concatenate(self._waiting)
             self._products[0] += rows.T @ rows
-            self._waiting.clear()
+        self._waiting.clear()
 
     def moments(self, samples: int) -> Moments:
         """Of all that was added."""
         self._multiply()
         mean = self._means / samples
-        return Moments(mean, (self._products / samples - outer_square(mean)).astype(np.float32), self._patches)
+        if self._products is None:
+            return Moments(mean, None)
+        return Moments(mean, (self._products / samples - outer_square(mean)).astype(np.float32))
 
 
 def patch_shape(node: ir.Node) -> tuple[int, int]:
@@ -139,11 +134,25 @@ def _weights(node: ir.Node) -> ir.Value:
     return weights
 
 
-def _slices(nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
+def _has_covariance(node: ir.Node, samples: int) -> bool:
+    """Whether so many samples give enough patches."""
+    if node.op_type != "Conv":
+        return True
+    step, positions = _grid(node), [size for size in (node.outputs[0].shape or ())[2:] if isinstance(size, int)]
+    return samples * prod(ceil(size / step) for size in positions) >= FEW_PATCHES * patch_shape(node)[1]
+
+
+def _grid(node: ir.Node) -> int:
+    """Every how many rows and columns of the feature map that the convolution `node` writes a patch is measured."""
+    sizes = [size for size in (node.outputs[0].shape or ())[2:] if isinstance(size, int)]
+    return max(1, ceil(sqrt(prod(sizes) / POSITIONS)))
+
+
+def _slices(nodes: Sequence[ir.Node], samples: int) -> Iterator[list[ir.Node]]:
     part, size = list[ir.Node](), 0
     for node in nodes:
         groups, inputs = patch_shape(node)
-        elements = groups * inputs * (inputs + 1)
+        elements = groups * inputs * (1 + inputs * _has_covariance(node, samples))
         if part and size + elements > SLICE_ELEMENTS:
             yield part
             part, size = [], 0
@@ -181,8 +190,7 @@ def _patches(tape: ir.tape.Tape, node: ir.Node, value: ir.Value) -> ir.Value:
     """A grid of the patches of the convolution `node`, (1, groups · inputs, height, width)."""
     groups, inputs = patch_shape(node)
     _, per_group, *kernel = (size for size in _weights(node).shape or () if isinstance(size, int))
-    sizes = [size for size in (node.outputs[0].shape or ())[2:] if isinstance(size, int)]
-    step = max(1, ceil(sqrt(prod(sizes) / POSITIONS)))
+    step = _grid(node)
     strides = [stride * step for stride in node.attributes.get_ints("strides", [1, 1])]
     name, pads = node.name or "", node.attributes.get_ints("pads", [0, 0, 0, 0])
     if inputs == per_group and not any(pads):

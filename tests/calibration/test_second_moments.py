@@ -61,8 +61,8 @@ def assert_moments(moments: Moments, patches: list[NDArray[np.float32]]) -> None
     seconds = [np.einsum("gpi,gpj->gij", rows, rows) / rows.shape[1] for rows in patches]
     np.testing.assert_allclose(moments.mean, means, atol=1e-5)
     covariance = np.mean(seconds, axis=0) - np.einsum("gi,gj->gij", means, means)
+    assert moments.covariance is not None
     np.testing.assert_allclose(moments.covariance, covariance, atol=1e-4)
-    np.testing.assert_allclose(moments.second, np.mean(seconds, axis=0), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,19 @@ def test_layers_are_measured_in_runs_of_bounded_size(tmp_path: Path, monkeypatch
     assert [node.name for node, _ in one_by_one] == ["first", "second"]
     for (_, expected), (_, actual) in zip(together, one_by_one, strict=True):
         np.testing.assert_array_equal(actual.mean, expected.mean)
+        assert actual.covariance is not None
+        assert expected.covariance is not None
         np.testing.assert_array_equal(actual.covariance, expected.covariance)
+
+
+@pytest.mark.parametrize(("count", "enough"), [(1, False), (2, True)])
+def test_a_layer_that_sees_few_positions_has_no_covariance(count: int, enough: bool, tmp_path: Path) -> None:
+    """One position of each image, and 16 inputs, of which an eighth has to be seen."""
+    text = convolution(1, 16, 2, (1, 1), stride=1, pad=0).replace("7, 6]", "1, 1]").replace("a, b]", "1, 1]")
+    samples = list(np.random.default_rng(0).normal(size=(count, 1, 16, 1, 1)).astype(np.float32))
+    found = measured(text, samples, tmp_path)
+    assert (found.covariance is not None) == enough
+    np.testing.assert_allclose(found.mean[0], np.mean(samples, axis=0).ravel(), atol=1e-6)
 
 
 def test_no_samples_are_an_error(tmp_path: Path) -> None:

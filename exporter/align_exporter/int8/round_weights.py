@@ -24,14 +24,13 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from align_calibration.second_moments import Moments, patch_shape
+from align_calibration.second_moments import Moments, outer_square, patch_shape
 from align_exporter.graph.ir_helpers import constant_values, name_of, operand, set_constant
 from align_exporter.int8.biases import bias_operand, bias_values
 from align_exporter.int8.insert_qdq import output_axis
 from align_exporter.int8.mixed_precision import stays_float
 from align_exporter.int8.quantize_weights import INT8_MAX, MIN_SCALE, channel_scales
 
-FEW_PATCHES = 0.125  # of the number of inputs; fewer say too little about how these vary together
 DAMPING = 0.1  # of the mean variance, added to every variance: inputs that never vary, and few samples
 ADDED_AT_ONCE = 64  # inputs whose errors are passed on together
 Scales = NDArray[np.float32]
@@ -64,12 +63,10 @@ def round_weights(node: ir.Node, scales: Scales, moments: Moments) -> RoundedWei
     exact = weights.reshape(groups, -1, inputs).astype(np.float64)
     steps = scales.astype(np.float64).reshape(groups, -1, 1)
     place = bias_operand(node)
-    if moments.patches < FEW_PATCHES * inputs:
-        integers = [_nearest(part) for part in exact / steps]
-    else:
-        costs = moments.second if place is None else moments.covariance.astype(np.float64)
-        integers = [_round(*part) for part in zip(exact / steps, costs, strict=True)]
-    rounded = np.stack(integers) * steps
+    costs = None if moments.covariance is None else moments.covariance.astype(np.float64)
+    if costs is not None and place is None:
+        costs += outer_square(moments.mean)
+    rounded = (_nearest(exact / steps) if costs is None else _round(exact / steps, costs)) * steps
     bias = None
     if place is not None:
         correction = np.einsum("goi,gi->go", exact - rounded, moments.mean).ravel()
@@ -92,48 +89,59 @@ def replace_weights(model: ir.Model, rounded: Mapping[str, RoundedWeights], kept
 
 def _nearest(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """As `_round`, each weight by itself."""
-    rows, largest = np.arange(len(weights)), np.abs(weights).argmax(axis=1)
+    largest = np.abs(weights).argmax(axis=-1, keepdims=True)
     integers: NDArray[np.float64] = np.clip(np.rint(weights), -INT8_MAX, INT8_MAX)
-    integers[rows, largest] = np.sign(weights[rows, largest]) * INT8_MAX
+    np.put_along_axis(integers, largest, np.sign(np.take_along_axis(weights, largest, -1)) * INT8_MAX, -1)
     return integers
 
 
-def _round(weights: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integers for `weights` (channels, inputs) in steps of their scales; `covariance` is that of the inputs."""
-    largest = np.abs(weights).argmax(axis=1)
-    order = np.argsort(-np.diag(covariance), kind="stable")  # those that vary most first: theirs cost most
-    factor = _factor(covariance[np.ix_(order, order)])
-    rest, integers = weights[:, order], np.zeros_like(weights)
-    fixed = np.argsort(order)[largest]
-    extremes = np.sign(weights[np.arange(len(weights)), largest]) * INT8_MAX
-    for start in range(0, len(order), ADDED_AT_ONCE):
-        end = min(start + ADDED_AT_ONCE, len(order))
-        errors = np.empty((len(weights), end - start))
+def _round(weights: NDArray[np.float64], covariances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integers for `weights` (groups, channels, inputs) in steps of their scales.
+
+    Args:
+        covariances: of the inputs, (groups, inputs, inputs).
+    """
+    largest = np.abs(weights).argmax(axis=-1, keepdims=True)
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
+    order = np.argsort(-variances, axis=-1, kind="stable")  # those that vary most first: theirs cost most
+    rows = np.take_along_axis(covariances, order[:, :, None], 1)
+    factor = _factor(np.take_along_axis(rows, order[:, None, :], 2))
+    rest = np.take_along_axis(weights, order[:, None, :], -1)
+    integers, places = np.zeros_like(rest), np.argsort(order, axis=-1)
+    fixed = np.take_along_axis(places, largest[..., 0], -1)
+    extremes = np.sign(np.take_along_axis(weights, largest, -1)[..., 0]) * INT8_MAX
+    inputs = rest.shape[-1]
+    for start in range(0, inputs, ADDED_AT_ONCE):
+        end = min(start + ADDED_AT_ONCE, inputs)
+        errors = np.empty((*rest.shape[:2], end - start))
         for column in range(start, end):
-            rounded = np.clip(np.rint(rest[:, column]), -INT8_MAX, INT8_MAX)
+            rounded = np.clip(np.rint(rest[..., column]), -INT8_MAX, INT8_MAX)
             rounded = np.where(fixed == column, extremes, rounded)
-            integers[:, column] = rounded
-            error = (rest[:, column] - rounded) / factor[column, column]
-            rest[:, column + 1 : end] -= np.outer(error, factor[column, column + 1 : end])
-            errors[:, column - start] = error
-        rest[:, end:] -= errors @ factor[start:end, end:]
-    return integers[:, np.argsort(order)]
+            integers[..., column] = rounded
+            error = (rest[..., column] - rounded) / factor[:, column, column, None]
+            rest[..., column + 1 : end] -= error[..., None] * factor[:, None, column, column + 1 : end]
+            errors[..., column - start] = error
+        rest[..., end:] -= errors @ factor[:, start:end, end:]
+    return np.take_along_axis(integers, places[:, None, :], -1)
 
 
-def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper Cholesky factor of the inverse of the damped `covariance`.
+def _factor(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper Cholesky factors of the inverses of the damped `covariances` (groups, inputs, inputs).
 
     C = R·Rᵀ with an upper R, which is the lower factor of C in reverse order; so C⁻¹ = (R⁻¹)ᵀ·R⁻¹, and R⁻¹ is upper.
     That takes a third of the time of inverting C.
     """
-    mean = float(np.mean(np.diag(covariance)))
-    damping = DAMPING * mean if mean > 0 else 1.0  # inputs that never vary: any rounding is as good
+    reversed_ = torch.from_numpy(covariances).flip(1, 2)
+    diagonal = reversed_.diagonal(dim1=1, dim2=2)
+    mean = diagonal.mean(dim=1, keepdim=True)
+    damping = torch.where(mean > 0, DAMPING * mean, 1.0)  # inputs that never vary: any rounding is as good
+    diagonal += damping
     while True:  # float32 rounding of products may leave eigenvalues below 0
-        damped = torch.from_numpy(covariance).flip(0, 1)
-        damped.diagonal().add_(damping)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            upper, identity = lower.flip(0, 1), torch.eye(len(lower), dtype=torch.float64)
+        lower, failed = torch.linalg.cholesky_ex(reversed_)
+        if not failed.any():
+            upper, identity = lower.flip(1, 2), torch.eye(lower.shape[-1], dtype=torch.float64)
             factor: NDArray[np.float64] = torch.linalg.solve_triangular(upper, identity, upper=True).numpy()
             return factor
-        damping *= 10
+        more = torch.where(failed[:, None] > 0, 9 * damping, 0.0)
+        diagonal += more
+        damping += more

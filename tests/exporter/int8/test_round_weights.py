@@ -51,7 +51,7 @@ def rows(correlated: bool) -> NDArray[np.float64]:
 
 
 def moments(of: NDArray[np.float64]) -> Moments:
-    return Moments(of.mean(axis=0)[None], np.cov(of, rowvar=False, bias=True)[None].astype(np.float32), len(of))
+    return Moments(of.mean(axis=0)[None], np.cov(of, rowvar=False, bias=True)[None].astype(np.float32))
 
 
 def rounded(text: str, values: NDArray[np.float32], measured: Moments) -> RoundedWeights:
@@ -83,7 +83,7 @@ def test_the_mean_of_the_outputs_is_kept() -> None:
 
 def test_inputs_without_correlation_are_rounded_to_nearest() -> None:
     x, w = rows(correlated=False), weights()
-    measured = Moments(x.mean(axis=0)[None], np.eye(INPUTS, dtype=np.float32)[None], ROWS)
+    measured = Moments(x.mean(axis=0)[None], np.eye(INPUTS, dtype=np.float32)[None])
     np.testing.assert_allclose(rounded(DENSE, w, measured).weights, nearest(w), atol=1e-6)
 
 
@@ -107,11 +107,9 @@ def test_the_integers_are_found_again(scale_type: object) -> None:
 @pytest.mark.parametrize(
     "measured",
     [
+        pytest.param(Moments(np.ones((1, INPUTS)), np.zeros((1, INPUTS, INPUTS), dtype=np.float32)), id="constant"),
         pytest.param(
-            Moments(np.ones((1, INPUTS)), np.zeros((1, INPUTS, INPUTS), dtype=np.float32), ROWS), id="constant"
-        ),
-        pytest.param(
-            Moments(np.ones((1, INPUTS)), (1 - 1.2 * np.eye(INPUTS, dtype=np.float32))[None] * np.float32(0.01), ROWS),
+            Moments(np.ones((1, INPUTS)), (1 - 1.2 * np.eye(INPUTS, dtype=np.float32))[None] * np.float32(0.01)),
             id="not a covariance by rounding",
         ),
     ],
@@ -146,7 +144,7 @@ def test_a_depthwise_convolution_is_rounded_channel_by_channel() -> None:
     model = typed(text)
     (node,) = model.graph
     x = np.random.default_rng(0).normal(size=(2, 500, 1)) + 0.05 * np.random.default_rng(1).normal(size=(2, 500, 4))
-    measured = Moments(x.mean(axis=1), np.stack([np.cov(part.T) for part in x]).astype(np.float32), ROWS)
+    measured = Moments(x.mean(axis=1), np.stack([np.cov(part.T) for part in x]).astype(np.float32))
     found = round_weights(node, layer_scales(node, np.asarray), measured)
     exact = constants(model)["w"].reshape(2, 4)
     errors = np.einsum("gpi,gi->gp", x, found.weights.reshape(2, 4) - exact)
@@ -173,12 +171,10 @@ def test_the_bias_of_a_product_is_the_vector_added_to_it_alone(behind: str, expe
     assert (None if found is None else (found.node.name, found.position)) == expected
 
 
-def test_few_patches_round_to_nearest_and_correct_the_mean() -> None:
-    """As many as a layer of squeeze-excite sees: not enough to know how its inputs vary together."""
+def test_without_a_covariance_weights_are_rounded_to_nearest_and_the_mean_is_corrected() -> None:
     values, of = weights(), rows(correlated=True)
-    few, enough = (replace(moments(of), patches=count) for count in (INPUTS // 8 - 1, INPUTS // 8))
-    found = rounded(DENSE, values, few)
+    found = rounded(DENSE, values, replace(moments(of), covariance=None))
     np.testing.assert_allclose(found.weights, nearest(values), atol=1e-6)
     assert found.bias is not None
     np.testing.assert_allclose(found.bias, (values - found.weights).T.astype(np.float64) @ of.mean(axis=0), atol=1e-4)
-    assert (rounded(DENSE, values, enough).weights != found.weights).any()
+    assert (rounded(DENSE, values, moments(of)).weights != found.weights).any()
