@@ -32,7 +32,7 @@ from align_exporter.int8.mixed_precision import stays_float
 from align_exporter.int8.quantize_weights import INT8_MAX, MIN_SCALE, channel_scales
 
 DAMPING = 0.1  # of the mean variance, added to every variance: inputs that never vary, and few samples
-ADDED_AT_ONCE = 64  # inputs whose errors are passed on together
+ADDED_AT_ONCE = 32  # inputs whose errors are passed on together
 Scales = NDArray[np.float32]
 
 
@@ -106,23 +106,24 @@ def _round(weights: NDArray[np.float64], covariances: NDArray[np.float64]) -> ND
     order = np.argsort(-variances, axis=-1, kind="stable")  # those that vary most first: theirs cost most
     rows = np.take_along_axis(covariances, order[:, :, None], 1)
     factor = _factor(np.take_along_axis(rows, order[:, None, :], 2))
-    rest = np.take_along_axis(weights, order[:, None, :], -1)
+    # Inputs come before channels here: what is subtracted below then lies side by side in memory.
+    rest = np.ascontiguousarray(np.take_along_axis(weights, order[:, None, :], -1).swapaxes(1, 2))
     integers, places = np.zeros_like(rest), np.argsort(order, axis=-1)
     fixed = np.take_along_axis(places, largest[..., 0], -1)
     extremes = np.sign(np.take_along_axis(weights, largest, -1)[..., 0]) * INT8_MAX
-    inputs = rest.shape[-1]
+    groups, inputs, channels = rest.shape
     for start in range(0, inputs, ADDED_AT_ONCE):
         end = min(start + ADDED_AT_ONCE, inputs)
-        errors = np.empty((*rest.shape[:2], end - start))
+        errors = np.empty((groups, end - start, channels))
         for column in range(start, end):
-            rounded = np.clip(np.rint(rest[..., column]), -INT8_MAX, INT8_MAX)
+            rounded = np.clip(np.rint(rest[:, column]), -INT8_MAX, INT8_MAX)
             rounded = np.where(fixed == column, extremes, rounded)
-            integers[..., column] = rounded
-            error = (rest[..., column] - rounded) / factor[:, column, column, None]
-            rest[..., column + 1 : end] -= error[..., None] * factor[:, None, column, column + 1 : end]
-            errors[..., column - start] = error
-        rest[..., end:] -= errors @ factor[:, start:end, end:]
-    return np.take_along_axis(integers, places[:, None, :], -1)
+            integers[:, column] = rounded
+            error = (rest[:, column] - rounded) / factor[:, column, column, None]
+            rest[:, column + 1 : end] -= factor[:, column, column + 1 : end, None] * error[:, None, :]
+            errors[:, column - start] = error
+        rest[:, end:] -= factor[:, start:end, end:].swapaxes(1, 2) @ errors
+    return np.take_along_axis(integers, places[:, :, None], 1).swapaxes(1, 2)
 
 
 def _factor(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
