@@ -26,6 +26,7 @@ from align_runtime.loading import Parts, open_parts
 from align_runtime.model_info import ModelInfo
 from align_runtime.scheduling import check_batch_size
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, logits, softmax
+from align_runtime.tuning import Tuned
 
 TowerName = Literal["vision", "text"]
 MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
@@ -34,8 +35,8 @@ MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
 def load(
     bundle: str | os.PathLike[str],
     *,
-    precision: str = "fp32",
-    device: Device = "cpu",
+    precision: str | None = None,
+    device: Device | None = None,
     towers: Sequence[TowerName] = ("vision", "text"),
     threads: int | None = None,
     streams: int | None = None,
@@ -48,19 +49,20 @@ def load(
     formats: Sequence[str] = DEFAULT_FORMATS,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     revision: str | None = None,
+    tuned: Tuned = False,
 ) -> Model:
     """Opens a bundle.
 
     Args:
         bundle: the folder that ``align-export`` wrote, or the hub id (``"owner/name"``) of one that was uploaded to the
             Hugging Face hub; a path that exists takes precedence. See `revision`.
-        precision: the variant to run; `align-inspect` lists those of a bundle. On ``"openvino"`` also ``"bf16"``, in
-            which FP32 graphs are computed.
-        device: ``"cpu"``; ``"openvino"``, an Intel CPU through OpenVINO; ``"cuda"``, an NVIDIA GPU through ONNX
-            Runtime; ``"tensorrt"``, an engine of the bundle that was built for this GPU; ``"tensorrt-rtx"``, one that
-            TensorRT for RTX built for such GPUs; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere,
-            which is logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not
-            available is an error: nothing falls back to another one.
+        precision: the variant to run, None for ``"fp32"``; `align-inspect` lists those of a bundle. On ``"openvino"``
+            also ``"bf16"``, in which FP32 graphs are computed.
+        device: ``"cpu"``, the default; ``"openvino"``, an Intel CPU through OpenVINO; ``"cuda"``, an NVIDIA GPU through
+            ONNX Runtime; ``"tensorrt"``, an engine of the bundle that was built for this GPU; ``"tensorrt-rtx"``, one
+            that TensorRT for RTX built for such GPUs; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"``
+            elsewhere, which is logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is
+            not available is an error: nothing falls back to another one.
         towers: the towers to load. One tower alone takes about half of the memory.
         threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
@@ -82,11 +84,16 @@ def load(
         mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
             model is open. With False they are copied into memory. A GPU has a copy anyway.
         arena: on a CPU, whether memory of finished runs is kept for the next ones, which is faster.
+        tuned: take precision, device, threads, streams and the default of `batch_size` for each tower from what
+            ``align-bench tune`` measured on this machine: True or a target, ``"latency"`` or ``"throughput"``, reads
+            ``tuning.json`` in the bundle, a path another file. `precision`, `device`, `threads` and `streams` cannot
+            stand beside it. `info.settings` and `info.tuned` say what was taken, and from where.
 
     Raises:
         BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
             cannot be downloaded.
-        ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
+        ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range;
+            or the file of `tuned` is missing, is not one, or has nothing for this machine and bundle.
         BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
         DeviceError: there is not enough memory, or threads cannot be started.
     """
@@ -102,6 +109,7 @@ def load(
         manifest_sha256=manifest_sha256,
         images=ImageOptions(alpha, formats, max_pixels),
         arena=arena,
+        tuned=tuned,
     )
     found = find_bundle(bundle, revision)
     if found.downloaded:
@@ -315,11 +323,11 @@ class Model:
         if self._parts.vision is not None:
             pixels = np.zeros((1, *self.info.image_size, 3), dtype=np.uint8)
             self.embed_pixels(pixels)
-            if self.info.streams > 1:
-                self.embed_images(np.repeat(pixels, self.info.streams, axis=0))
+            if (streams := self._parts.vision.tower.streams) > 1:
+                self.embed_images(np.repeat(pixels, streams, axis=0), batch_size=1)
         if self._parts.text is not None:
             self.embed_texts([""])
-            if self.info.streams > 1:
+            if self._parts.text.tower.streams > 1:
                 self.embed_texts([""] * self._parts.text.streamed_from)
 
     def close(self) -> None:
