@@ -16,7 +16,7 @@ COMMANDS = (
     ("align-embed", "align_serving.embed.command", ()),
     ("align-triton", "align_serving.triton.command", ()),
     ("align-serve", "align_serving.http.command", ()),
-    ("align-bench", "align_bench.command", ("run", "compare", "scaling", "show")),
+    ("align-bench", "align_bench.command", ("run", "compare", "scaling", "show", "tune")),
 )
 INTRODUCTION = """# Commands
 

@@ -14,7 +14,8 @@ from align_runtime.image_options import DEFAULT_IMAGES, ImageOptions
 from align_runtime.manifest import check_sha256
 from align_runtime.processors import check_thread_count
 from align_runtime.tower_settings import TowerSettings
-from align_runtime.tuning import TARGETS, Tuned
+from align_runtime.tuned_choice import Tuned
+from align_runtime.tuning import TARGETS
 from align_runtime.user_path import user_path
 
 CHOSEN = ("precision", "device", "threads", "streams")  # by `tuned`

@@ -21,7 +21,7 @@ from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
 from align_runtime.tower_settings import TowerSettings
-from align_runtime.tuning import find_entry, tuned_settings
+from align_runtime.tuned_choice import find_entry, tuned_settings
 from align_runtime.workers import Workers, check_startable
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from align_runtime.loading import Parts, open_parts
 from align_runtime.model_info import ModelInfo
 from align_runtime.scheduling import check_batch_size
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, logits, softmax
-from align_runtime.tuning import Tuned
+from align_runtime.tuned_choice import Tuned
 
 TowerName = Literal["vision", "text"]
 MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
@@ -59,41 +59,36 @@ def load(
         precision: the variant to run, None for ``"fp32"``; `align-inspect` lists those of a bundle. On ``"openvino"``
             also ``"bf16"``, in which FP32 graphs are computed.
         device: ``"cpu"``, the default; ``"openvino"``, an Intel CPU through OpenVINO; ``"cuda"``, an NVIDIA GPU through
-            ONNX Runtime; ``"tensorrt"``, an engine of the bundle that was built for this GPU; ``"tensorrt-rtx"``, one
-            that TensorRT for RTX built for such GPUs; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"``
-            elsewhere, which is logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is
-            not available is an error: nothing falls back to another one.
-        towers: the towers to load. One tower alone takes about half of the memory.
+            ONNX Runtime; ``"tensorrt"``, an engine of the bundle built for this GPU; ``"tensorrt-rtx"``, one that
+            TensorRT for RTX built for such GPUs; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere,
+            which is logged. ``"cuda:1"`` is the GPU with the index 1. A device that is not available is an error.
+        towers: to load. One alone takes about half of the memory.
         threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
-            for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
-            not twice, and a lower throughput.
+            for one per thread. With 1, every run has all threads: half the memory, and a lower throughput.
         check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared, and
             hashes of a bundle from the hub.
-        manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. Hashes
-            that a bundle gives of itself protect from damage, this one also from someone who changed the bundle; they
-            are checked then. Engines of TensorRT are not in the manifest, so they cannot be pinned.
-        revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
-            cache of huggingface_hub.
+        manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. It also
+            protects from someone who changed the bundle, and hashes are checked. Engines cannot be pinned.
+        revision: branch, tag or commit of a hub id. The files that the manifest lists are downloaded into its cache.
         alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
             file; a colour (``"white"``, ``"#ffffff"``) is laid behind the image.
-        formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
-            their time and memory are not bounded.
+        formats: of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"``, whose time and memory are
+            not bounded, can be added.
         max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
         decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
         mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
             model is open. With False they are copied into memory. A GPU has a copy anyway.
         arena: on a CPU, whether memory of finished runs is kept for the next ones, which is faster.
-        tuned: take precision, device, threads, streams and the default of `batch_size` for each tower from what
-            ``align-bench tune`` measured on this machine: True or a target, ``"latency"`` or ``"throughput"``, reads
-            ``tuning.json`` in the bundle, a path another file. `precision`, `device`, `threads` and `streams` cannot
-            stand beside it. `info.settings` and `info.tuned` say what was taken, and from where.
+        tuned: take what ``align-bench tune`` measured on this machine in place of `precision`, `device`, `threads` and
+            `streams`, which cannot stand beside it, and as the default of `batch_size`: True, ``"latency"`` or
+            ``"throughput"`` from ``tuning.json`` in the bundle; a path from that file. See `info.settings`.
 
     Raises:
         BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
             cannot be downloaded.
-        ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range;
-            or the file of `tuned` is missing, is not one, or has nothing for this machine and bundle.
+        ConfigurationError: a precision, device or tower is unknown or not in the bundle, a value is out of range, or
+            there are no measured settings for `tuned`.
         BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
         DeviceError: there is not enough memory, or threads cannot be started.
     """

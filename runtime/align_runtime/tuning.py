@@ -7,17 +7,15 @@ chooses among the graphs of the manifest, so a file from elsewhere changes speed
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from align_runtime.bundle import Bundle
 from align_runtime.engine_files import put_file
 from align_runtime.errors import ConfigurationError
-from align_runtime.foreign_text import printable, shortened
+from align_runtime.foreign_text import shortened
 from align_runtime.graph_entry import TOWERS
 from align_runtime.json_files import check_keys, number, parse_object, require, text
 from align_runtime.machine_key import MachineKey
@@ -25,7 +23,6 @@ from align_runtime.manifest import check_sha256
 from align_runtime.parity import MAX_COSINE
 from align_runtime.regular_files import read_regular
 from align_runtime.tower_settings import TowerSettings
-from align_runtime.user_path import user_path
 
 FILE_NAME = "tuning.json"
 SCHEMA_VERSION = 1
@@ -33,8 +30,6 @@ TARGETS = ("latency", "throughput")
 MAX_BYTES = 1 << 20  # an entry takes about 1 KiB
 MAX_ENTRIES = 512
 MOST = 1e9  # milliseconds, and times as fast
-
-Tuned = bool | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ class TuningEntry:
             machine=machine,
             target=target,
             bundle=text(where, values, "bundle"),
-            manifest_sha256=check_sha256(require(where, values, "manifest_sha256", str)),
+            manifest_sha256=_sha256(where, values),
             towers=measured,
         )
 
@@ -143,6 +138,13 @@ class TuningEntry:
         """Whether both are of the same machine, bundle and target."""
         mine, others = ((one.machine, one.target, one.manifest_sha256) for one in (self, other))
         return mine == others
+
+
+def _sha256(where: str, values: Mapping[str, Any]) -> str:
+    try:
+        return check_sha256(require(where, values, "manifest_sha256", str))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from None
 
 
 def read_tuning(file: Path) -> list[TuningEntry]:
@@ -185,74 +187,3 @@ def add_entry(file: Path, entry: TuningEntry) -> None:
     kept = [known for known in entries if not entry.replaces(known)]
     values = {"schema_version": SCHEMA_VERSION, "entries": [one.to_json() for one in [*kept, entry][-MAX_ENTRIES:]]}
     put_file(file, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
-
-
-def tuning_file(bundle: Bundle, tuned: Tuned) -> tuple[Path, str | None]:
-    """The file that `tuned`, the option of `align_runtime.load`, means, and the target if it names one."""
-    if tuned is True or tuned in TARGETS:
-        file = bundle.folder / FILE_NAME
-        if not file.resolve().is_relative_to(bundle.folder.resolve()):
-            raise ConfigurationError(f"{file} is a link that leaves the bundle; name its file: tuned={str(file)!r}")
-        return file, None if tuned is True else str(tuned)
-    assert not isinstance(tuned, bool)
-    return user_path(tuned), None
-
-
-def find_entry(bundle: Bundle, tuned: Tuned) -> tuple[Path, TuningEntry]:
-    """The entry for `bundle` on this machine that `tuned`, the option of `align_runtime.load`, means; and its file.
-
-    Raises:
-        ConfigurationError: as in `read_tuning`, or it has none, or two for different targets and `tuned` names none.
-    """
-    file, target = tuning_file(bundle, tuned)
-    elsewhere = "" if file == bundle.folder / FILE_NAME else f" --output {file}"
-    command = f"align-bench tune {bundle.folder}{elsewhere}"
-    if not os.path.lexists(file):
-        raise ConfigurationError(f"tuned is given, but {file} does not exist; measure on this machine: {command}")
-    entries = read_tuning(file)
-    of_bundle = [entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256]
-    if not of_bundle:
-        raise ConfigurationError(
-            f"{file} has no settings for this bundle, sha256 {bundle.manifest_sha256[:16]}…, only for "
-            f"{_others(entries)}; measure: {command}"
-        )
-    here = MachineKey.here()
-    of_machine = [entry for entry in of_bundle if entry.machine == here]
-    if not of_machine:
-        closest = min((entry.machine.differences(here) for entry in of_bundle), key=len)
-        raise ConfigurationError(f"{file} has no settings for this machine ({closest}); measure: {command}")
-    found = [entry for entry in of_machine if target in (None, entry.target)]
-    if not found:
-        raise ConfigurationError(
-            f"{file} has settings for {of_machine[0].target} on this machine, not for {target}; measure: {command} "
-            f"--target {target}"
-        )
-    if len(found) > 1:
-        advice = "keep one file per target" if elsewhere else "name one: tuned='latency' or tuned='throughput'"
-        raise ConfigurationError(f"{file} has settings for latency and for throughput on this machine; {advice}")
-    return file, found[0]
-
-
-def tuned_settings(file: Path, entry: TuningEntry, towers: tuple[str, ...]) -> dict[str, TowerSettings]:
-    """The settings of `towers` in `entry`, which is from `file`.
-
-    Raises:
-        ConfigurationError: a tower was not measured.
-    """
-    for name in towers:
-        if name not in entry.towers:
-            raise ConfigurationError(
-                f"{file} has {', '.join(entry.towers)} for {entry.target} on this machine, not the {name} tower; "
-                f"measure it: align-bench tune … --tower {name} --target {entry.target}"
-            )
-    return {name: entry.towers[name].settings for name in towers}
-
-
-def _others(entries: list[TuningEntry]) -> str:
-    names = dict.fromkeys(f"{printable(entry.bundle, 40)} ({entry.manifest_sha256[:8]}…)" for entry in entries)
-    return ", ".join(list(names)[:3]) or "no bundle"
-
-
-def finite(value: float) -> float:
-    """`value` for JSON, which has no infinity: an interval of few rounds has no bound."""
-    return min(max(value, 0.0), MOST) if not math.isnan(value) else 0.0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from align_runtime.commands.bundle_arguments import add_bundle_arguments
 from align_runtime.commands.image_arguments import add_image_options, chosen_images
-from align_runtime.console import CommandParser, add_device_options, chosen_device, positive_int, run, say
+from align_runtime.commands.settings_arguments import add_settings_options, chosen_settings
+from align_runtime.console import CommandParser, positive_int, run, say
 from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.hub_bundle import find_bundle
@@ -33,7 +34,6 @@ def main(arguments: list[str] | None = None) -> int:
     add_bundle_arguments(parser)
     _add_server_options(parser)
     _add_limits(parser)
-    parser.add_argument("--precision", default="fp32", help="one that the bundle holds (default: fp32)")
     parser.add_argument(
         "--towers", nargs="+", choices=TOWERS, default=list(TOWERS), help="towers to load (default: all)"
     )
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_image_options(parser)
     parser.set_defaults(max_pixels=1 << 25)
-    add_device_options(parser)
+    add_settings_options(parser)
     parser.add_argument("--quiet", "-q", action="store_true", help="no line on stdout")
     return run(parser, arguments, _serve)
 
@@ -115,10 +115,8 @@ def _serve(options: argparse.Namespace) -> int:
     bundle = find_bundle(options.bundle, options.revision, quiet=options.quiet)
     service = ServiceOptions(
         load=LoadOptions(
-            precision=options.precision,
-            device=chosen_device(options),
+            **chosen_settings(options),
             towers=options.towers,
-            threads=options.threads,
             streams=options.streams,
             check_hashes=bundle.downloaded,
             manifest_sha256=options.manifest_sha256,
