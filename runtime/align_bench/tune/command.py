@@ -21,7 +21,7 @@ from align_runtime import golden
 from align_runtime.bundle import Bundle
 from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
 from align_runtime.console import add_output_options, device_name, say, say_json
-from align_runtime.devices import AUTO, resolve_device
+from align_runtime.devices import AUTO, BACKENDS, resolve_device
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.hub import is_in_cache
@@ -97,6 +97,9 @@ def tune(options: argparse.Namespace) -> int:
     """Checks everything, searches for each tower, writes the file and prints the result."""
     devices = list(dict.fromkeys(resolve_device(device) if device == AUTO else device for device in options.devices))
     bundle = open_bundle(options, devices, complete=False)
+    required = devices
+    if options.manifest_sha256 is not None and not devices:  # the pin cannot stand for engines
+        devices = [name for name, backend in BACKENDS.items() if not backend.has_engines]
     file = _output(options.output, bundle)
     machine, target = MachineKey.here(), options.target
     towers = [name for name in TOWERS if name in options.towers]
@@ -119,7 +122,7 @@ def tune(options: argparse.Namespace) -> int:
                     options.min_cosine,
                     None if end is None else max((end - start) / (len(towers) - index), 0.0),
                     batch_sizes=partial(batch_sizes, name, target),
-                    required=devices,
+                    required=required,
                     show=progress.show,
                 )
                 chosen = search.run()
