@@ -1,4 +1,4 @@
-"""``--precision``, ``--device``, ``--threads`` and ``--tuned``: the same for every command that loads a model with them."""
+"""``--precision``, ``--device``, ``--threads`` and ``--tuned``, the same for every command that loads a model so."""
 
 from __future__ import annotations
 
