@@ -21,6 +21,7 @@ from align_runtime.errors import BackendUnavailableError, BundleError, DeviceErr
 from align_runtime.tower_settings import TowerSettings
 
 FIRST_ROUNDS = 2  # of the first rung; doubled in each further one
+MORE = 4  # times as many, where there is time
 FINAL_ROUNDS = 8  # at least; a ratio needs seven
 MOST_ROUNDS = 24
 FINALISTS = 2
@@ -179,7 +180,7 @@ class Search:
                 if not loaded.cosine >= self._floor:
                     self.outcomes[settings] = Outcome(settings, BELOW, cosine=loaded.cosine)
                     return
-                self._time({self._default: default, settings: loaded}, rounds, rounds, seconds)
+                self._time({self._default: default, settings: loaded}, rounds, MORE * rounds, seconds)
         except (BackendUnavailableError, DeviceError, BundleError) as error:  # BundleError: rows that are no embeddings
             self.outcomes[settings] = Outcome(settings, UNAVAILABLE, note=str(error))
 
