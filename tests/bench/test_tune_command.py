@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ def test_a_search_writes_what_load_reads(bundle_copy: Path, capsys: pytest.Captu
         (["-o", "/"], "is a folder"),
         (["-o", "nowhere/a.json"], "nowhere/a.json"),
         (["-o", str(DEMO / "green-heart.png")], "not UTF-8"),
-        (["-o", "/proc/a.json"], "no permission"),
+        (["-o", "/proc/a.json"], "/proc/a.json cannot be written"),
         (["--revision", "main"], "revision"),
     ],
 )
@@ -96,10 +98,12 @@ def test_a_wrong_argument_ends_before_anything_is_measured(
 def test_a_bundle_that_is_read_only_needs_an_output(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune_command.os, "access", lambda *_: False)
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tune_command, "TemporaryFile", read_only)
     assert bench.main(["tune", str(tiny_bundle), *LITTLE]) == 2
-    assert "no permission to write" in (printed := capsys.readouterr().err)
-    assert "--output FILE" in printed
+    assert "cannot be written (Read-only file system); name another file: --output FILE" in capsys.readouterr().err
 
 
 def test_a_bundle_in_the_cache_of_the_hub_needs_an_output(

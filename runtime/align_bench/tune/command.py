@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from align_bench.machine import load_average
@@ -160,8 +161,11 @@ def _output(output: Path | None, bundle: Bundle) -> Path:
         raise ConfigurationError(f"{bundle.folder} is in the cache of the hub, where nothing else is written{advice}")
     if file.is_dir() or not file.parent.is_dir():
         raise ConfigurationError(f"--output: {file} is a folder, or its folder does not exist; expected a file")
-    if not os.access(file.parent, os.W_OK):
-        raise ConfigurationError(f"no permission to write {file}{advice}")
+    try:
+        with TemporaryFile(dir=file.parent):  # os.access knows neither mounts nor what root may not do
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written ({error.strerror}){advice}") from None
     if os.path.lexists(file):
         read_tuning(file)
     return file
