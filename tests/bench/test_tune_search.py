@@ -23,7 +23,7 @@ from align_bench.tune.search import (
     Search,
 )
 from align_runtime import Bundle
-from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, ParityError
+from align_runtime.errors import BackendUnavailableError, BundleError, ConfigurationError, DeviceError, ParityError
 from align_runtime.tower_settings import TowerSettings
 
 DEFAULTS = TowerSettings()
@@ -167,6 +167,20 @@ def test_devices_that_are_missing_are_told_unless_they_were_asked_for() -> None:
     assert found.outcomes[INT8].verdict == UNAVAILABLE
     with pytest.raises(BackendUnavailableError, match="no CUDA here"):
         search(lab, CUDA, required=["cpu", "cuda"])
+
+
+def test_a_finalist_that_finds_no_memory_beside_the_others_is_left_out() -> None:
+    class Crowded(FakeLab):
+        @contextmanager
+        def open(self, settings: TowerSettings) -> Iterator[FakeModel]:
+            if self.held == 2:
+                raise DeviceError("out of memory")
+            with super().open(settings) as model:
+                yield model
+
+    chosen, found = search(Crowded({DEFAULTS: 0.4, INT8: 0.2, BF16: 0.3}), BF16, INT8)
+    assert chosen.settings == INT8
+    assert (found.outcomes[BF16].verdict, found.outcomes[BF16].note) == (UNAVAILABLE, "out of memory")
 
 
 def test_what_there_is_no_time_for_is_told_and_the_rest_is_still_chosen() -> None:

@@ -232,11 +232,15 @@ class Search:
             models, held = {self._default: default}, {self._default: default}
             for settings in finalists:
                 model = replace(settings, batch_size=None)
-                if model not in held:
-                    held[model] = opened.enter_context(self._open(model))
-                models[settings] = held[model]
+                try:
+                    if model not in held:
+                        held[model] = opened.enter_context(self._open(model))
+                    models[settings] = held[model]
+                except DeviceError as error:  # no memory for one more model
+                    self.outcomes[settings] = replace(self.outcomes[settings], verdict=UNAVAILABLE, note=str(error))
             times = self._time(models, FINAL_ROUNDS, MOST_ROUNDS, self._left)
-        for settings in finalists:
+        measured = [settings for settings in finalists if settings in models]
+        for settings in measured:
             comparison = compare_paired(times[self._default], times[settings])
             faster = comparison.ratio > 1 and comparison.within_noise is None
             self.outcomes[settings] = replace(
@@ -246,7 +250,7 @@ class Search:
                 comparison=comparison,
                 note=comparison.within_noise or "",
             )
-        winners = [settings for settings in finalists if self.outcomes[settings].verdict == FASTER]
+        winners = [settings for settings in measured if self.outcomes[settings].verdict == FASTER]
         if not winners:
             return self.outcomes[self._default]
         chosen = self._best(winners, times)
