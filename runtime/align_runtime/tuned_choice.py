@@ -17,14 +17,19 @@ Tuned = bool | str | os.PathLike[str]
 
 
 def tuning_file(bundle: Bundle, tuned: Tuned) -> tuple[Path, str | None]:
-    """The file that `tuned`, the option of `align_runtime.load`, means, and the target if it names one."""
+    """The file that `tuned`, the option of `align_runtime.load`, means, and the target if it names one.
+
+    A path may end in ``:latency`` or ``:throughput``.
+    """
     if tuned is True or tuned in TARGETS:
         file = bundle.folder / FILE_NAME
         if not file.resolve().is_relative_to(bundle.folder.resolve()):
             raise ConfigurationError(f"{file} is a link that leaves the bundle; name its file: tuned={str(file)!r}")
         return file, None if tuned is True else str(tuned)
     assert not isinstance(tuned, bool)
-    return user_path(tuned), None
+    path = user_path(tuned)
+    name, _, target = path.name.rpartition(":")
+    return (path.with_name(name), target) if name and target in TARGETS else (path, None)
 
 
 def find_entry(bundle: Bundle, tuned: Tuned) -> tuple[Path, TuningEntry]:
@@ -57,8 +62,11 @@ def find_entry(bundle: Bundle, tuned: Tuned) -> tuple[Path, TuningEntry]:
             f"--target {target}"
         )
     if len(found) > 1:
-        advice = "keep one file per target" if elsewhere else "name one: tuned='latency' or tuned='throughput'"
-        raise ConfigurationError(f"{file} has settings for latency and for throughput on this machine; {advice}")
+        prefix = f"{file}:" if elsewhere else ""
+        raise ConfigurationError(
+            f"{file} has settings for latency and for throughput on this machine; name one: tuned='{prefix}latency' or "
+            f"tuned='{prefix}throughput'"
+        )
     return file, found[0]
 
 

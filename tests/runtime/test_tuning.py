@@ -185,6 +185,16 @@ def test_a_link_out_of_the_bundle_is_not_followed(bundle_copy: Path, tuned_file:
         assert model.info.settings["vision"] == VISION  # it was named
 
 
+def test_a_path_names_one_of_two_targets_at_its_end(tiny_bundle: Path, tuned_file: Path) -> None:
+    add_entry(tuned_file, entry_for(tiny_bundle, "latency", vision=TowerSettings(streams=1)))
+    with pytest.raises(ConfigurationError, match=f"name one: tuned='{tuned_file}:latency'"):
+        align_runtime.load(tiny_bundle, tuned=tuned_file)
+    for target, settings in (("latency", TowerSettings(streams=1)), ("throughput", VISION)):
+        with align_runtime.load(tiny_bundle, towers=("vision",), tuned=f"{tuned_file}:{target}") as model:
+            assert model.info.settings == {"vision": settings}
+            assert model.info.tuned == (tuned_file, target)
+
+
 @pytest.mark.parametrize(
     "options", [{"precision": "fp32"}, {"device": "cpu"}, {"device": "auto"}, {"threads": 1}, {"streams": 1}]
 )

@@ -11,7 +11,7 @@ from typing import Any
 from align_bench.tune.search import BELOW, CHOSEN, DEFAULT, FASTER, NO_TIME, SLOWER, UNAVAILABLE, Outcome
 from align_runtime.console import table
 from align_runtime.machine_key import MachineKey
-from align_runtime.tuning import MOST, TunedTower, TuningEntry
+from align_runtime.tuning import FILE_NAME, MOST, TunedTower, TuningEntry
 
 SCHEMA = 1
 ORDER = (CHOSEN, FASTER, DEFAULT, SLOWER, BELOW, NO_TIME, UNAVAILABLE)
@@ -103,7 +103,8 @@ class TuneReport:
             lines.append(f"load average {busy:.1f}: the machine was busy, measure again when it is idle")
         for name, result in self.towers.items():
             lines.append(f"{name}: {_verdict(result)}")
-        return [*lines, f"written to {self.file}; load with tuned={self.entry.target!r}"]
+        target = self.entry.target if self.file.name == FILE_NAME else f"{self.file}:{self.entry.target}"
+        return [*lines, f"written to {self.file}; load with tuned={target!r}"]
 
 
 def _unavailable(outcomes: Sequence[Outcome]) -> list[str]:

@@ -19,7 +19,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
         "--tuned",
         metavar="TARGET",
         help=f"take precision, device, threads and streams from what align-bench tune measured on this machine: "
-        f"{' or '.join(TARGETS)}, or the file of --output",
+        f"{' or '.join(TARGETS)}, or the file of its --output",
     )
 
 
