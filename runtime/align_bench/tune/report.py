@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align_bench.tune.search import BELOW, CHOSEN, DEFAULT, FASTER, NO_TIME, SLOWER, UNAVAILABLE, Outcome
+from align_bench.tune.search import BELOW, CHOSEN, DEFAULT, FASTER, LEFT_OUT, NO_TIME, SLOWER, UNAVAILABLE, Outcome
 from align_runtime.console import table
 from align_runtime.machine_key import MachineKey
 from align_runtime.tuning import FILE_NAME, MOST, TunedTower, TuningEntry
 
 SCHEMA = 1
-ORDER = (CHOSEN, FASTER, DEFAULT, SLOWER, BELOW, NO_TIME, UNAVAILABLE)
+ORDER = (CHOSEN, FASTER, DEFAULT, SLOWER, LEFT_OUT, BELOW, NO_TIME, UNAVAILABLE)
 UNKNOWN = "—"
 
 

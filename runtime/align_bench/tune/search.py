@@ -31,7 +31,7 @@ RUNS = 16  # that such a search has time for, on average, of each candidate and 
 SAME_ACCURACY = 4  # digits of a cosine
 
 CHOSEN, FASTER, DEFAULT, SLOWER = "chosen", "faster", "default", "not faster"
-BELOW, UNAVAILABLE, NO_TIME = "below the floor", "unavailable", "no time"
+LEFT_OUT, BELOW, UNAVAILABLE, NO_TIME = "not in the final", "below the floor", "unavailable", "no time"
 
 
 class Loaded(Protocol):
@@ -59,7 +59,7 @@ class Outcome:
     """What was found about one candidate.
 
     Attributes:
-        verdict: `CHOSEN`, `FASTER`, `DEFAULT`, `SLOWER`, `BELOW`, `UNAVAILABLE` or `NO_TIME`.
+        verdict: `CHOSEN`, `FASTER`, `DEFAULT`, `SLOWER`, `LEFT_OUT`, `BELOW`, `UNAVAILABLE` or `NO_TIME`.
         seconds: median per input in its last rounds; None where it was not timed.
         ratio: the default's time over its own, in the same rounds.
         comparison: of the final rounds; None for those that did not get there.
@@ -200,7 +200,7 @@ class Search:
         for settings, series in per_input.items():
             self.outcomes[settings] = Outcome(
                 settings,
-                DEFAULT if settings == self._default else SLOWER,
+                DEFAULT if settings == self._default else LEFT_OUT,
                 median(series),
                 speedup(first, series),
                 cosine=models[settings].cosine,
