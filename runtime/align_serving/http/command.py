@@ -131,7 +131,7 @@ def _serve(options: argparse.Namespace) -> int:
         image_batch=options.image_batch,
         api_keys=tuple(keys),
     )
-    where = ServerOptions(options.host, _port(options.port), _seconds(options.drain))
+    where = ServerOptions(options.host, checked_port(options.port), _seconds(options.drain))
     with bind(where) as bound:  # first: a port in use is told before a model is loaded
         opened = Opened.of(Path(bundle.folder), service)
         if not keys and options.host not in LOOPBACK:
@@ -148,7 +148,7 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _port(port: int) -> int:
+def checked_port(port: int) -> int:
     if not 0 <= port < 1 << 16:
         raise ConfigurationError(f"--port is {port}; expected 0 to 65535")
     return port

@@ -1,0 +1,178 @@
+"""Finds the rows of a folder of embeddings that are nearest to queries."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align_runtime.errors import ConfigurationError
+from align_runtime.json_files import parse_object
+from align_runtime.progress import Progress
+from align_runtime.regular_files import read_regular
+from align_serving.embed.encodings import ENCODINGS
+from align_serving.embed.reading import StoredEmbeddings
+from align_serving.search import building
+from align_serving.search.approximate import EXACT, Approximate
+from align_serving.search.building import IDS, INDEX_NAME, SCHEMA_VERSION, SOURCES, IndexFacts
+from align_serving.search.faiss_import import import_faiss
+from align_serving.search.strings import Strings
+
+MAX_INDEX_JSON = 1 << 20
+RECALL_QUERIES, RECALL_AT = 256, 10
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that was found.
+
+    Attributes:
+        row: its number in the embeddings, from 0.
+        score: cosine with the query.
+        source: what it stands for: the text, or the path of the image; None where that was not found.
+    """
+
+    row: int
+    id: str
+    score: float
+    source: str | None
+
+
+class Index:
+    """An open index; see `open_index`. Any number of threads may search it."""
+
+    def __init__(self, stored: StoredEmbeddings, folder: Path, facts: IndexFacts) -> None:
+        self.stored = stored
+        self.facts = facts
+        self._rows = building.open_rows(folder, facts.dtype, facts.rows, facts.embedding_dim)
+        self._decode = ENCODINGS[facts.dtype].decode
+        self._ids, self._sources = Strings(folder / IDS, facts.rows), Strings(folder / SOURCES, facts.rows)
+        self._approximate = None if facts.kind == EXACT else Approximate(facts.kind, folder)
+
+    def __len__(self) -> int:
+        return self.facts.rows
+
+    @property
+    def kind(self) -> str:
+        """``images`` or ``texts``."""
+        return str(self.stored.job["kind"])
+
+    def search(self, queries: Rows, count: int) -> list[list[Hit]]:
+        """The `count` nearest rows of each query, the nearest first; fewer where there are fewer.
+
+        Args:
+            queries: unit rows, float32 (n, embedding_dim).
+        """
+        count = min(count, len(self))
+        search = self.exact if self._approximate is None else self.approximate
+        return [
+            [self._hit(int(row), float(score)) for row, score in zip(*found, strict=True) if row >= 0]
+            for found in zip(*search(queries, count), strict=True)
+        ]
+
+    def row(self, number: int) -> Rows:
+        """A row as a query, float32 (1, embedding_dim)."""
+        return self._decode(self._rows[number : number + 1], self.facts.embedding_dim)
+
+    def source(self, number: int) -> str | None:
+        """See `Hit.source`."""
+        value = self._sources[number]
+        if not value:
+            return None
+        return value.decode() if self.kind == "texts" else os.fsdecode(value)
+
+    def exact(self, queries: Rows, count: int) -> tuple[NDArray[np.int64], Rows]:
+        """Numbers and scores (n, count) of the nearest rows, block by block."""
+        faiss, dim = import_faiss(), self.facts.embedding_dim
+        queries = np.ascontiguousarray(queries, np.float32)
+        best_rows = np.full((len(queries), 0), -1, np.int64)
+        best_scores = np.empty((len(queries), 0), np.float32)
+        step = building.block_rows(dim)
+        for start in range(0, len(self), step):
+            block = np.ascontiguousarray(self._decode(self._rows[start : start + step], dim))
+            scores, rows = faiss.knn(queries, block, min(count, len(block)), faiss.METRIC_INNER_PRODUCT)
+            best_rows, best_scores = _best(
+                np.hstack([best_rows, rows + start]), np.hstack([best_scores, scores]), count
+            )
+        return best_rows, best_scores
+
+    def approximate(self, queries: Rows, count: int) -> tuple[NDArray[np.int64], Rows]:
+        """As `exact`, of the rows that an approximate index proposes; -1 where it has too few."""
+        assert self._approximate is not None
+        rows = self._approximate.proposed(queries, count)
+        decoded = self._decode(self._rows[np.maximum(rows, 0).ravel()], self.facts.embedding_dim)
+        scores = np.einsum("qd,qrd->qr", queries, decoded.reshape(*rows.shape, -1))
+        return _best(rows, np.where(rows < 0, -np.inf, scores), count)
+
+    def _hit(self, row: int, score: float) -> Hit:
+        return Hit(row, self._ids[row].decode("utf-8", "surrogatepass"), score, self.source(row))
+
+
+def _best(rows: NDArray[np.int64], scores: Rows, count: int) -> tuple[NDArray[np.int64], Rows]:
+    """The `count` highest scores of each query, of equal ones the rows that come first."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :count]
+    return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1).astype(np.float32)
+
+
+def recall(index: Index) -> float:
+    """The share of the 10 nearest rows of some rows, themselves left out, that an approximate index finds."""
+    numbers = np.linspace(0, len(index) - 1, min(RECALL_QUERIES, len(index))).astype(np.int64)
+    queries = np.vstack([index.row(int(number)) for number in numbers])
+    wanted = min(RECALL_AT + 1, len(index))
+    exact, _ = index.exact(queries, wanted)
+    found, _ = index.approximate(queries, wanted)
+    shares = [
+        len((set(a) & set(b)) - {n}) / max(len(set(a) - {n}), 1)
+        for n, a, b in zip(numbers.tolist(), exact.tolist(), found.tolist(), strict=True)
+    ]
+    return float(np.mean(shares))
+
+
+def open_index(stored: StoredEmbeddings, kind: str, progress: Progress, anew: bool = False) -> Index:
+    """The index `kind` of `stored`, which is built where there is none of its present rows, or `anew`.
+
+    Raises:
+        ConfigurationError: as in `building.build_index`, or its files are not whole.
+        BackendUnavailableError: faiss is not installed.
+    """
+    import_faiss()
+    folder = building.index_folder(stored, kind)
+    facts = None if anew else _facts(folder)
+    if facts is None or facts.binding != building.binding(stored):
+        building.build_index(
+            stored, kind, progress, lambda new, facts: recall(Index(stored, new, facts))
+        )
+    return _opened(stored, folder)
+
+
+def _opened(stored: StoredEmbeddings, folder: Path) -> Index:
+    facts = _facts(folder)
+    for name, size in facts.files.items() if facts else ():
+        if not (folder / name).is_file() or (folder / name).stat().st_size != size:
+            facts = None
+            break
+    if facts is None:
+        raise ConfigurationError(f"{folder} is not whole; remove it, it is built again")
+    return Index(stored, folder, facts)
+
+
+def _facts(folder: Path) -> IndexFacts | None:
+    """What ``index.json`` says; None where there is none of this version."""
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        return None
+    try:
+        values: dict[str, Any] = parse_object(
+            read_regular(path, MAX_INDEX_JSON, ConfigurationError), str(path), ConfigurationError
+        )
+        if values.pop("align_search", None) != SCHEMA_VERSION:
+            return None
+        return IndexFacts(**values)
+    except (ConfigurationError, TypeError):
+        return None
