@@ -1,4 +1,4 @@
-"""Builds an index beside the embeddings: in a folder of its own, which takes the place of an older one when it is whole.
+"""Builds an index beside the embeddings, in a folder that takes the place of an older one when it is whole.
 
 ::
 

@@ -151,7 +151,12 @@ def _opened(options: argparse.Namespace) -> tuple[FoundBundle, list[StoredEmbedd
 
 
 def _load_options(
-    options: argparse.Namespace, found: FoundBundle, precision: str, device: str, towers: list[str], images: ImageOptions
+    options: argparse.Namespace,
+    found: FoundBundle,
+    precision: str,
+    device: str,
+    towers: list[str],
+    images: ImageOptions,
 ) -> LoadOptions:
     return LoadOptions(
         precision=precision,
@@ -186,5 +191,3 @@ def _as_table(found: list[tuple[Index, list[Hit]]]) -> list[str]:
             text = hit.source or "" if index.kind == "texts" else ""
             rows.append([str(rank), f"{hit.score:.4f}", hit.id, text])
     return table(["rank", "score", "id", "text" if any(row[3] for row in rows) else ""], rows, right=(0, 1))
-
-

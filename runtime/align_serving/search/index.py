@@ -145,9 +145,7 @@ def open_index(stored: StoredEmbeddings, kind: str, progress: Progress, anew: bo
     folder = building.index_folder(stored, kind)
     facts = None if anew else _facts(folder)
     if facts is None or facts.binding != building.binding(stored):
-        building.build_index(
-            stored, kind, progress, lambda new, facts: recall(Index(stored, new, facts))
-        )
+        building.build_index(stored, kind, progress, lambda new, facts: recall(Index(stored, new, facts)))
     return _opened(stored, folder)
 
 

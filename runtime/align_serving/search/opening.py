@@ -51,9 +51,7 @@ def query_options(opened: Sequence[StoredEmbeddings]) -> tuple[str, ImageOptions
     return str(opened[0].job["precision"]), options
 
 
-def open_indexes(
-    opened: Sequence[StoredEmbeddings], kind: str, progress: Progress, anew: bool = False
-) -> list[Index]:
+def open_indexes(opened: Sequence[StoredEmbeddings], kind: str, progress: Progress, anew: bool = False) -> list[Index]:
     """The index `kind` of each; see `open_index`."""
     indexes = []
     for stored in opened:

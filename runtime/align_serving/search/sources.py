@@ -80,7 +80,7 @@ class Sources:
             return UNKNOWN
         real = os.path.realpath(path)
         if root is None:  # links in the folder's own path are the user's
-            inside = real == os.path.join(os.path.realpath(path.parent), path.name)
+            inside = Path(real) == Path(os.path.realpath(path.parent)) / path.name
         else:
             inside = Path(real).is_relative_to(root)
         return os.fsencode(real) if inside else UNKNOWN

@@ -56,7 +56,7 @@ class Thumbnails:
     def _made(self, path: str) -> bytes:
         if os.path.realpath(path) != path:
             raise InputError("the path of the image is a link by now; links are not followed")
-        if not os.path.exists(path):
+        if not Path(path).exists():
             raise InputError("the image is no longer there")
         data = read_regular(Path(path), self._options.max_file_bytes, InputError, "the image")
         image = decode(Encoded(data, "the image"), self._options)
@@ -64,4 +64,3 @@ class Thumbnails:
         file = BytesIO()
         image.save(file, "JPEG", quality=QUALITY)
         return file.getvalue()
-
