@@ -60,6 +60,7 @@ def _begin_ivf(count: int, dim: int, training: Rows) -> Any:
     quantizer.this.disown()
     index.own_fields = True
     index.cp.seed = 1  # of k-means
+    index.cp.min_points_per_centroid = 1  # faiss would print a warning of its own
     index.train(training)
     return index
 

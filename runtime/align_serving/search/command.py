@@ -185,9 +185,10 @@ def _as_json(found: list[tuple[Index, list[Hit]]]) -> list[dict[str, Any]]:
 
 
 def _as_table(found: list[tuple[Index, list[Hit]]]) -> list[str]:
-    rows = []
-    for index, hits in found:
-        for rank, hit in enumerate(hits, start=1):
-            text = hit.source or "" if index.kind == "texts" else ""
-            rows.append([str(rank), f"{hit.score:.4f}", hit.id, text])
-    return table(["rank", "score", "id", "text" if any(row[3] for row in rows) else ""], rows, right=(0, 1))
+    hits = [(index.kind == "texts", rank, hit) for index, hits in found for rank, hit in enumerate(hits, start=1)]
+    headings = ["rank", "score", "id", "text"] if any(is_text for is_text, _, _ in hits) else ["rank", "score", "id"]
+    rows = [
+        [str(rank), f"{hit.score:.4f}", hit.id, (hit.source or "") if is_text else ""][: len(headings)]
+        for is_text, rank, hit in hits
+    ]
+    return table(headings, rows, right=(0, 1))

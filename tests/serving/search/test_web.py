@@ -82,9 +82,18 @@ def test_a_thumbnail_is_a_small_jpeg(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/thumbnails/0/999", "/thumbnails/1/0", "/thumbnails/9/0", "/thumbnails/0/-1", "/thumbnails/0/..%2f..%2fetc%2fpasswd",
-     "/thumbnails/0/0/../../../../etc/passwd", "/../../etc/passwd", "/search/index.py", "/thumbnails/0/" + "9" * 400],
-)  # fmt: skip
+    [
+        "/thumbnails/0/999",
+        "/thumbnails/1/0",
+        "/thumbnails/9/0",
+        "/thumbnails/0/-1",
+        "/thumbnails/0/..%2f..%2fetc%2fpasswd",
+        "/thumbnails/0/0/../../../../etc/passwd",
+        "/../../etc/passwd",
+        "/search/index.py",
+        "/thumbnails/0/" + "9" * 400,
+    ],
+)
 def test_what_is_no_row_of_images_is_404(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
