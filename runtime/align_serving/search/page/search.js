@@ -30,7 +30,9 @@ async function search(wanted, label, preview) {
   const number = ++latest, start = performance.now();
   shown = {wanted, label, preview};
   query.hidden = !label;
-  query.replaceChildren(...(preview ? [made("img", {src: preview, alt: ""})] : []), label || "");
+  if (label) leaveWords();
+  const image = preview ? [made("img", {src: preview, alt: "", onerror: (event) => event.target.remove()})] : [];
+  query.replaceChildren(...image, made("bdi", {textContent: label || ""}));
   say("Searching…");
   try {
     const chosen = Number(folder.value) || 0;
@@ -45,6 +47,11 @@ async function search(wanted, label, preview) {
     results.replaceChildren();
     say(error.message, true);
   }
+}
+
+function leaveWords() {
+  text.value = "";
+  if (location.hash) history.pushState(null, "", location.pathname); // the back button returns to the words
 }
 
 function card(hit, chosen) {
