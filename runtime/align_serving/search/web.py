@@ -106,7 +106,7 @@ class SearchPage:
         if body.like is not None:
             other = self._index(body.like.folder)
             if body.like.row >= len(other):
-                raise ServiceError(400, f"like.row is {body.like.row}; expected less than {len(other)}", param="like")
+                raise ServiceError(400, f"like.row is {body.like.row}; expected fewer than {len(other)}", param="like")
             query = other.row(body.like.row)
         else:
             query = (await self._service.embedding(body.input, ticket))[None]  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ class SearchPage:
 
     def _index(self, number: int) -> Index:
         if number >= len(self._indexes):
-            raise ServiceError(404, f"there is no folder {number}; /v1/folders lists them", code="not_found")
+            raise ServiceError(404, f"folder {number} does not exist; /v1/folders lists them", code="not_found")
         return self._indexes[number]
 
     async def _threaded(self, call: Any, *arguments: Any) -> Any:

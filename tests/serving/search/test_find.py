@@ -28,7 +28,11 @@ def test_a_text_finds_images_with_the_cosines_of_the_runtime(
 ) -> None:
     assert search("find", folders / "images", "--text", CAPTIONS[0], "--json") == 0
     found = results(capsys)
-    stored = [(id, row) for ids, rows in open_embeddings(folders / "images").decoded() for id, row in zip(ids, rows, strict=True)]
+    stored = [
+        (id, row)
+        for ids, rows in open_embeddings(folders / "images").decoded()
+        for id, row in zip(ids, rows, strict=True)
+    ]
     with align_runtime.load(tiny_bundle, towers=("text",)) as model:
         query = model.embed_texts([CAPTIONS[0]])[0]
     cosines = {id: float(row @ query) for id, row in stored}
