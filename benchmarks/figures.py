@@ -45,8 +45,8 @@ and date. {gpus}
 - **Speed and memory** are measured with random weights in the published sizes of ALIGN (EfficientNet-B7 and
   BERT-base). Time does not depend on the values of weights.
 - **Accuracy** is measured on trained checkpoints: [align-tiny](../reference/align-tiny/README.md), which is part of
-  this repository, and align-small, a wider and deeper one from the same training script. The published weights were
-  not measured.
+  this repository, align-small, a wider and deeper one from the same training script, and EfficientNet-Lite and
+  MiniLM with the weights that others trained. The published weights were not measured.
 - **Reproduce:** `make benchmarks` measures again (about two hours on two cores, nothing else may run), `make peers` the
   other quantization tools (about an hour, gigabytes of packages), `make figures` writes this page.
 """

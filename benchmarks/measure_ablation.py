@@ -26,7 +26,7 @@ from align_exporter.int8.calibrate import Calibration
 from align_exporter.int8.fold_normalization import fold_normalization
 from align_exporter.int8.migrate_outliers import MIGRATIONS
 from align_runtime.progress import Progress
-from benchmarks.peers.draws import TOWERS
+from benchmarks.peers.calibrated import TOWERS
 from benchmarks.result_files import RESULTS, ROOT, describe_machine, read_json, write_result
 from benchmarks.trained_draws import MATERIALS, Draw, fidelity
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from align_runtime.image_embedding import IMAGE_BATCH
 from benchmarks.int8_share import int8_share
-from benchmarks.peers.draws import TOWERS, Draw, Subject, runner_of
+from benchmarks.peers.calibrated import TOWERS, CalibratedFolder
+from benchmarks.peers.draws import Draw, Subject, runner_of
 from benchmarks.peers.environments import PEERS, MissingPeerError, interpreter
 from benchmarks.result_files import RESULTS, ROOT, describe_machine, read_json, write_result
 from benchmarks.timing import run_batches, time_case
@@ -74,6 +75,15 @@ def quantized(place: Path, peer: str, python: Path, effort: dict[str, Any]) -> I
             yield {"peer": peer, "tower": tower, "recipe": "the rest", "error": f"exit code {done.returncode}: {last}"}
 
 
+def all_graphs(draw: CalibratedFolder, pythons: Mapping[str, Path], effort: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A record for each graph: ours of `draw`, then those of the other tools as in `quantized`."""
+    for ours, device in OURS.items():
+        for tower in TOWERS:
+            yield {"peer": ours, "tower": tower, "recipe": "--int8", "file": str(draw.graph(tower, "int8", device))}
+    for peer, python in pythons.items():
+        yield from quantized(draw.folder, peer, python, effort)
+
+
 def add_accuracy(draw: Draw, record: dict[str, Any], file: Path, embeds: Embeds, fp32: Mapping[str, Embeds]) -> None:
     """Adds to `record` the share of MACs in INT8 and the accuracy of the graph in `file`.
 
@@ -90,13 +100,7 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any], rou
     """The record of one draw: all graphs, each with the FP32 graph of the other tower, and the pairs of both towers."""
     draw.export()
     fp32 = {tower: draw.embeds(tower, draw.graph(tower, "fp32")) for tower in TOWERS}
-    records: list[dict[str, Any]] = [
-        {"peer": ours, "tower": tower, "recipe": "--int8", "file": str(draw.graph(tower, "int8", device))}
-        for ours, device in OURS.items()
-        for tower in TOWERS
-    ]
-    for peer, python in pythons.items():
-        records += quantized(draw.folder, peer, python, effort)
+    records = list(all_graphs(draw, pythons, effort))
     embeds = {}
     for index, record in enumerate(records):
         if "file" in record:

@@ -79,7 +79,7 @@ def main() -> None:
     texts = [captions()[index % len(captions())] for index in range(options.texts)]
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's name); 15 by default, unlike this process
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ray.init(num_cpus=2, object_store_memory=200 << 20, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, object_store_memory=200 << 20, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().wait_for_min_actors_s = 300
     work: dict[str, Callable[[], Timed]] = {
         "runtime, one core": lambda: plain(bundle, texts, 1),

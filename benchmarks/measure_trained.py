@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks import trained_checkpoints as trained
 from benchmarks.int8_share import int8_share
-from benchmarks.measure_int8_peers import LIMIT, OURS, environments, quantized
-from benchmarks.peers.draws import TOWERS
+from benchmarks.measure_int8_peers import LIMIT, all_graphs, environments
+from benchmarks.peers.calibrated import TOWERS
 from benchmarks.peers.environments import OWN, PEERS
 from benchmarks.result_files import RESULTS, ROOT, describe_machine, read_json, write_result
 from benchmarks.trained_draws import Draw, Rows, fidelity
@@ -36,13 +36,7 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> 
     """The record of one draw: all graphs, ours first."""
     draw.export(("int8",))
     exact = {tower: draw.embeds(tower, draw.graph(tower, "fp32")) for tower in TOWERS}
-    records: list[dict[str, Any]] = [
-        {"peer": ours, "tower": tower, "recipe": "--int8", "file": str(draw.graph(tower, "int8", device))}
-        for ours, device in OURS.items()
-        for tower in TOWERS
-    ]
-    for peer, python in pythons.items():
-        records += quantized(draw.folder, peer, python, effort)
+    records = list(all_graphs(draw, pythons, effort))
     for record in records:
         if "file" in record:
             tower = record["tower"]

@@ -11,22 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
 from align_calibration.dataset.calibration_dataset import select_dataset
-from align_exporter.export_options import ExportOptions
-from align_exporter.freshness import provenance
-from align_exporter.pipeline import build_bundle
-from align_reference.source import resolve
-from align_runtime.bundle import Bundle
 from align_runtime.images import preprocess
 from align_runtime.parity import cosines
-from align_runtime.progress import Progress
-from align_runtime.tokenizer import Tokenizer
 from benchmarks import trained_checkpoints as trained
-from benchmarks.peers.draws import TOWERS, runner_of
+from benchmarks.peers.calibrated import CalibratedFolder
+from benchmarks.peers.draws import runner_of
 from benchmarks.result_files import ROOT
 from benchmarks.trained_captions import captions, held_out_captions
 from support.calibration_images import draw_captions, drawn_images
@@ -67,7 +60,7 @@ MATERIALS: Mapping[str, Material] = {name: _of_photographs(name) for name in tra
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(CalibratedFolder):
     """The calibration samples of one seed for a checkpoint of `MATERIALS`, and a bundle, in `folder`.
 
     Attributes:
@@ -80,29 +73,15 @@ class Draw:
     folder: Path
 
     def export(self, precisions: tuple[str, ...]) -> None:
-        """Writes samples, bundle, and the FP32 graphs with their weights inside, which the other tools read."""
+        """Draws the samples and writes them, the bundle, and what the other tools read."""
         shutil.rmtree(self.folder, ignore_errors=True)
         images, texts = self.folder / "images", self.folder / "captions.txt"
         images.mkdir(parents=True)
         for index, image in enumerate(self._material.images(self.samples, self.seed)):
             image.save(images / f"{index:04}.png", compress_level=1)
         texts.write_text("\n".join(self.captions) + "\n", encoding="utf-8")
-        # Fidelity is what is measured here, so the parity gate accepts every finite result.
-        options = ExportOptions(
-            precisions=precisions,
-            dataset=select_dataset(images, texts, limit=self.samples, seed=0) if self.samples else None,
-            parity_max_abs={"int8": 2.0},
-            parity_min_cosine={"int8": -1.0},
-        )
-        source = resolve(str(self._material.checkpoint()))
-        build_bundle(source, provenance(source, options), self.folder / "bundle", options, Progress(quiet=True))
-        if self.samples:
-            pixels = preprocess(sorted(images.iterdir()), self.bundle.manifest.preprocessing)
-            np.savez(self.folder / "vision.npz", pixels=pixels)
-            ids, mask = self.tokenizer.pad(self.tokenizer.encode(self.captions))
-            np.savez(self.folder / "text.npz", input_ids=ids, attention_mask=mask)
-        for tower in TOWERS:
-            onnx.save(onnx.load(self.graph(tower, "fp32")), self.folder / f"{tower}.onnx")
+        own = select_dataset(images, texts, limit=self.samples, seed=0) if self.samples else None
+        self.write(self._material.checkpoint(), precisions, own, sorted(images.iterdir()), self.captions)
 
     @property
     def _material(self) -> Material:
@@ -111,15 +90,6 @@ class Draw:
     @property
     def captions(self) -> list[str]:
         return self._material.captions(self.samples, self.seed)
-
-    @cached_property
-    def bundle(self) -> Bundle:
-        return Bundle.open(self.folder / "bundle")
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        facts = self.bundle.manifest.model
-        return Tokenizer.from_file(self.bundle.path("tokenizer.json"), facts.max_length, facts.pad_token_id)
 
     @cached_property
     def held_out(self) -> Mapping[str, Sequence[Mapping[str, NDArray[Any]]]]:
@@ -139,9 +109,6 @@ class Draw:
     def tokens(self, texts: Sequence[str]) -> list[Mapping[str, NDArray[Any]]]:
         rows = (self.tokenizer.pad([ids]) for ids in self.tokenizer.encode(texts))
         return [{"input_ids": ids, "attention_mask": mask} for ids, mask in rows]
-
-    def graph(self, tower: str, variant: str, device: str = "cpu") -> Path:
-        return self.bundle.path(self.bundle.graph(tower, variant, device).file)
 
     def embeds(self, tower: str, file: Path) -> Rows:
         """The embeddings that the graph in `file` computes of the held-out samples."""

@@ -6,36 +6,25 @@ import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from align_calibration.dataset.calibration_dataset import select_dataset
-from align_exporter.export_options import ExportOptions
-from align_exporter.freshness import provenance
-from align_exporter.pipeline import build_bundle
-from align_reference.source import resolve
 from align_runtime.backends import Runner, open_runner
-from align_runtime.bundle import Bundle
 from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.image_options import DEFAULT_IMAGES
-from align_runtime.images import preprocess
-from align_runtime.progress import Progress
 from align_runtime.text_embedding import TextEmbedder
-from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
 from align_runtime.workers import Workers
+from benchmarks.peers.calibrated import CalibratedFolder
 from support.calibration_images import draw_captions, draw_images
 from support.decisions import Embeds, HeldOut
 from support.openvino_runner import OpenVinoRunner
 from training.evaluate import PER_CLASS, RENDERINGS, embed_images, embed_texts
 from training.folder import read_folder
-
-TOWERS = ("vision", "text")
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(CalibratedFolder):
     """The calibration samples of one seed, and the bundle that is calibrated with them, in `folder`."""
 
     subject: Subject
@@ -70,38 +59,12 @@ class Draw:
     folder: Path
 
     def export(self) -> None:
-        """Draws the samples, builds the bundle, and writes what the tools read: samples, FP32 graphs with weights."""
+        """Draws the samples and writes them, the bundle, and what the other tools read."""
         shutil.rmtree(self.folder, ignore_errors=True)
         images = draw_images(self.folder / "images", self.samples, self.seed)
         own = select_dataset(images, None, limit=self.samples, seed=0)
-        # Fidelity is what is measured here, so the parity gate accepts every finite result.
-        options = ExportOptions(
-            precisions=("int8",), dataset=own, parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}
-        )
-        source = resolve(str(self.subject.folder))
-        build_bundle(source, provenance(source, options), self.bundle_folder, options, Progress(quiet=True))
-        pixels = preprocess(sorted(images.iterdir()), self.bundle.manifest.preprocessing)
-        np.savez(self.folder / "vision.npz", pixels=pixels)
-        ids, mask = self.tokenizer.pad(self.tokenizer.encode(draw_captions(self.samples, self.seed)))
-        np.savez(self.folder / "text.npz", input_ids=ids, attention_mask=mask)
-        for tower in TOWERS:
-            onnx.save(onnx.load(self.graph(tower, "fp32")), self.folder / f"{tower}.onnx")
-
-    @property
-    def bundle_folder(self) -> Path:
-        return self.folder / "bundle"
-
-    @cached_property
-    def bundle(self) -> Bundle:
-        return Bundle.open(self.bundle_folder)
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        facts = self.bundle.manifest.model
-        return Tokenizer.from_file(self.bundle_folder / "tokenizer.json", facts.max_length, facts.pad_token_id)
-
-    def graph(self, tower: str, variant: str, device: str = "cpu") -> Path:
-        return self.bundle.path(self.bundle.graph(tower, variant, device).file)
+        captions = draw_captions(self.samples, self.seed)
+        self.write(self.subject.folder, ("int8",), own, sorted(images.iterdir()), captions)
 
     def embeds(self, tower: str, file: Path) -> Embeds:
         """The embeddings that the graph in `file` computes of the held-out set."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.measure_int8_peers import add_accuracy
-from benchmarks.peers.draws import TOWERS, Draw, Subject
+from benchmarks.peers.calibrated import TOWERS
+from benchmarks.peers.draws import Draw, Subject
 
 
 @pytest.fixture(scope="module")

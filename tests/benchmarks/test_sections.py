@@ -12,7 +12,8 @@ from benchmarks.sections.peers import peer_lines
 from benchmarks.sections.speed import by_kind
 from benchmarks.sections.targets import START_TARGETS, TARGETS, missed_targets, render, target_rows
 from benchmarks.sections.trained import trained_lines
-from support.benchmark_results import bench, int8_peers, made_up, trained
+from support.benchmark_results import bench, made_up
+from support.int8_results import int8_peers, trained
 
 BLOCK = "vision_model.encoder.blocks.3"
 

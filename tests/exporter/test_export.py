@@ -20,16 +20,14 @@ import onnx
 import pytest
 import torch
 
-import align_exporter
 from align_exporter.command import main
 from align_runtime.bundle import Bundle
 from align_runtime.errors import BuildError
 from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
-from support.redirected import BROKEN, Ended, redirected
+from support.redirected import BROKEN, ROOMS, Ended, redirected
 from support.trace_cache import TraceCache
 
-ROOMS = [str(path) for path in Path(align_exporter.__file__).parents[2].iterdir() if path.is_dir()]
 TESTS = Path(__file__).parents[1]
 
 

@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 #include <system_error>
+#include <utility>
 
 namespace align {
 
@@ -58,9 +59,10 @@ public:
         next_ = count_;
     }
 
-    void rethrow() const {
+    // The caller alone keeps the exception: a worker may let go of the task while the caller reads it.
+    void rethrow() {
         if (error_)
-            std::rethrow_exception(error_);
+            std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
 private:

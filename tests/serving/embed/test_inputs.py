@@ -24,13 +24,13 @@ def ids(*names: Any, **options: Any) -> list[str]:
 def test_a_folder_is_walked_in_order_with_paths_as_the_user_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(write_files(tmp_path / "work", FILES).parent)
-    (tmp_path / "work" / "link").symlink_to(tmp_path / "work")
-    assert ids("work") == ["work/b.png", "work/a/10.png", "work/a/2.png"]
-    assert ids("work/b.png", "work/a") == ["work/b.png", "work/a/10.png", "work/a/2.png"]
-    (tmp_path / "work" / "link").unlink()  # a pattern follows links
-    assert ids("work/**/*.png") == ["work/a/10.png", "work/a/2.png", "work/b.png"]
-    assert ids(tmp_path / "work/[b]*.png") == [f"{tmp_path}/work/b.png"]
+    monkeypatch.chdir(write_files(tmp_path / "photos", FILES).parent)
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "photos")
+    assert ids("photos") == ["photos/b.png", "photos/a/10.png", "photos/a/2.png"]
+    assert ids("photos/b.png", "photos/a") == ["photos/b.png", "photos/a/10.png", "photos/a/2.png"]
+    (tmp_path / "photos" / "link").unlink()  # a pattern follows links
+    assert ids("photos/**/*.png") == ["photos/a/10.png", "photos/a/2.png", "photos/b.png"]
+    assert ids(tmp_path / "photos/[b]*.png") == [f"{tmp_path}/photos/b.png"]
     (tmp_path / "[b].png").write_bytes(image(1))
     assert ids("[b].png") == ["[b].png"]  # a file with that name is not a pattern
 
