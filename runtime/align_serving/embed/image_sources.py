@@ -130,7 +130,8 @@ class ImageArchive:
                 if is_image_name(member.name):
                     name = f"{self.path}/{member.name}" if self.qualified else member.name
                     identity = whole + b" %d" % member.size
-                    yield Item(text_id(name), identity, member.size, partial(self._content, archive, member))
+                    load, place = partial(self._content, archive, member), partial(archive.extent, member)
+                    yield Item(text_id(name), identity, member.size, load, place)
 
     def _content(self, archive: Archive, member: Member) -> bytes:
         if member.size > self.max_bytes and not member.sparse:

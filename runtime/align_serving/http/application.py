@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -80,8 +80,12 @@ def create_application(
     api_keys: Sequence[str] = (),
     lifespan: Lifespan | None = None,
     extend: Callable[[FastAPI], None] | None = None,
+    open_paths: Collection[str] = (),
 ) -> Gate:
-    """The application around `service`; with `api_keys`, a request needs one of them. `extend` adds other paths."""
+    """The application around `service`; with `api_keys`, a request needs one of them. `extend` adds other paths.
+
+    `open_paths` are those that need no key, see `Gate`.
+    """
     app = FastAPI(
         title="align-serve",
         version=align_runtime.__version__,
@@ -100,7 +104,7 @@ def create_application(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     app.openapi = lambda: _document(app, bool(api_keys))  # type: ignore[method-assign]
-    return Gate(app, metrics, api_keys)
+    return Gate(app, metrics, api_keys, open_paths)
 
 
 def _add_paths(app: FastAPI, service: Service, metrics: Metrics) -> None:

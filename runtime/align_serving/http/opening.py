@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,12 +89,13 @@ def application(
     options: ServiceOptions,
     queue: Callable[[Call[Any, Any], int, int], Batched[Any, Any]] = Batcher,
     extend: Callable[[FastAPI, Service], None] | None = None,
+    open_paths: Collection[str] = (),
 ) -> Gate:
     """The application of `opened`, whose model the caller closes after it has ended.
 
     Args:
         queue: makes what batches across requests, with the arguments of `Batcher`.
-        extend: adds other paths to the application.
+        extend: adds other paths to the application, of which `open_paths` need no API key.
     """
     admission = Admission(options.limits)
     metrics = Metrics(admission)
@@ -111,4 +112,4 @@ def application(
 
     service = Service(opened.facts, texts, images, options.limits, options.fetch)
     add = None if extend is None else lambda app: extend(app, service)
-    return create_application(service, metrics, admission, options.api_keys, lifespan, add)
+    return create_application(service, metrics, admission, options.api_keys, lifespan, add, open_paths)

@@ -1,19 +1,10 @@
-"""Builds an index beside the embeddings, in a folder that takes the place of an older one when it is whole.
-
-::
-
-    index-exact/ index.json     what it was built of, and sizes
-                 rows.bin       the rows as they are stored, one after another
-                 ids, sources   strings, see `strings`
-                 approximate.faiss   not in index-exact
-"""
+"""Builds an index in a folder that takes the place of an older one when it is whole."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,56 +19,21 @@ from align_serving.embed.encodings import ENCODINGS
 from align_serving.embed.output import ROWS_NAME
 from align_serving.embed.reading import StoredEmbeddings
 from align_serving.search.approximate import EXACT, training_rows, write_approximate
+from align_serving.search.index_files import IDS, INDEX_NAME, ROWS_FILE, SOURCES, IndexFacts, binding
 from align_serving.search.sources import UNKNOWN, Sources
 from align_serving.search.strings import StringsWriter, mapped
 
-SCHEMA_VERSION = 1
-INDEX_NAME, ROWS_FILE, IDS, SOURCES = "index.json", "rows.bin", "ids", "sources"
 BLOCK_BYTES = 16 << 20  # of rows as float32, which are scored at once
 
 
-@dataclass(frozen=True)
-class IndexFacts:
-    """``index.json``.
-
-    Attributes:
-        binding: digest of the job and the shards that the index was built of, see `binding`.
-        kind: ``exact``, or a key of `APPROXIMATIONS`.
-        rows, embedding_dim, dtype: of the embeddings.
-        shown: rows whose text or image was found.
-        problem: why others were not.
-        files: sizes in bytes by name.
-        recall: of an approximate index at 10 against exact search, see `recall`.
-    """
-
-    binding: str
-    kind: str
-    rows: int
-    embedding_dim: int
-    dtype: str
-    shown: int
-    problem: str | None
-    files: dict[str, int]
-    recall: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"align_search": SCHEMA_VERSION, **asdict(self)}
-
-
-def binding(stored: StoredEmbeddings) -> str:
-    """A digest of what the embeddings are: their job, the bundle in it, and every finished shard."""
-    value = [stored.job, [asdict(record) for record in stored.records]]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def index_folder(stored: StoredEmbeddings, kind: str) -> Path:
-    return stored.folder / f"index-{kind}"
-
-
 def build_index(
-    stored: StoredEmbeddings, kind: str, progress: Progress, measure: Callable[[Path, IndexFacts], float]
+    stored: StoredEmbeddings,
+    kind: str,
+    folder: Path,
+    progress: Progress,
+    measure: Callable[[Path, IndexFacts], float],
 ) -> None:
-    """Writes the index `kind` of `stored`; a search that has the older one open goes on with it.
+    """Writes the index `kind` of `stored` to `folder`; a search that has the older one open goes on with it.
 
     Args:
         measure: gives the recall of an approximate index in a folder.
@@ -88,8 +44,8 @@ def build_index(
     """
     if not stored.rows:
         raise ConfigurationError(f"{stored.folder} has no rows to search; its errors.jsonl says why")
-    folder = index_folder(stored, kind)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder) as new:
             facts = _write(stored, kind, new, progress)
             if kind != EXACT:
@@ -99,7 +55,8 @@ def build_index(
             put_in_place(new, folder, INDEX_NAME)
     except OSError as reason:
         raise ConfigurationError(
-            f"no index can be written to {folder} ({reason.strerror or reason}); make room, or the folder writable"
+            f"no index can be written to {folder} ({reason.strerror or reason}); make room or the folder writable, or "
+            "name another one with --index-folder"
         ) from None
 
 

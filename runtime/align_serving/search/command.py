@@ -27,10 +27,11 @@ from align_runtime.model import Model
 from align_runtime.progress import Progress
 from align_runtime.user_path import expanded, user_path
 from align_serving.embed.reading import StoredEmbeddings
+from align_serving.http.listening import add_listening_options
 from align_serving.search.approximate import APPROXIMATIONS, EXACT
 from align_serving.search.index import Hit, Index
 from align_serving.search.opening import open_folders, open_indexes, query_options
-from align_serving.search.serving import add_serve_options, serve_page
+from align_serving.search.serving import serve_page
 from align_serving.search.sheet import contact_sheet
 from align_serving.search.thumbnails import Thumbnails
 
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         "serve", help="a page in a browser", description="Serve a page to search in a browser, and align-serve's API."
     )
     _add_shared(serve)
-    add_serve_options(serve)
+    add_listening_options(serve, port=8080)
     add_device_options(serve)
     serve.add_argument("--quiet", "-q", action="store_true", help="no progress, no line on stdout")
     serve.set_defaults(body=_serve, json=False)
@@ -76,6 +77,12 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         choices=[EXACT, *APPROXIMATIONS],
         default=EXACT,
         help="exact search, or an approximate index whose recall is measured when it is built (default: exact)",
+    )
+    parser.add_argument(
+        "--index-folder",
+        metavar="FOLDER",
+        type=user_path,
+        help="keep indexes there, e.g. where EMBEDDINGS cannot be written (default: in EMBEDDINGS)",
     )
 
 
@@ -100,7 +107,7 @@ def _find(options: argparse.Namespace) -> int:
     precision, images = query_options(opened)
     towers = [name for name, wanted in (("vision", options.image), ("text", options.text)) if wanted]
     progress = Progress(options.quiet or options.json)
-    indexes = open_indexes(opened, options.index, progress)
+    indexes = open_indexes(opened, options.index, progress, parent=options.index_folder)
     with Model(open_parts(found.folder, _load_options(options, found, precision, device, towers, images))) as model:
         rows = [*model.embed_texts(options.text)] if options.text else []
         rows += [*model.embed_images(options.image)] if options.image else []
@@ -121,7 +128,8 @@ def _find(options: argparse.Namespace) -> int:
 
 def _index(options: argparse.Namespace) -> int:
     _, opened = _opened(options)
-    indexes = open_indexes(opened, options.index, Progress(options.quiet or options.json), anew=True)
+    progress = Progress(options.quiet or options.json)
+    indexes = open_indexes(opened, options.index, progress, anew=True, parent=options.index_folder)
     if options.json:
         say_json({"indexes": [{"folder": str(index.stored.folder), **index.facts.to_json()} for index in indexes]})
         return 0
@@ -141,7 +149,10 @@ def _serve(options: argparse.Namespace) -> int:
     found, opened = _opened(options)
     precision, images = query_options(opened)
     load = _load_options(options, found, precision, device, ["vision", "text"], images)
-    return serve_page(options, found, load, lambda: open_indexes(opened, options.index, Progress(options.quiet)))
+    progress = Progress(options.quiet)
+    return serve_page(
+        options, found, load, lambda: open_indexes(opened, options.index, progress, parent=options.index_folder)
+    )
 
 
 def _opened(options: argparse.Namespace) -> tuple[FoundBundle, list[StoredEmbeddings]]:

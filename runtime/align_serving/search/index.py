@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_runtime.errors import ConfigurationError
-from align_runtime.json_files import parse_object
+from align_runtime.folder_exchange import finish_interrupted
 from align_runtime.progress import Progress
-from align_runtime.regular_files import read_regular
 from align_serving.embed.encodings import ENCODINGS
 from align_serving.embed.reading import StoredEmbeddings
 from align_serving.search import building
 from align_serving.search.approximate import EXACT, Approximate
-from align_serving.search.building import IDS, INDEX_NAME, SCHEMA_VERSION, SOURCES, IndexFacts
 from align_serving.search.faiss_import import import_faiss
+from align_serving.search.image_places import ImagePlace
+from align_serving.search.index_files import (
+    IDS,
+    INDEX_NAME,
+    SOURCES,
+    IndexFacts,
+    binding,
+    index_folder,
+    read_facts,
+    whole_facts,
+)
 from align_serving.search.strings import Strings
 
-MAX_INDEX_JSON = 1 << 20
 RECALL_QUERIES, RECALL_AT = 256, 10
 
 Rows = NDArray[np.float32]
@@ -35,7 +41,7 @@ class Hit:
     Attributes:
         row: its number in the embeddings, from 0.
         score: cosine with the query.
-        source: what it stands for: the text, or the path of the image; None where that was not found.
+        source: what it stands for: the text, or the path of the file with the image; None where that was not found.
     """
 
     row: int
@@ -82,10 +88,15 @@ class Index:
 
     def source(self, number: int) -> str | None:
         """See `Hit.source`."""
+        if self.kind == "images":
+            place = self.image(number)
+            return None if place is None else place.path
+        return self._sources[number].decode() or None
+
+    def image(self, number: int) -> ImagePlace | None:
+        """Where the image of a row of images lies; None where that was not found."""
         value = self._sources[number]
-        if not value:
-            return None
-        return value.decode() if self.kind == "texts" else os.fsdecode(value)
+        return ImagePlace.from_bytes(value) if value else None
 
     def exact(self, queries: Rows, count: int) -> tuple[NDArray[np.int64], Rows]:
         """Numbers and scores (n, count) of the nearest rows, block by block."""
@@ -134,43 +145,27 @@ def recall(index: Index) -> float:
     return float(np.mean(shares))
 
 
-def open_index(stored: StoredEmbeddings, kind: str, progress: Progress, anew: bool = False) -> Index:
+def open_index(
+    stored: StoredEmbeddings, kind: str, progress: Progress, anew: bool = False, parent: Path | None = None
+) -> Index:
     """The index `kind` of `stored`, which is built where there is none of its present rows, or `anew`.
+
+    What killed processes left of it is finished or removed.
+
+    Args:
+        parent: where it is kept; None for the folder of the embeddings.
 
     Raises:
         ConfigurationError: as in `building.build_index`, or its files are not whole.
         BackendUnavailableError: faiss is not installed.
     """
     import_faiss()
-    folder = building.index_folder(stored, kind)
-    facts = None if anew else _facts(folder)
-    if facts is None or facts.binding != building.binding(stored):
-        building.build_index(stored, kind, progress, lambda new, facts: recall(Index(stored, new, facts)))
-    return _opened(stored, folder)
-
-
-def _opened(stored: StoredEmbeddings, folder: Path) -> Index:
-    facts = _facts(folder)
-    for name, size in facts.files.items() if facts else ():
-        if not (folder / name).is_file() or (folder / name).stat().st_size != size:
-            facts = None
-            break
+    folder = index_folder(stored, kind, parent)
+    finish_interrupted(folder, INDEX_NAME, lambda: whole_facts(folder) is not None)
+    facts = None if anew else read_facts(folder)
+    if facts is None or facts.binding != binding(stored):
+        building.build_index(stored, kind, folder, progress, lambda new, facts: recall(Index(stored, new, facts)))
+    facts = whole_facts(folder)
     if facts is None:
         raise ConfigurationError(f"{folder} is not whole; remove it, it is built again")
     return Index(stored, folder, facts)
-
-
-def _facts(folder: Path) -> IndexFacts | None:
-    """What ``index.json`` says; None where there is none of this version."""
-    path = folder / INDEX_NAME
-    if not path.is_file():
-        return None
-    try:
-        values: dict[str, Any] = parse_object(
-            read_regular(path, MAX_INDEX_JSON, ConfigurationError), str(path), ConfigurationError
-        )
-        if values.pop("align_search", None) != SCHEMA_VERSION:
-            return None
-        return IndexFacts(**values)
-    except (ConfigurationError, TypeError):
-        return None

@@ -51,11 +51,13 @@ def query_options(opened: Sequence[StoredEmbeddings]) -> tuple[str, ImageOptions
     return str(opened[0].job["precision"]), options
 
 
-def open_indexes(opened: Sequence[StoredEmbeddings], kind: str, progress: Progress, anew: bool = False) -> list[Index]:
+def open_indexes(
+    opened: Sequence[StoredEmbeddings], kind: str, progress: Progress, anew: bool = False, parent: Path | None = None
+) -> list[Index]:
     """The index `kind` of each; see `open_index`."""
     indexes = []
     for stored in opened:
         if not stored.complete:
             progress.warn(f"{stored.folder} is not complete: {stored.rows:,} rows of finished shards are searched")
-        indexes.append(open_index(stored, kind, progress, anew))
+        indexes.append(open_index(stored, kind, progress, anew, parent))
     return indexes

@@ -1,7 +1,8 @@
-"""What a row stands for: the text, or the file of an image, found in the inputs of the job that embedded it.
+"""What a row stands for: the text, or the place of an image, found in the inputs of the job that embedded it.
 
 Only an input of the job is ever shown. An image of a folder must lie in it once all links are followed, an image that
 was named by itself or in a list must not be a link, and a path that is shown later must still lead where it led then.
+A file with many images or texts may be a link, as may a folder.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from align_runtime.errors import AlignError
+from align_runtime.errors import AlignError, InputError
 from align_runtime.image_options import ImageOptions
 from align_serving.embed.image_sources import ImageFolder
 from align_serving.embed.inputs import InputOptions, open_inputs
-from align_serving.embed.items import Item, ItemsDigest, Source
+from align_serving.embed.items import Item, ItemsDigest, file_identity
 from align_serving.embed.output import ERRORS_NAME
 from align_serving.embed.reading import StoredEmbeddings
 from align_serving.embed.rows import Columns
+from align_serving.search.image_places import ImagePlace
 
+OTHERS = "the inputs are not those that were embedded"
 UNKNOWN = b""  # of a row whose image or text is not found
 
 
@@ -42,8 +45,8 @@ class Sources:
     def of_shard(self, items: int, digest: str, ids: list[str]) -> list[bytes]:
         """What the rows `ids` of the next shard, of `items` items, stand for.
 
-        It is a text in UTF-8, an absolute path, or `UNKNOWN` where the inputs have changed: an image counts as the same
-        by its id, and texts by the digest of their shard.
+        It is a text in UTF-8, an `ImagePlace` in bytes, or `UNKNOWN` where the inputs have changed: an image counts as
+        the same by its id, and texts by the digest of their shard.
         """
         now, found = ItemsDigest(), []
         for number, (item, content) in enumerate(islice(self._items, items), start=self._first):
@@ -52,8 +55,9 @@ class Sources:
                 found.append((item.id, content))
         self._first += items
         same = len(found) == len(ids) and (not self._texts or now.hexdigest() == digest)
+        if not same or any(id != name for id, (name, _) in zip(ids, found, strict=True)):
+            self.problem = self.problem or OTHERS
         if not same:
-            self.problem = self.problem or "the inputs are not those that were embedded"
             return [UNKNOWN] * len(ids)
         return [content if id == name else UNKNOWN for id, (name, content) in zip(ids, found, strict=True)]
 
@@ -64,26 +68,38 @@ class Sources:
         try:
             for value in job["inputs"]:
                 (source,) = open_inputs([_named(value)], options)
-                root = Path(os.path.realpath(source.name)) if isinstance(source, ImageFolder) else None
+                real, identity = os.path.realpath(source.name), file_identity(Path(source.name)).decode()
+                root = Path(real) if isinstance(source, ImageFolder) else None
                 for item in source.items():
-                    yield item, self._content(source, item, root)
+                    yield item, self._text(item) if self._texts else self._image(item, real, identity, root)
         except (AlignError, OSError) as reason:
             self.problem = self.problem or str(reason)
 
-    def _content(self, source: Source, item: Item, root: Path | None) -> bytes:
-        if self._texts:
-            text = _loaded(item)
-            return text.encode() if isinstance(text, str) else UNKNOWN
-        path = _loaded(item) if source.in_files else None
-        if not isinstance(path, Path):
-            self.problem = self.problem or f"images are not shown from {source.name}, only from folders and files"
+    def _text(self, item: Item) -> bytes:
+        text = _loaded(item)
+        return text.encode() if isinstance(text, str) else UNKNOWN
+
+    def _image(self, item: Item, source: str, identity: str, root: Path | None) -> bytes:
+        """`source` and `identity` are those of the file or folder that gave `item`, `root` is a folder."""
+        try:
+            place = item.place()
+        except InputError as reason:
+            self.problem = self.problem or f"of {source}: {reason.message}"
+            return UNKNOWN
+        if place is not None:
+            return ImagePlace(source, place, identity).to_bytes()
+        path = _loaded(item)
+        if not isinstance(path, Path):  # its row is in errors.jsonl
             return UNKNOWN
         real = os.path.realpath(path)
         if root is None:  # links in the folder's own path are the user's
             inside = Path(real) == Path(os.path.realpath(path.parent)) / path.name
         else:
             inside = Path(real).is_relative_to(root)
-        return os.fsencode(real) if inside else UNKNOWN
+        if not inside:
+            self.problem = self.problem or f"the path {path} is a link{' out of its folder' if root else ''}"
+            return UNKNOWN
+        return ImagePlace(real).to_bytes()
 
 
 def _loaded(item: Item) -> object:

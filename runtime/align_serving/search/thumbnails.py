@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from io import BytesIO
-from pathlib import Path
 
 from PIL import Image
 
 from align_runtime.errors import InputError
 from align_runtime.image_options import ImageOptions
 from align_runtime.images import Encoded, decode
-from align_runtime.regular_files import read_regular
+from align_serving.search.image_places import ImagePlace
 from align_serving.search.index import Index
 
 SIDE, QUALITY = 320, 82
@@ -26,7 +24,7 @@ class Thumbnails:
 
     def __init__(self, options: ImageOptions) -> None:
         self._options = options
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._kept: OrderedDict[ImagePlace, bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
         self._decoders = threading.BoundedSemaphore(AT_ONCE)
@@ -37,29 +35,24 @@ class Thumbnails:
         Raises:
             InputError: why there is none.
         """
-        path = index.source(row)
-        if path is None:
+        place = index.image(row)
+        if place is None:
             raise InputError(index.facts.problem or "the image was not among the inputs when the index was built")
         with self._lock:
-            if path in self._kept:
-                self._kept.move_to_end(path)
-                return self._kept[path]
+            if place in self._kept:
+                self._kept.move_to_end(place)
+                return self._kept[place]
         with self._decoders:
-            made = self._made(path)
+            made = self._made(place)
         with self._lock:
-            self._bytes += len(made) - len(self._kept.pop(path, b""))
-            self._kept[path] = made
+            self._bytes += len(made) - len(self._kept.pop(place, b""))
+            self._kept[place] = made
             while self._bytes > KEPT_BYTES:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
         return made
 
-    def _made(self, path: str) -> bytes:
-        if os.path.realpath(path) != path:
-            raise InputError("the path of the image is a link by now; links are not followed")
-        if not Path(path).exists():
-            raise InputError("the image is no longer there")
-        data = read_regular(Path(path), self._options.max_file_bytes, InputError, "the image")
-        image = decode(Encoded(data, "the image"), self._options)
+    def _made(self, place: ImagePlace) -> bytes:
+        image = decode(Encoded(place.read(self._options.max_file_bytes), "the image"), self._options)
         image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
         file = BytesIO()
         image.save(file, "JPEG", quality=QUALITY)

@@ -16,7 +16,7 @@ from align_runtime.load_options import LoadOptions
 from align_runtime.progress import Progress
 from align_serving.embed import command as embed_command
 from align_serving.embed.reading import open_embeddings
-from align_serving.http.command import LOOPBACK
+from align_serving.http.listening import LOOPBACK
 from align_serving.http.opening import Opened, ServiceOptions, application
 from align_serving.search.index import open_index
 from align_serving.search.thumbnails import Thumbnails

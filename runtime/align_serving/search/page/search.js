@@ -4,7 +4,8 @@ const find = (id) => document.getElementById(id);
 const form = find("form"), text = find("text"), file = find("file"), folder = find("folder");
 const results = find("results"), status = find("status"), query = find("query");
 const MAX_IMAGE = 20 * 1024 * 1024;
-let folders = [], latest = 0, shown = null;
+const unlock = find("unlock"), key = find("key");
+let folders = [], latest = 0, shown = null, loading = new AbortController();
 
 function made(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
@@ -17,18 +18,41 @@ function say(message, failed = false) {
   status.classList.toggle("failed", failed);
 }
 
+async function fetched(path, options = {}) {
+  const known = sessionStorage.getItem("key"); // of this tab, until it is closed
+  const headers = {...options.headers, ...known && {authorization: `Bearer ${known}`}};
+  const answer = await fetch(path, {...options, headers});
+  if (answer.ok) return answer;
+  if (answer.status === 401) {
+    form.hidden = true;
+    unlock.hidden = false;
+    throw new Error(known ? "The API key is wrong." : "This page needs an API key.");
+  }
+  const value = await answer.json().catch(() => ({}));
+  throw new Error(value.error ? value.error.message : answer.statusText);
+}
+
 async function asked(path, body) {
-  const answer = await fetch(path, body && {
+  const answer = await fetched(path, body && {
     method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify(body),
   });
-  const value = await answer.json();
-  if (!answer.ok) throw new Error(value.error ? value.error.message : answer.statusText);
-  return value;
+  return answer.json();
+}
+
+function dataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("error", () => reject(new Error("The file cannot be read.")));
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.readAsDataURL(blob);
+  });
 }
 
 async function search(wanted, label, preview) {
   const number = ++latest, start = performance.now();
   shown = {wanted, label, preview};
+  loading.abort(); // thumbnails of the search before
+  loading = new AbortController();
   query.hidden = !label;
   if (label) leaveWords();
   const image = preview ? [made("img", {src: preview, alt: "", onerror: (event) => event.target.remove()})] : [];
@@ -64,38 +88,35 @@ function card(hit, chosen) {
       textContent: known ? hit.text : "The text was not found among the inputs."});
     return made("li", {}, words, facts);
   }
-  const image = made("img", {loading: "lazy", alt: hit.id, src: hit.thumbnail});
+  const image = made("img", {alt: hit.id});
   const similar = made("button", {type: "button", className: "similar", title: "Find what is similar"}, image);
   similar.setAttribute("aria-label", `Find what is similar to ${hit.id}`);
   similar.addEventListener("click", () => {
     scrollTo({top: 0});
     search({like: {folder: chosen, row: hit.row}}, `similar to ${hit.id}`, image.complete && image.naturalWidth ? image.src : "");
   });
-  image.addEventListener("error", async () => {
-    const missing = made("p", {className: "missing", textContent: "The image cannot be shown."});
-    similar.replaceWith(missing);
-    try {
-      await asked(hit.thumbnail);
-    } catch (error) {
-      missing.textContent = `Not shown: ${error.message}`;
-    }
+  show(image, hit.thumbnail, loading.signal).catch((error) => {
+    if (error.name !== "AbortError") similar.replaceWith(made("p", {className: "missing", textContent: `Not shown: ${error.message}`}));
   });
   return made("li", {}, similar, facts);
 }
 
-function searchImage(chosen) {
+async function show(image, path, signal) {
+  image.src = await dataUrl(await (await fetched(path, {signal})).blob()); // a fetch, as an element sends no API key
+}
+
+async function searchImage(chosen) {
   if (!chosen) return;
   if (chosen.size > MAX_IMAGE) {
     say(`The image has ${(chosen.size / 1e6).toFixed(0)} MB; expected at most ${MAX_IMAGE / 1e6 | 0}.`, true);
     return;
   }
-  const reader = new FileReader();
-  reader.addEventListener("error", () => say("The file cannot be read.", true));
-  reader.addEventListener("load", () => {
-    const data = reader.result.slice(reader.result.indexOf(",") + 1);
-    search({input: {image: data}}, chosen.name || "pasted image", URL.createObjectURL(chosen));
-  });
-  reader.readAsDataURL(chosen);
+  try {
+    const data = await dataUrl(chosen);
+    search({input: {image: data.slice(data.indexOf(",") + 1)}}, chosen.name || "pasted image", data);
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 function searchText() {
@@ -137,12 +158,28 @@ addEventListener("drop", (event) => {
   searchImage(event.dataTransfer.files[0]);
 });
 
-asked("/v1/folders").then((answer) => {
-  folders = answer.data;
+unlock.addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", key.value.trim());
+  key.value = "";
+  start();
+});
+
+async function start() {
+  try {
+    folders = (await asked("/v1/folders")).data;
+  } catch (error) {
+    say(error.message, true);
+    return;
+  }
+  form.hidden = false;
+  unlock.hidden = true;
   folder.replaceChildren(...folders.map((one, number) =>
     made("option", {value: number, textContent: `${one.name} (${one.rows.toLocaleString("en")} ${one.kind})`})));
   folder.hidden = folders.length < 2;
   const rows = folders.map((one) => `${one.rows.toLocaleString("en")} ${one.kind}`).join(", ");
   say(`${rows}. Type words, or choose, drop or paste an image.`);
   fromAddress();
-}, (error) => say(error.message, true));
+}
+
+start();
