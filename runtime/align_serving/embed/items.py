@@ -95,11 +95,14 @@ def all_items(sources: list[Source]) -> Iterator[Item]:
         try:
             yield from source.items()
         except InputError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno is not None:
-                reason = cause.strerror or cause
-                raise DeviceError(f"{source.name} cannot be read further: {reason}; check its storage") from None
+            check_storage(source.name, error.__cause__)
             yield Item(text_id(source.name), b"", 0, failing(error.message))
+
+
+def check_storage(name: str, cause: BaseException | None) -> None:
+    """Raises DeviceError if the system could not read the source `name`: the next time it may."""
+    if isinstance(cause, OSError) and cause.errno is not None:
+        raise DeviceError(f"{name} cannot be read further: {cause.strerror or cause}; check its storage") from None
 
 
 def failing(reason: str) -> Callable[[], Content]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +162,8 @@ def open_index(
     """
     import_faiss()
     folder = index_folder(stored, kind, parent)
-    finish_interrupted(folder, INDEX_NAME, lambda: whole_facts(folder) is not None)
+    with suppress(OSError):  # where nothing can be written, nothing can be finished
+        finish_interrupted(folder, INDEX_NAME, lambda: whole_facts(folder) is not None)
     facts = None if anew else read_facts(folder)
     if facts is None or facts.binding != binding(stored):
         building.build_index(stored, kind, folder, progress, lambda new, facts: recall(Index(stored, new, facts)))

@@ -18,7 +18,7 @@ from align_runtime.errors import AlignError, InputError
 from align_runtime.image_options import ImageOptions
 from align_serving.embed.image_sources import ImageFolder
 from align_serving.embed.inputs import InputOptions, open_inputs
-from align_serving.embed.items import Item, ItemsDigest, file_identity
+from align_serving.embed.items import Item, ItemsDigest, all_items, file_identity
 from align_serving.embed.output import ERRORS_NAME
 from align_serving.embed.reading import StoredEmbeddings
 from align_serving.embed.rows import Columns
@@ -70,7 +70,7 @@ class Sources:
                 (source,) = open_inputs([_named(value)], options)
                 real, identity = os.path.realpath(source.name), file_identity(Path(source.name)).decode()
                 root = Path(real) if isinstance(source, ImageFolder) else None
-                for item in source.items():
+                for item in all_items([source]):
                     yield item, self._text(item) if self._texts else self._image(item, real, identity, root)
         except (AlignError, OSError) as reason:
             self.problem = self.problem or str(reason)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from align_runtime.errors import ConfigurationError
+from align_runtime.folder_exchange import companion, new_folder
 from align_runtime.progress import Progress
 from align_serving.embed.encodings import ENCODINGS
 from align_serving.embed.ledger import open_ledger
@@ -16,7 +20,7 @@ from align_serving.embed.output import Shard, open_output
 from align_serving.embed.reading import StoredEmbeddings, open_embeddings
 from align_serving.search import building
 from align_serving.search.index import Index, open_index
-from serving.search.conftest import Search
+from serving.search.conftest import CAPTIONS, Search
 
 QUIET = Progress(quiet=True)
 DIM = 24
@@ -137,6 +141,50 @@ def test_an_image_behind_a_link_out_of_its_folder_is_not_shown(
     assert command.main([str(tiny_bundle), str(photos), "-o", str(output), "--quiet", "--threads", "1"]) == 0
     index = open_index(open_embeddings(output), "exact", QUIET)
     assert [index.source(row) for row in range(3)] == [str(photos / "a.png"), str(photos / "a.png"), None]
+    assert "c.png is a link out of its folder" in str(index.facts.problem)
+
+
+def test_leftovers_of_killed_builds_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    stored = written(tmp_path / "e", random_rows(30))
+    killed = companion(tmp_path / "e/index-exact", "partial")
+    killed.mkdir()
+    (killed / "rows.bin").write_bytes(b"part")
+    with new_folder(tmp_path / "e/index-exact") as living:
+        open_index(stored, "exact", QUIET)
+        assert list((tmp_path / "e").glob(".*")) == [living]
+    (tmp_path / "e/index-exact").rename(companion(tmp_path / "e/index-exact", "complete"))
+    inode = next((tmp_path / "e").glob(".*/rows.bin")).stat().st_ino
+    open_index(stored, "exact", QUIET)  # a build that was killed while it took its place is finished
+    assert (tmp_path / "e/index-exact/rows.bin").stat().st_ino == inode
+
+
+def test_embeddings_that_cannot_be_written_are_searched_with_an_index_elsewhere(
+    search: Search, folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = os.mkdir
+
+    def refused(path: Path, *options: object) -> None:
+        if Path(path).is_relative_to(folders / "images") or Path(path).is_relative_to(folders / "texts"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        make(path, *options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    before = sorted(folders.rglob("*"))
+    assert search("find", folders / "images", "--text", "a") == 2
+    assert "(Read-only file system); make room or the folder writable, or name another one with --index-folder" in (
+        capsys.readouterr().err
+    )
+    kept, both = folders / "new/kept", (folders / "images", folders / "texts")
+    for _ in range(2):
+        assert search("find", *both, "--text", CAPTIONS[0], "--top", 1, "--json", "--index-folder", kept) == 0
+        image, text = json.loads(capsys.readouterr().out)["queries"][0]["results"]
+        assert (Path(image["id"]).name, text["text"]) == ("green-heart.png", CAPTIONS[0])
+    names = sorted(path.name for path in kept.iterdir())
+    assert [re.sub("-[0-9a-f]{12}-", "-…-", name) for name in names] == ["images-…-exact", "texts-…-exact"]
+    assert sorted(path for path in folders.rglob("*") if not path.is_relative_to(folders / "new")) == before
+    for folder in both:
+        search("index", folder, "--index-folder", kept)
+    assert sorted(path.name for path in kept.iterdir()) == names
 
 
 def test_no_rows_are_an_error(tmp_path: Path) -> None:
