@@ -114,7 +114,7 @@ class _TarArchive(TarReader):
 
     def extent(self, member: Member) -> Extent:
         if self._compressed:
-            raise InputError("a tar file that is compressed as a whole can only be read from its start; gunzip it")
+            raise InputError("a tar file that is compressed as a whole can only be read from its start")
         return Extent(member.position, member.size, member.size)
 
 

@@ -2,8 +2,8 @@
 
 ::
 
-    building  → index.json, rows.bin, ids, contents and, by option, faiss's graph or lists, beside the embeddings
+    building  → the files of an index, see index_files, beside the embeddings
     index     opens them, and finds the nearest rows: exact over memory-mapped blocks, or approximate and rescored
-    sources   which image or text a row stands for; thumbnails makes small images of it
+    sources   which text or image a row stands for; image_places reads an image, thumbnails makes a small one of it
     command   `align-search find | index | serve`; sheet writes the page without a server, web the one with
 """
