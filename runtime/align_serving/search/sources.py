@@ -84,7 +84,7 @@ class Sources:
         try:
             place = item.place()
         except InputError as reason:
-            self.problem = self.problem or f"of {source}: {reason.message}"
+            self.problem = self.problem or f"of {Path(source).name}: {reason.message}"
             return UNKNOWN
         if place is not None:
             return ImagePlace(source, place, identity).to_bytes()

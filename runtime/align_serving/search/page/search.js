@@ -5,7 +5,10 @@ const form = find("form"), text = find("text"), file = find("file"), folder = fi
 const results = find("results"), status = find("status"), query = find("query");
 const MAX_IMAGE = 20 * 1024 * 1024;
 const unlock = find("unlock"), key = find("key");
-let folders = [], latest = 0, shown = null, loading = new AbortController();
+let folders = [], latest = 0, shown = null, loading = new AbortController(), known = "";
+try {
+  known = sessionStorage.getItem("key") || "";
+} catch { /* blocked as cookies may be: the page asks again after a reload */ }
 
 function made(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
@@ -19,7 +22,6 @@ function say(message, failed = false) {
 }
 
 async function fetched(path, options = {}) {
-  const known = sessionStorage.getItem("key"); // of this tab, until it is closed
   const headers = {...options.headers, ...known && {authorization: `Bearer ${known}`}};
   const answer = await fetch(path, {...options, headers});
   if (answer.ok) return answer;
@@ -160,7 +162,7 @@ addEventListener("drop", (event) => {
 
 unlock.addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("key", key.value.trim());
+  known = key.value.trim();
   key.value = "";
   start();
 });
@@ -172,6 +174,9 @@ async function start() {
     say(error.message, true);
     return;
   }
+  try {
+    sessionStorage.setItem("key", known); // until the tab is closed
+  } catch { /* see above */ }
   form.hidden = false;
   unlock.hidden = true;
   folder.replaceChildren(...folders.map((one, number) =>
