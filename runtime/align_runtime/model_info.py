@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from align_runtime.image_options import ImageOptions
@@ -45,8 +45,8 @@ class ModelInfo:
     threads: int | None
     streams: int
     image_options: ImageOptions
-    settings: Mapping[str, TowerSettings]
-    tuned: tuple[Path, str] | None
+    settings: Mapping[str, TowerSettings] = field(default_factory=dict)
+    tuned: tuple[Path, str] | None = None
 
     @classmethod
     def of(cls, parts: Parts) -> ModelInfo:
