@@ -43,7 +43,8 @@ def test_the_table_begins_with_what_was_chosen_and_names_what_was_not() -> None:
     ]
     assert "unavailable: fp16 on cuda, fp32 on cuda: no CUDA here" in lines
     assert lines[-2:] == [
-        "vision: int8 on cpu, 2 streams, batch 8, 2.00 × the default fp32 on cpu",
+        "vision: int8 on cpu, 2 streams, batch 8, 2.00 × the default fp32 on cpu; no time for 1 settings: more with "
+        "--seconds-budget",
         "written to tuning.json; load with tuned='throughput'",
     ]
     assert not any("busy" in line for line in lines)

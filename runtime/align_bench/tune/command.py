@@ -111,9 +111,9 @@ def tune(options: argparse.Namespace) -> int:
     inputs, answers = {name: _inputs(options, bundle, name) for name in towers}, golden.read(bundle)
     progress = Progress(options.quiet or options.json or not sys.stderr.isatty())
     before, results = load_average(), dict[str, TunedResult]()
-    end = None if options.seconds_budget is None else time.perf_counter() + options.seconds_budget
+    seconds = None if options.seconds_budget is None else options.seconds_budget / len(towers)
     with said_once():
-        for index, name in enumerate(towers):
+        for name in towers:
             start = time.perf_counter()
             with progress.phase(f"{name}: {len(tried[name])} settings for {target}"):
                 lab = Lab(bundle, name, target, inputs[name], answers)
@@ -121,7 +121,7 @@ def tune(options: argparse.Namespace) -> int:
                     tried[name],
                     lab.open,
                     options.min_cosine,
-                    None if end is None else max((end - start) / (len(towers) - index), 0.0),
+                    seconds,
                     batch_sizes=partial(batch_sizes, name, target),
                     required=required,
                     show=progress.show,

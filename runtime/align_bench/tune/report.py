@@ -120,8 +120,11 @@ def _unavailable(outcomes: Sequence[Outcome]) -> list[str]:
 def _verdict(result: TunedResult) -> str:
     chosen = result.chosen
     if chosen.verdict == DEFAULT:
-        return f"{chosen.settings}, the default: nothing was shown to be faster"
-    return f"{chosen.settings}, {chosen.ratio or 1:.2f} × the default {result.outcomes[0].settings}"
+        said = f"{chosen.settings}, the default: nothing was shown to be faster"
+    else:
+        said = f"{chosen.settings}, {chosen.ratio or 1:.2f} × the default {result.outcomes[0].settings}"
+    missed = sum(outcome.verdict == NO_TIME for outcome in result.outcomes)
+    return f"{said}; no time for {missed} settings: more with --seconds-budget" if missed else said
 
 
 def _rank(outcome: Outcome) -> tuple[int, float]:
