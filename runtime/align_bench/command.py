@@ -1,4 +1,4 @@
-"""``align-bench run``, ``show``, ``compare`` and ``scaling``; docs/bench.md is their manual."""
+"""``align-bench run``, ``show``, ``compare``, ``scaling`` and ``tune``: docs/bench.md and docs/tuning.md."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from align_bench.scaling import (
 )
 from align_bench.subject import opened
 from align_bench.timing import Effort
+from align_bench.tune.command import add_tune
 from align_runtime.bundle import Bundle
 from align_runtime.commands.bundle_arguments import add_bundle_arguments, open_bundle
 from align_runtime.console import (
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_show(commands)
     _add_compare(commands)
     _add_scaling(commands)
+    add_tune(commands)
     return run(parser, arguments, lambda options: int(options.body(options)))
 
 

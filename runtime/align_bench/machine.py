@@ -5,13 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from align_runtime.devices import backend_of
-from align_runtime.processors import available_cores
+from align_runtime.machine_key import installed_version, nvidia_smi
+from align_runtime.processors import available_cores, processor_name
 
 PACKAGES = (
     "align-onnx",
@@ -26,7 +25,6 @@ PACKAGES = (
     "torch",
 )
 VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "MALLOC_ARENA_MAX", "LD_PRELOAD")
-VECTORS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")  # kernels are chosen by these
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -38,14 +36,14 @@ def describe(device: str) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
         "device": device,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": available_cores(),
         "governor": _line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "gpu": None if all(backend_of(name).on_cpu for name in device.split(", ")) else _gpu(),
-        "versions": {package: found for package in PACKAGES if (found := _version(package))},
+        "versions": {package: found for package in PACKAGES if (found := installed_version(package))},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
@@ -55,33 +53,9 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def _processor() -> str:
-    """The model name and the vector extensions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return platform.processor() or platform.machine()
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = fields.get("flags", "").split()
-    vectors = ", ".join(name for name in VECTORS if name in flags)
-    return f"{fields.get('model name', platform.machine())} ({vectors or 'none of ' + ', '.join(VECTORS)})"
-
-
 def _gpu() -> str | None:
-    """Name, driver version, maximum clock and persistence mode of the first GPU, from nvidia-smi."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm,persistence_mode", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    """Name, driver version, maximum clock and persistence mode of the first GPU."""
+    return next(iter(nvidia_smi("name,driver_version,clocks.max.sm,persistence_mode")), None)
 
 
 def _line(file: Path) -> str | None:

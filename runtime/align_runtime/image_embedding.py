@@ -53,12 +53,15 @@ class ImageEmbedder:
         options: ImageOptions,
         decoders: Workers,
         workers: Workers,
+        batch_size: int | None = None,
     ) -> None:
+        """`batch_size` is that of calls that give none; None chooses it."""
         self.tower = tower
         self.preprocessing = preprocessing
         self.options = options
         self._decoders = decoders
         self._workers = workers
+        self._batch_size = batch_size
 
     def parts(self, images: Iterable[ImageInput], batch_size: int | None = None, on_error: OnError = "raise") -> Parts:
         """Yields embeddings, a few at a time, in the order of `images`, which is read lazily.
@@ -79,7 +82,7 @@ class ImageEmbedder:
         source = Source(images)
         intake = ImageIntake(self.preprocessing, self.options)
         taken = intake.taken(source, is_listed(images))
-        return delivered(self._parts(intake, taken, batch_size, on_error), source, on_error)
+        return delivered(self._parts(intake, taken, batch_size or self._batch_size, on_error), source, on_error)
 
     def _parts(self, intake: ImageIntake, taken: Iterator[Taken], batch_size: int | None, on_error: OnError) -> Parts:
         streams, per_stream = self.tower.streams, batch_size or 1

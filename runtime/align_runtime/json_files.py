@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -117,6 +117,13 @@ def require(where: str, values: Mapping[str, Any], key: str, kind: type | tuple[
     if key not in values:
         raise ConfigurationError(f"{where}: the key {key!r} is missing")
     return of_kind(f"{where}: {key}", values[key], kind)
+
+
+def check_keys(where: str, values: Mapping[str, Any], keys: Collection[str]) -> None:
+    """Raises ConfigurationError unless `values` has exactly `keys`."""
+    if set(values) != set(keys):
+        missing, unknown = sorted(set(keys) - set(values)), sorted(set(values) - set(keys))
+        raise ConfigurationError(f"{where}: missing keys {shortened(missing)}, unknown keys {shortened(unknown[:8])}")
 
 
 def of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:

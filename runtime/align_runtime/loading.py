@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from align_runtime.bundle import Bundle
-from align_runtime.devices import backend_of
 from align_runtime.errors import ConfigurationError
 from align_runtime.graph_entry import Graph
 from align_runtime.image_embedding import ImageEmbedder
-from align_runtime.load_options import LoadOptions
+from align_runtime.load_options import LoadOptions, check_pin
 from align_runtime.memory import give_back, reported
 from align_runtime.processors import available_cores
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
+from align_runtime.tower_settings import TowerSettings
+from align_runtime.tuned_choice import find_entry, tuned_settings
 from align_runtime.workers import Workers, check_startable
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,9 @@ class Parts:
     Attributes:
         bundle: the bundle that they come from.
         options: how it was loaded.
-        threads: of one run on a CPU; None on a GPU.
+        settings: of each tower.
+        tuned: the file and the target that `settings` are from; None without `tuned`.
+        threads: of one run of the first tower on a CPU; None on a GPU.
         decoders: threads that decode images.
         workers: threads that run streams.
         vision, text: the towers; None if not loaded. Use `images` and `texts`, which raise an error then.
@@ -40,6 +44,8 @@ class Parts:
 
     bundle: Bundle
     options: LoadOptions
+    settings: Mapping[str, TowerSettings]
+    tuned: tuple[Path, str] | None
     threads: int | None
     decoders: Workers
     workers: Workers
@@ -91,28 +97,31 @@ def open_parts(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
 def _open(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
     start = time.perf_counter()
     opened = Bundle.open(bundle, options.manifest_sha256, complete=False)
-    graphs = [opened.graph(name, options.precision, options.device) for name in options.towers]
+    settings, tuned = _settings(opened, options)
+    graphs = [opened.graph(name, one.precision, one.device) for name, one in settings.items()]
     with ExitStack() as on_error:
-        loaded = _open_towers(opened, graphs, options)
+        loaded = _open_towers(opened, graphs, settings, options)
         for tower in loaded.values():
             on_error.callback(tower.close)
-        cores = options.threads or available_cores()
+        cores = {name: one.threads or available_cores() for name, one in settings.items()}
         count = max(tower.streams for tower in loaded.values())
         waiting = sum(tower.in_flight for tower in loaded.values() if tower.in_flight > 1)  # threads, for a GPU
-        decoders, workers = Workers(options.decode_threads or cores), Workers(max(count, waiting))
-        vision, text, preprocessing = loaded.get("vision"), loaded.get("text"), opened.manifest.preprocessing
+        first = options.towers[0]  # vision, where it is loaded: what decodes images
+        decoders, workers = Workers(options.decode_threads or cores[first]), Workers(max(count, waiting))
         parts = Parts(
             bundle=opened,
             options=options,
-            threads=cores if backend_of(options.device).on_cpu else None,
+            settings=settings,
+            tuned=tuned,
+            threads=cores[first] if settings[first].on_cpu else None,
             decoders=decoders,
             workers=workers,
-            vision=None if vision is None else ImageEmbedder(vision, preprocessing, options.images, decoders, workers),
-            text=None if text is None else TextEmbedder(text, _open_tokenizer(opened), workers, options.threads),
+            vision=_image_embedder(opened, loaded, settings, options, decoders, workers),
+            text=_text_embedder(opened, loaded, settings, workers),
         )
         on_error.pop_all()
     give_back()  # what loading took and freed: as much as the weights
-    if backend_of(options.device).on_cpu and any(graph.variant == "fp16" for graph in graphs):
+    if any(graph.variant == "fp16" and settings[graph.tower].on_cpu for graph in graphs):
         logger.warning("%s: fp16 on a CPU takes more memory than fp32 and is no faster; it is for GPUs", opened.folder)
     remark = opened.manifest.provenance.random_words
     if remark is not None:
@@ -121,12 +130,54 @@ def _open(bundle: str | os.PathLike[str], options: LoadOptions) -> Parts:
         "loaded %s of %s on %s (threads: %s, streams: %d) in %.2f s",
         ", ".join(graph.file for graph in graphs),
         opened.folder,
-        options.device,
+        joined(one.device for one in settings.values()),
         parts.threads,
         count,
         time.perf_counter() - start,
     )
+    if tuned is not None:
+        chosen = "; ".join(f"{name}: {one}" for name, one in settings.items())
+        logger.info("settings for %s from %s: %s", tuned[1], tuned[0], chosen)
     return parts
+
+
+def joined(names: Iterable[str]) -> str:
+    """What the towers have, once where it is the same: ``"int8"``, ``"bf16 and int8"``."""
+    return " and ".join(dict.fromkeys(names))
+
+
+def _settings(bundle: Bundle, options: LoadOptions) -> tuple[dict[str, TowerSettings], tuple[Path, str] | None]:
+    """The settings of each tower that `options` load and, with `tuned`, the file and target that they are from."""
+    if options.tuned is False:
+        return dict.fromkeys(options.towers, options.settings), None
+    file, entry = find_entry(bundle, options.tuned)
+    settings = tuned_settings(file, entry, tuple(options.towers))
+    if options.manifest_sha256 is not None:
+        check_pin(options.manifest_sha256, *(one.device for one in settings.values()))
+    return settings, (file, entry.target)
+
+
+def _image_embedder(
+    bundle: Bundle,
+    loaded: Mapping[str, Tower],
+    settings: Mapping[str, TowerSettings],
+    options: LoadOptions,
+    decoders: Workers,
+    workers: Workers,
+) -> ImageEmbedder | None:
+    if (tower := loaded.get("vision")) is None:
+        return None
+    batch = settings["vision"].batch_size
+    return ImageEmbedder(tower, bundle.manifest.preprocessing, options.images, decoders, workers, batch)
+
+
+def _text_embedder(
+    bundle: Bundle, loaded: Mapping[str, Tower], settings: Mapping[str, TowerSettings], workers: Workers
+) -> TextEmbedder | None:
+    if (tower := loaded.get("text")) is None:
+        return None
+    chosen = settings["text"]
+    return TextEmbedder(tower, _open_tokenizer(bundle), workers, chosen.threads, chosen.batch_size)
 
 
 def _not_loaded(missing: str, other: str) -> ConfigurationError:
@@ -143,23 +194,25 @@ def _open_tokenizer(bundle: Bundle) -> Tokenizer:
     return tokenizer
 
 
-def _open_towers(bundle: Bundle, graphs: Sequence[Graph], options: LoadOptions) -> dict[str, Tower]:
+def _open_towers(
+    bundle: Bundle, graphs: Sequence[Graph], settings: Mapping[str, TowerSettings], options: LoadOptions
+) -> dict[str, Tower]:
     """Opens `graphs`; on a CPU in parallel, since loading one of them keeps a single core busy.
 
     If one fails, none is left open, and the error is that of the first in order.
     """
-    on_cpu = backend_of(options.device).on_cpu
+    on_cpu = all(one.on_cpu for one in settings.values())
     opened: list[Tower] = []
     openers = Workers(len(graphs) if on_cpu else 1)
 
     def open_one(graph: Graph) -> Tower:
-        tower = Tower.open(bundle, graph, options)
+        tower = Tower.open(bundle, graph, settings[graph.tower], options)
         opened.append(tower)
         return tower
 
     try:
         if on_cpu:  # for all at once: each session checks only its own
-            check_startable(len(graphs) * ((options.threads or available_cores()) - 1))
+            check_startable(sum((one.threads or available_cores()) - 1 for one in settings.values()))
         towers = openers.ordered(open_one, graphs, ahead=len(graphs))
         return {graph.tower: tower for graph, tower in zip(graphs, towers, strict=True)}
     except BaseException:

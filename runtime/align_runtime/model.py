@@ -26,6 +26,7 @@ from align_runtime.loading import Parts, open_parts
 from align_runtime.model_info import ModelInfo
 from align_runtime.scheduling import check_batch_size
 from align_runtime.similarity import DEFAULT_TEMPLATE, captions, cosine, logits, softmax
+from align_runtime.tuned_choice import Tuned
 
 TowerName = Literal["vision", "text"]
 MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
@@ -34,8 +35,8 @@ MAX_NAME = 80  # characters of a name, which comes from the bundle, in a repr
 def load(
     bundle: str | os.PathLike[str],
     *,
-    precision: str = "fp32",
-    device: Device = "cpu",
+    precision: str | None = None,
+    device: Device | None = None,
     towers: Sequence[TowerName] = ("vision", "text"),
     threads: int | None = None,
     streams: int | None = None,
@@ -48,45 +49,46 @@ def load(
     formats: Sequence[str] = DEFAULT_FORMATS,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     revision: str | None = None,
+    tuned: Tuned = False,
 ) -> Model:
     """Opens a bundle.
 
     Args:
         bundle: the folder that ``align-export`` wrote, or the hub id (``"owner/name"``) of one that was uploaded to the
             Hugging Face hub; a path that exists takes precedence. See `revision`.
-        precision: the variant to run; `align-inspect` lists those of a bundle. On ``"openvino"`` also ``"bf16"``, in
-            which FP32 graphs are computed.
-        device: ``"cpu"``; ``"openvino"``, an Intel CPU through OpenVINO; ``"cuda"``, an NVIDIA GPU through ONNX
-            Runtime; ``"tensorrt"``, an engine of the bundle that was built for this GPU; ``"tensorrt-rtx"``, one that
+        precision: the variant to run, None for ``"fp32"``; `align-inspect` lists those of a bundle. On ``"openvino"``
+            also ``"bf16"``, in which FP32 graphs are computed.
+        device: ``"cpu"``, the default; ``"openvino"``, an Intel CPU through OpenVINO; ``"cuda"``, an NVIDIA GPU through
+            ONNX Runtime; ``"tensorrt"``, an engine of the bundle built for this GPU; ``"tensorrt-rtx"``, one that
             TensorRT for RTX built for such GPUs; ``"auto"``, ``"cuda"`` where it is installed and ``"cpu"`` elsewhere,
-            which is logged. ``"cuda:1"`` and ``"tensorrt:1"`` are the GPU with the index 1. A device that is not
-            available is an error: nothing falls back to another one.
-        towers: the towers to load. One tower alone takes about half of the memory.
+            which is logged. ``"cuda:1"`` is the GPU with the index 1. A device that is not available is an error.
+        towers: to load. One alone takes about half of the memory.
         threads: of one run on a CPU, and of the tokenizer; None for all cores that the process may use.
         streams: on a CPU, the number of single-threaded runs that share the work where there are several inputs; None
-            for one per thread. With 1, every run has all threads: less memory, since the weights are loaded once and
-            not twice, and a lower throughput.
+            for one per thread. With 1, every run has all threads: half the memory, and a lower throughput.
         check_hashes: also compare the sha256 of every file used with the manifest. Sizes are always compared, and
             hashes of a bundle from the hub.
-        manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. Hashes
-            that a bundle gives of itself protect from damage, this one also from someone who changed the bundle; they
-            are checked then. Engines of TensorRT are not in the manifest, so they cannot be pinned.
-        revision: branch, tag or commit of a hub id. Only the files that the manifest lists are downloaded, into the
-            cache of huggingface_hub.
+        manifest_sha256: the sha256 that ``align.json`` must have, in hexadecimal; `align-inspect` prints it. It also
+            protects from someone who changed the bundle, and hashes are checked. Engines cannot be pinned.
+        revision: branch, tag or commit of a hub id. The files that the manifest lists are downloaded into its cache.
         alpha: what becomes of transparency in images: ``"drop"`` ignores it, as transformers' AlignProcessor does for a
             file; a colour (``"white"``, ``"#ffffff"``) is laid behind the image.
-        formats: the formats of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"`` can be added;
-            their time and memory are not bounded.
+        formats: of encoded images that are decoded. ``"PPM"``, ``"JPEG2000"`` and ``"AVIF"``, whose time and memory are
+            not bounded, can be added.
         max_pixels: maximum width × height of an image. A larger one is an error before it is decoded.
         decode_threads: that decode images ahead of the graph; None for as many as `threads`. A stream decodes its own.
         mmap: whether weights stay in their file, which processes share. Then nobody may write into the file while the
             model is open. With False they are copied into memory. A GPU has a copy anyway.
         arena: on a CPU, whether memory of finished runs is kept for the next ones, which is faster.
+        tuned: take what ``align-bench tune`` measured on this machine in place of `precision`, `device`, `threads` and
+            `streams`, which cannot stand beside it, and as the default of `batch_size`: True, ``"latency"`` or
+            ``"throughput"`` from ``tuning.json`` in the bundle; a path from that file. See `info.settings`.
 
     Raises:
         BundleError: the bundle is missing, incomplete, was changed after the export, is not the one that is pinned, or
             cannot be downloaded.
-        ConfigurationError: a precision, device or tower is unknown or not in the bundle, or a value is out of range.
+        ConfigurationError: a precision, device or tower is unknown or not in the bundle, a value is out of range, or
+            there are no measured settings for `tuned`.
         BackendUnavailableError: the package or library of the device, or the client of the hub, is missing.
         DeviceError: there is not enough memory, or threads cannot be started.
     """
@@ -102,6 +104,7 @@ def load(
         manifest_sha256=manifest_sha256,
         images=ImageOptions(alpha, formats, max_pixels),
         arena=arena,
+        tuned=tuned,
     )
     found = find_bundle(bundle, revision)
     if found.downloaded:
@@ -315,11 +318,11 @@ class Model:
         if self._parts.vision is not None:
             pixels = np.zeros((1, *self.info.image_size, 3), dtype=np.uint8)
             self.embed_pixels(pixels)
-            if self.info.streams > 1:
-                self.embed_images(np.repeat(pixels, self.info.streams, axis=0))
+            if (streams := self._parts.vision.tower.streams) > 1:
+                self.embed_images(np.repeat(pixels, streams, axis=0), batch_size=1)
         if self._parts.text is not None:
             self.embed_texts([""])
-            if self.info.streams > 1:
+            if self._parts.text.tower.streams > 1:
                 self.embed_texts([""] * self._parts.text.streamed_from)
 
     def close(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from align_runtime.image_options import ImageOptions
-from align_runtime.loading import Parts
+from align_runtime.loading import Parts, joined
+from align_runtime.tower_settings import TowerSettings
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,15 @@ class ModelInfo:
         image_size: (height, width) in pixels of preprocessed images.
         max_length: maximum number of tokens of a text, [CLS] and [SEP] included. Longer texts are truncated.
         temperature: logits are cosines divided by it.
-        precision: the variant that runs, e.g. ``"fp32"``.
-        device: the device that it runs on; never ``"auto"``.
+        precision: the variant that runs, e.g. ``"fp32"``; ``"bf16 and int8"`` where `tuned` chose so.
+        device: the device that it runs on, never ``"auto"``; ``"openvino and cpu"`` where `tuned` chose so.
         towers: the towers that are loaded, ``"vision"`` and ``"text"``.
-        threads: of one run on a CPU; None on a GPU.
-        streams: number of single-threaded runs that share a CPU where there are several inputs; 1 if there are none.
+        threads: of one run of the first tower on a CPU; None on a GPU.
+        streams: number of single-threaded runs of the first tower that share a CPU where there are several inputs; 1
+            if there are none.
         image_options: which images are decoded, and what becomes of their transparency.
+        settings: what each tower was loaded with, by its name; empty where a server runs them.
+        tuned: the file and the target that `settings` are from; None where they are the caller's.
     """
 
     name: str
@@ -39,6 +45,8 @@ class ModelInfo:
     threads: int | None
     streams: int
     image_options: ImageOptions
+    settings: Mapping[str, TowerSettings] = field(default_factory=dict)
+    tuned: tuple[Path, str] | None = None
 
     @classmethod
     def of(cls, parts: Parts) -> ModelInfo:
@@ -51,10 +59,12 @@ class ModelInfo:
             image_size=manifest.preprocessing.output_size,
             max_length=manifest.model.max_length,
             temperature=manifest.model.temperature,
-            precision=first.graph.variant,
-            device=parts.options.device,
+            precision=joined(tower.graph.variant for tower in parts.towers),
+            device=joined(one.device for one in parts.settings.values()),
             towers=tuple(tower.graph.tower for tower in parts.towers),
             threads=parts.threads,
             streams=first.streams,
             image_options=parts.options.images,
+            settings=parts.settings,
+            tuned=parts.tuned,
         )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.hub_preprocessing import canonical
 from align_runtime.image_size import Size
-from align_runtime.json_files import of_kind, require
+from align_runtime.json_files import check_keys, of_kind, require
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's codes
 CANONICAL_KEYS = (
@@ -109,9 +109,7 @@ class ImagePreprocessing:
         Raises:
             ConfigurationError: a key is missing or unknown, or a value is not supported.
         """
-        if set(obj) != set(CANONICAL_KEYS):
-            missing, unknown = sorted(set(CANONICAL_KEYS) - set(obj)), sorted(set(obj) - set(CANONICAL_KEYS))
-            raise ConfigurationError(f"{where}: missing keys {missing}, unknown keys {unknown[:8]}")
+        check_keys(where, obj, CANONICAL_KEYS)
         size = None if obj["size"] is None else Size.from_json(obj["size"], f"{where}: size")
         resample = None if obj["resample"] is None else of_kind(f"{where}: resample", obj["resample"], int)
         crop_size = None if obj["crop_size"] is None else _crop(f"{where}: crop_size", obj["crop_size"])

@@ -1,4 +1,4 @@
-"""Processors: how many this process may use, by its CPU affinity and by the quotas of its control groups.
+"""Processors: which they are, and how many this process may use, by its CPU affinity and the quotas of its groups.
 
 A container with ``--cpus 2`` on a host of 64 cores sees 64 of them; its quota is in the files of the control group.
 Quotas apply down the hierarchy, so the smallest on the way from the process's group to the root counts.
@@ -7,6 +7,7 @@ Quotas apply down the hierarchy, so the smallest on the way from the process's g
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from align_runtime.errors import ConfigurationError
 from align_runtime.foreign_text import shortened
 
 ROOT = Path("/")
+VECTORS = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")  # kernels are chosen by these
 MAX_THREADS = 1024  # any number would be started, until the machine is out of memory
 _QUOTA = re.compile(r"([1-9]\d{0,17}) ([1-9]\d{0,17})$", re.ASCII)  # microseconds of processors, in each period
 
@@ -43,6 +45,18 @@ def available_cores(root: Path = ROOT) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(ceil(quota) for quota in _quotas(root))]))
+
+
+def processor_name() -> str:
+    """The model name of the processor, and its vector extensions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", "").split()
+    vectors = ", ".join(name for name in VECTORS if name in flags)
+    return f"{fields.get('model name', platform.machine())} ({vectors or 'none of ' + ', '.join(VECTORS)})"
 
 
 def check_thread_count(option: str, threads: int | None) -> None:

@@ -28,11 +28,19 @@ Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 class TextEmbedder:
     """The text tower with its tokenizer, which any number of threads may share."""
 
-    def __init__(self, tower: Tower, tokenizer: Tokenizer, workers: Workers, threads: int | None = None) -> None:
-        """`threads` limits the tokenizer; None for all cores."""
+    def __init__(
+        self,
+        tower: Tower,
+        tokenizer: Tokenizer,
+        workers: Workers,
+        threads: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """`threads` limits the tokenizer, None for all cores; `batch_size` is that of calls that give none."""
         self.tower = tower
         self.tokenizer = tokenizer
         self._workers = workers
+        self._batch_size = batch_size
         self._threads = threads if threads is not None and threads < available_cores() else None
 
     @property
@@ -73,6 +81,7 @@ class TextEmbedder:
         Args:
             batch_size: maximum number of texts in one run; None chooses it.
         """
+        batch_size = batch_size or self._batch_size
         lengths = [len(row) for row in rows]
         streams = self.tower.streams
         parts: Iterator[NDArray[np.float32]]

@@ -22,6 +22,7 @@ from align_runtime.load_options import LoadOptions
 from align_runtime.memory import MemoryUse, reported
 from align_runtime.outputs import check_answer
 from align_runtime.scheduling import stream_count
+from align_runtime.tower_settings import TowerSettings
 
 
 class Tower:
@@ -47,22 +48,24 @@ class Tower:
         self._lifetime = Lifetime()
 
     @classmethod
-    def open(cls, bundle: Bundle, graph: Graph, options: LoadOptions) -> Tower:
-        """Loads `graph` onto the device of `options`, and once more with one thread if there are streams.
+    def open(cls, bundle: Bundle, graph: Graph, settings: TowerSettings, options: LoadOptions) -> Tower:
+        """Loads `graph` onto the device of `settings`, and once more with one thread if there are streams.
+
+        Of `options`, only how files are read and memory is kept counts.
 
         Raises:
             BundleError: a file cannot be loaded or, with `check_hashes`, has another hash.
             ConfigurationError, BackendUnavailableError: as in `open_graph` and `stream_count`.
         """
         with ExitStack() as on_error:
-            device, threads = options.device, options.threads
+            device, threads = settings.device, settings.threads
             memory = MemoryUse({} if options.mmap else bundle.read_data(graph), options.arena)
             whole = open_graph(bundle, graph, device, threads, options.check_hashes, memory)  # checks `threads`
             on_error.callback(whole.close)
-            count = stream_count(device, threads, options.streams)
+            count = stream_count(device, threads, settings.streams)
             stream = open_graph(bundle, graph, device, 1, False, memory, count) if count > 1 else None
             on_error.pop_all()
-        return cls(bundle, graph, options.device, whole, stream, count)
+        return cls(bundle, graph, device, whole, stream, count)
 
     @property
     def dim(self) -> int:

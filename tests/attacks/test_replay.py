@@ -11,7 +11,7 @@ import pytest
 from attacks.fuzzing.targets import Target, open_targets
 
 CORPUS = Path(__file__).parent / "corpus"
-NAMES = ("manifest", "tokenizer", "image", "tar", "zip", "graph", "golden")
+NAMES = ("manifest", "tokenizer", "image", "tar", "zip", "graph", "golden", "tuning")
 MUTATIONS = 300
 SECONDS = 10.0  # for one input; the slowest takes 0.2
 

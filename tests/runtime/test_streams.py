@@ -18,6 +18,7 @@ from align_runtime.load_options import LoadOptions
 from align_runtime.processors import available_cores
 from align_runtime.scheduling import stream_count
 from align_runtime.tower import Tower
+from align_runtime.tower_settings import TowerSettings
 
 TOLERANCE = 1e-5  # texts share their batches with others
 
@@ -82,7 +83,9 @@ def test_the_number_of_threads_changes_no_bit(tiny_bundle: Path, answers: golden
         "text": {"input_ids": answers.input_ids, "attention_mask": answers.attention_mask},
     }
     for name, inputs in batches.items():
-        tower = Tower.open(bundle, bundle.graph(name, "fp32", "cpu"), LoadOptions(threads=2, streams=2))
+        tower = Tower.open(
+            bundle, bundle.graph(name, "fp32", "cpu"), TowerSettings(threads=2, streams=2), LoadOptions()
+        )
         np.testing.assert_array_equal(tower.run(inputs), tower.run_stream(inputs))
         tower.close()
 

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from align_runtime.commands.bundle_arguments import add_bundle_arguments
 from align_runtime.commands.image_arguments import add_image_options, chosen_images
+from align_runtime.commands.settings_arguments import add_settings_options, chosen_settings
 from align_runtime.console import (
     CommandParser,
-    add_device_options,
     add_output_options,
-    chosen_device,
     error_json,
     positive_int,
     run,
@@ -58,26 +57,21 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"text made of a label, which takes the place of {{}} (default: {DEFAULT_TEMPLATE!r})",
     )
     parser.add_argument("--top", type=positive_int, default=3, metavar="N", help="labels shown per image (default: 3)")
-    parser.add_argument(
-        "--precision", default="fp32", help="precision of the graphs, one that the bundle holds (default: fp32)"
-    )
     add_image_options(parser)
-    add_device_options(parser)
+    add_settings_options(parser)
     add_output_options(parser)
     return run(parser, arguments, _classify)
 
 
 def _classify(options: argparse.Namespace) -> int:
-    device = chosen_device(options)
+    settings = chosen_settings(options)
     labels = options.labels or _read_labels(options.labels_file)
     captions(labels, options.template)  # refuses what cannot be used before the model is loaded
     images = chosen_images(options)
     bundle = find_bundle(options.bundle, options.revision, quiet=options.quiet or options.json)
     with load(
         bundle.folder,
-        precision=options.precision,
-        device=device,
-        threads=options.threads,
+        **settings,
         check_hashes=bundle.downloaded,
         manifest_sha256=options.manifest_sha256,
         alpha=images.alpha,

@@ -92,7 +92,7 @@ class TritonModel(Model):
             on_error.pop_all()
         super().__init__(parts)
         self._transport = transport
-        self._info = replace(self.info, precision=precision, device=place_of(url), threads=None)
+        self._info = replace(self.info, precision=precision, device=place_of(url), threads=None, settings={})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return connect, self._made_of
@@ -175,6 +175,8 @@ def _parts(bundle: Bundle, transport: Transport, options: ClientOptions) -> tupl
     parts = Parts(
         bundle=bundle,
         options=loaded,
+        settings=dict.fromkeys(loaded.towers, loaded.settings),
+        tuned=None,
         threads=None,
         decoders=decoders,
         workers=workers,

@@ -26,7 +26,10 @@ from align_runtime.commands import inspect
 from align_runtime.errors import MAX_MESSAGE, AlignError
 from align_runtime.graph_file import check_graph_file
 from align_runtime.images import preprocess
+from align_runtime.machine_key import MachineKey
 from align_runtime.tokenizer import Tokenizer
+from align_runtime.tower_settings import TowerSettings
+from align_runtime.tuning import TunedTower, TuningEntry, add_entry, read_tuning
 from attacks.fuzzing.mutations import mutate_bytes, mutate_json
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -99,6 +102,13 @@ def open_targets(bundle: Path, folder: Path) -> dict[str, Target]:
     def read_array(data: bytes) -> None:
         golden.read_array(_written(folder / "array.npy", data), np.dtype(np.float32), 2)
 
+    machine = MachineKey.here()
+
+    def read_settings(data: bytes) -> None:
+        for entry in read_tuning(_written(folder / "tuning.json", data)):
+            entry.machine.differences(machine)
+            assert all(str(tower.settings).isprintable() for tower in entry.towers.values())
+
     return {
         "manifest": Target(read_bundle, ((bundle / "align.json").read_bytes(),), mutate_json),
         "tokenizer": Target(read_tokenizer, (_small_tokenizer(bundle),), mutate_json),
@@ -107,6 +117,7 @@ def open_targets(bundle: Path, folder: Path) -> dict[str, Target]:
         "zip": Target(read_archive(".zip"), tuple(_zips())),
         "graph": Target(read_graph, ((bundle / "onnx" / "text_model.onnx").read_bytes(),)),
         "golden": Target(read_array, tuple(_arrays())),
+        "tuning": Target(read_settings, (_settings(folder),), mutate_json),
     }
 
 
@@ -121,6 +132,17 @@ def _small_tokenizer(bundle: Path) -> bytes:
     kept = sorted(values["model"]["vocab"].items(), key=lambda item: item[1])[:300]
     values["model"]["vocab"] = dict(kept)
     return json.dumps(values, ensure_ascii=False).encode()
+
+
+def _settings(folder: Path) -> bytes:
+    """A file of measured settings for two targets."""
+    file = folder / "seed.json"
+    for target, settings in (("latency", TowerSettings(threads=1)), ("throughput", TowerSettings(batch_size=8))):
+        tower = TunedTower(settings, 0.99, 1.0, "golden", 1.0, 1.5, 1.4, 1.6, "2026-11-27T12:00:00+00:00")
+        add_entry(
+            file, TuningEntry(MachineKey.here(), target, "align-tiny", "0" * 64, {"vision": tower, "text": tower})
+        )
+    return file.read_bytes()
 
 
 def _images() -> Iterable[bytes]:

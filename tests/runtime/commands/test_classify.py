@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from align_runtime import Bundle
 from align_runtime.commands import classify
+from align_runtime.machine_key import MachineKey
+from align_runtime.tower_settings import TowerSettings
+from align_runtime.tuning import TunedTower, TuningEntry, add_entry
 
 
 def test_classify_prints_a_table(tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +97,10 @@ def test_an_image_that_cannot_be_used_leaves_the_others(
         (["{image}", "--labels", "a", "--device", "cuda", "--threads", "2"], "--threads"),
         (["{image}", "--labels", "a", "--threads", "0"], "--threads"),
         (["{image}", "--labels", "a", "--template", "no place"], "'no place'"),
+        (["{image}", "--labels", "a", "--tuned", "latency"], "align-bench tune"),
+        (["{image}", "--labels", "a", "--tuned", "latency", "--precision", "fp32"], "leave out precision, or tuned"),
+        (["{image}", "--labels", "a", "--tuned", "latency", "--device", "cpu"], "leave out device, or tuned"),
+        (["{image}", "--labels", "a", "--tuned", "latency", "--threads", "2"], "leave out threads, or tuned"),
         (["{image}"], "--labels"),
     ],
 )
@@ -104,3 +112,12 @@ def test_classify_says_what_is_wrong(
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_classify_with_measured_settings(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    file, opened = tmp_path / "settings.json", Bundle.open(tiny_bundle)
+    one = TunedTower(TowerSettings(threads=1), 0.99, 1.0, "golden", 1.0, 1.5, 1.4, 1.6, "2026-11-27T12:00:00+00:00")
+    towers = {"vision": one, "text": one}
+    add_entry(file, TuningEntry(MachineKey.here(), "latency", "align-tiny", opened.manifest_sha256, towers))
+    call = [str(tiny_bundle), str(tiny_checkpoint / "demo/green-heart.png"), "--labels", "green heart", "white star"]
+    assert classify.main([*call, "--tuned", str(file)]) == 0
