@@ -89,6 +89,7 @@ benchmarks: install cpp
 	$(MEASURE)clients
 	$(MEASURE)resident
 	$(MEASURE)profile
+	$(MEASURE)roofline
 	$(MEASURE)engines
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json
