@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ except ImportError as error:
     ) from None
 
 MAX_RESTARTS = 50  # of an actor
+CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,15 @@ def connected(address: str, options: ActorOptions) -> Iterator[None]:
     Raises:
         ConfigurationError: there is no cluster.
     """
+    try:
+        _connect(address, options)
+        with redirect_stdout(sys.stderr):  # where Ray prints what became of actors, from a thread of its own
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, options: ActorOptions) -> None:
     settings: dict[str, Any] = {}
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -142,16 +153,16 @@ def connected(address: str, options: ActorOptions) -> Iterator[None]:
         settings = {"num_cpus": max(available_cores(), wanted), "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        if ":" in address and "://" not in address:  # Ray itself tries for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING, **settings)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except SystemExit:
+        raise KeyboardInterrupt from None  # by Ray's handler of SIGTERM
+    except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
         raise ConfigurationError(
             f"there is no Ray cluster at {address}: {shortened(str(error))}; start one with `ray start --head`, or "
             "leave the address out for one on this machine"
         ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
-    try:
-        with redirect_stdout(sys.stderr):  # where Ray prints what became of actors, from a thread of its own
-            yield
-    finally:
-        ray.shutdown()
