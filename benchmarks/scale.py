@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in fields(Plan):
         name, default = option.name.replace("_", "-"), option.default
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"(default: {default:g})")  # type: ignore[str-format]
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"(default: {default:g})")
     plan = replace(Plan(), **vars(parser.parse_args()))
     if min(plan.images, plan.image_kb, plan.cores, plan.jobs, plan.network) <= 0 or plan.gpus < 0:
         parser.error("expected numbers above 0, and GPUs of 0 or more")
