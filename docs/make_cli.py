@@ -16,6 +16,7 @@ COMMANDS = (
     ("align-embed", "align_serving.embed.command", ()),
     ("align-triton", "align_serving.triton.command", ()),
     ("align-serve", "align_serving.http.command", ()),
+    ("align-search", "align_serving.search.command", ("find", "index", "serve")),
     ("align-bench", "align_bench.command", ("run", "compare", "scaling", "show")),
 )
 INTRODUCTION = """# Commands

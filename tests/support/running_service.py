@@ -1,14 +1,20 @@
-"""The HTTP service in a thread of this process, and requests to it."""
+"""The HTTP service in a thread of this process or as a process, and requests to it."""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
+import re
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -17,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+import align_runtime
 from align_serving.http import server
 from align_serving.http.gate import Gate
 from align_serving.http.limits import Limits
@@ -37,6 +44,39 @@ def running(app: Gate, limits: Limits | None = None) -> Iterator[str]:
         finally:
             running_server.should_exit = True
             ended.result(60)
+
+
+@contextmanager
+def served(
+    program: str, arguments: Sequence[str], line: str, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that runs the Python `program`, and its address: the group of the pattern `line`, which it prints."""
+    environment = os.environ | {"PYTHONPATH": str(Path(align_runtime.__file__).parents[1])} | dict(variables or {})
+    command = [sys.executable, "-c", program, *arguments]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            printed = process.stdout.readline()
+            found = re.fullmatch(line, printed)
+            assert found, printed + process.stderr.read()
+            wait_for(found[1])
+            yield process, found[1]
+        finally:
+            process.kill()
+
+
+def wait_for(address: str) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"{address}/healthz").status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.05)
+    raise AssertionError("not healthy")
 
 
 def png(colour: str = "red", size: tuple[int, int] = (20, 16)) -> bytes:

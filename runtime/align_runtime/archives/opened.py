@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from align_runtime.archives.extents import Extent, zip_extent
 from align_runtime.archives.tar_reader import Member, Stream, TarReader
 from align_runtime.errors import AlignError, InputError
 from align_runtime.foreign_text import printable, shortened
@@ -35,6 +36,14 @@ class Archive(Protocol):
 
     def content(self, member: Member) -> bytes: ...
 
+    def extent(self, member: Member) -> Extent:
+        """Where to read `member` again, without those before it; its content need not be read for that.
+
+        Raises:
+            InputError: that is not possible; the message says why.
+        """
+        ...
+
 
 @contextmanager
 def open_archive(path: Path, error: type[AlignError]) -> Iterator[Archive]:
@@ -51,10 +60,10 @@ def open_archive(path: Path, error: type[AlignError]) -> Iterator[Archive]:
             budget = _Budget(path)
             if path.suffix.lower() == ".zip":
                 with zipfile.ZipFile(_BoundedReads(file)) as archive:
-                    yield _ZipReader(archive, budget)
+                    yield _ZipReader(archive, budget, file)
             else:
                 compressed = file.peek(2).startswith(GZIP_MAGIC)
-                yield _TarArchive(_Counted(gzip.GzipFile(fileobj=file) if compressed else file, budget))
+                yield _TarArchive(_Counted(gzip.GzipFile(fileobj=file) if compressed else file, budget), compressed)
     except AlignError:
         raise
     except READ_ERRORS as reason:
@@ -89,6 +98,10 @@ class _Counted:
 class _TarArchive(TarReader):
     """A tar file whose names are bounded."""
 
+    def __init__(self, stream: Stream, compressed: bool) -> None:
+        super().__init__(stream)
+        self._compressed = compressed
+
     def members(self) -> Iterator[Member]:
         for member in super().members():
             _check_name(member.name)
@@ -99,6 +112,11 @@ class _TarArchive(TarReader):
             raise InputError("it is stored sparse; create the archive without --sparse")
         return super().content(member)
 
+    def extent(self, member: Member) -> Extent:
+        if self._compressed:
+            raise InputError("a tar file that is compressed as a whole can only be read from its start")
+        return Extent(member.position, member.size, member.size)
+
 
 @dataclass(frozen=True)
 class _ZipMember(Member):
@@ -108,15 +126,16 @@ class _ZipMember(Member):
 class _ZipReader:
     """The files in a zip file, in the order of its directory."""
 
-    def __init__(self, archive: zipfile.ZipFile, budget: _Budget) -> None:
+    def __init__(self, archive: zipfile.ZipFile, budget: _Budget, file: BinaryIO) -> None:
         self._archive = archive
         self._budget = budget
+        self._file = file
 
     def members(self) -> Iterator[Member]:
         for entry in self._archive.infolist():
             _check_name(entry.filename)
             if not entry.is_dir():
-                yield _ZipMember(entry.filename, entry.file_size, False, entry)
+                yield _ZipMember(entry.filename, entry.file_size, False, entry.header_offset, entry)
 
     def content(self, member: Member) -> bytes:
         """zipfile never gives more than the size that the directory claims."""
@@ -130,6 +149,10 @@ class _ZipReader:
             raise InputError(f"it cannot be read from the archive: {printable(str(error), 200)}") from error
         self._budget.take(sum(map(len, parts)))
         return b"".join(parts)
+
+    def extent(self, member: Member) -> Extent:
+        assert isinstance(member, _ZipMember)
+        return zip_extent(self._file, member.entry)
 
 
 class _BoundedReads(io.BufferedReader):

@@ -35,11 +35,18 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in an archive: name, size in bytes, and whether its holes were left out (GNU sparse)."""
+    """A regular file in an archive.
+
+    Attributes:
+        size: in bytes.
+        sparse: whether its holes were left out (GNU sparse).
+        position: byte of the archive, decompressed, at which its content begins; its own header, in a zip file.
+    """
 
     name: str
     size: int
     sparse: bool
+    position: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class TarReader:
                 sparse = header.kind == SPARSE or any(key.startswith("GNU.sparse.") for key in attributes)
                 if header.kind in REGULAR or sparse:
                     name = attributes.get("GNU.sparse.name") or attributes.get("path") or long_name or header.name
-                    yield Member(name, size, sparse)
+                    yield Member(name, size, sparse, self._position)
                 long_name, attributes = None, {}
         raise TarError(f"it has more than {MAX_HEADERS} headers")
 

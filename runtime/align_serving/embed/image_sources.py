@@ -10,11 +10,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from align_runtime.archives.opened import Archive, open_archive
+from align_runtime.archives.opened import READ_ERRORS, Archive, open_archive
 from align_runtime.archives.tar_reader import Member
 from align_runtime.errors import ConfigurationError, InputError
+from align_runtime.foreign_text import printable
 from align_runtime.image_options import is_image_name
-from align_serving.embed.items import DIGEST_BYTES, Item, Kind, file_identity, text_id
+from align_serving.embed.items import DIGEST_BYTES, Item, Kind, check_storage, file_identity, text_id
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 FILE_UNITS = 100_000  # bytes of a photograph, which is not opened for an estimate of the time left
@@ -130,9 +131,17 @@ class ImageArchive:
                 if is_image_name(member.name):
                     name = f"{self.path}/{member.name}" if self.qualified else member.name
                     identity = whole + b" %d" % member.size
-                    yield Item(text_id(name), identity, member.size, partial(self._content, archive, member))
+                    load, place = partial(self._content, archive, member), partial(archive.extent, member)
+                    yield Item(text_id(name), identity, member.size, load, place)
 
     def _content(self, archive: Archive, member: Member) -> bytes:
         if member.size > self.max_bytes and not member.sparse:
             raise InputError(f"it has {member.size} bytes; expected at most {self.max_bytes}")
-        return archive.content(member)
+        try:
+            return archive.content(member)
+        except InputError as error:
+            check_storage(self.name, error.__cause__)
+            raise
+        except READ_ERRORS as error:  # the archive ends here, as asking for the next member will tell
+            check_storage(self.name, error)
+            raise InputError(f"it cannot be read from the archive: {printable(str(error), 200)}") from None

@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from align_runtime.archives.extents import Extent
 from align_runtime.errors import DeviceError, InputError
 
 Kind = Literal["images", "texts"]
 Content = Path | bytes | str  # an image in a file, an encoded image, a text
 DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class ParquetPlace:
+    """A value in a Parquet file: its column, and its row from 0."""
+
+    column: str
+    row: int
+
+
+Place = Extent | ParquetPlace  # of an image in the file of its source
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,15 @@ class Item:
         identity: bytes that differ where the content does: a text itself, size and time of change of a file.
         units: its share of `Source.units`, for the time left.
         load: gives the content; called at most once, before the next item is asked for. Raises InputError.
+        place: gives the place of an image in the file of its source, None where it has a file of its own. Called
+            before the next item is asked for. Raises InputError where it cannot be read alone.
     """
 
     id: str
     identity: bytes
     units: int
     load: Callable[[], Content]
+    place: Callable[[], Place | None] = lambda: None
 
 
 class Source(Protocol):
@@ -80,11 +95,14 @@ def all_items(sources: list[Source]) -> Iterator[Item]:
         try:
             yield from source.items()
         except InputError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno is not None:
-                reason = cause.strerror or cause
-                raise DeviceError(f"{source.name} cannot be read further: {reason}; check its storage") from None
+            check_storage(source.name, error.__cause__)
             yield Item(text_id(source.name), b"", 0, failing(error.message))
+
+
+def check_storage(name: str, cause: BaseException | None) -> None:
+    """Raises DeviceError if the system could not read the source `name`: the next time it may."""
+    if isinstance(cause, OSError) and cause.errno is not None:
+        raise DeviceError(f"{name} cannot be read further: {cause.strerror or cause}; check its storage") from None
 
 
 def failing(reason: str) -> Callable[[], Content]:
@@ -99,9 +117,13 @@ def failing(reason: str) -> Callable[[], Content]:
 def file_identity(path: Path) -> bytes:
     """Size and time of change of a file; empty where it does not exist."""
     try:
-        status = os.stat(path)  # noqa: PTH116  (half the time of Path.stat)
+        return status_identity(os.stat(path))  # noqa: PTH116  (half the time of Path.stat)
     except (OSError, ValueError):  # ValueError: a NUL character
         return b""
+
+
+def status_identity(status: os.stat_result) -> bytes:
+    """See `file_identity`."""
     return b"%d %d" % (status.st_size, status.st_mtime_ns)
 
 

@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from align_runtime.errors import ConfigurationError, InputError
 from align_runtime.foreign_text import shortened
 from align_serving.embed.arrow import import_pyarrow
-from align_serving.embed.items import Content, Item, Kind, failing, file_identity, text_id
+from align_serving.embed.items import Item, Kind, ParquetPlace, failing, file_identity, text_id
 from align_serving.embed.rows import Columns, Row, row_item, user_id
 
 BATCH_ROWS = {"texts": 4096, "bytes": 32}  # images of a batch are in memory at once
 BUFFER_BYTES = 1 << 20  # a column of a row group is read in pieces
+MAX_GROUP_BYTES = 1 << 28  # of a column in a row group that is read for one image
 NULL = InputError("the value is null")
 
 
@@ -88,20 +89,15 @@ class ParquetRows:
 
     def _image(self, row: Row, value: Any, whole: bytes) -> Item:
         """Of binary values, or of ``{"bytes": …, "path": …}``; any of them may be null."""
-        beside = None
-        if value.is_valid and hasattr(value, "keys"):
-            beside = value["path"].as_py() if "path" in value else None
-            value = value["bytes"]
+        beside = value["path"].as_py() if value.is_valid and hasattr(value, "keys") and "path" in value else None
         name = row.id or text_id(beside if isinstance(beside, str) else f"{self.path}:{row.number}")
-        load = failing(row.value.message) if isinstance(row.value, InputError) else partial(self._content, value)
-        return Item(name, whole + b" %d" % row.number, row.size, load)
-
-    def _content(self, value: Any) -> Content:
-        if not value.is_valid:
-            raise NULL
-        if (size := value.as_buffer().size) > self.max_bytes:
-            raise InputError(f"it has {size} bytes; expected at most {self.max_bytes}")
-        return bytes(value.as_py())
+        load = (
+            failing(row.value.message)
+            if isinstance(row.value, InputError)
+            else partial(_content, value, self.max_bytes)
+        )
+        place = ParquetPlace(self._chosen[1], row.number - 1)
+        return Item(name, whole + b" %d" % row.number, row.size, load, lambda: place)
 
     @cached_property
     def _types(self) -> dict[str, Any]:
@@ -144,6 +140,49 @@ class ParquetRows:
                 yield file
         except (arrow.ArrowException, OSError) as reason:
             raise error(f"cannot read the Parquet file {self.path}: {reason}; write it again") from reason
+
+
+def read_image(file: BinaryIO, place: ParquetPlace, max_bytes: int) -> bytes:
+    """The encoded image at `place` of the Parquet file `file`, whose row group is read up to it, batch by batch.
+
+    Raises:
+        InputError: it cannot be read, has more than `max_bytes` bytes, or the row group more than `MAX_GROUP_BYTES`.
+    """
+    arrow, parquet = import_pyarrow()
+    try:
+        with parquet.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as opened:
+            row, group = place.row, 0
+            while row >= (rows := opened.metadata.row_group(group).num_rows):
+                row, group = row - rows, group + 1
+            chunks = map(opened.metadata.row_group(group).column, range(opened.metadata.num_columns))
+            size = sum(
+                chunk.total_uncompressed_size
+                for chunk in chunks
+                if f"{chunk.path_in_schema}.".startswith(f"{place.column}.")
+            )
+            if size > MAX_GROUP_BYTES:
+                raise InputError(
+                    f"its row group has {size} bytes; an image is read from one of at most {MAX_GROUP_BYTES}"
+                )
+            names, batch_rows = [place.column], BATCH_ROWS["bytes"]
+            for batch in opened.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False):
+                if row < batch.num_rows:
+                    return _content(batch.column(place.column)[row], max_bytes)
+                row -= batch.num_rows
+    except (arrow.ArrowException, OSError, IndexError, KeyError) as reason:
+        raise InputError("the Parquet file cannot be read") from reason
+    raise InputError(f"the Parquet file has no row {place.row + 1}")
+
+
+def _content(value: Any, max_bytes: int) -> bytes:
+    """Of a binary value, or of a structure that holds one."""
+    if value.is_valid and hasattr(value, "keys"):
+        value = value["bytes"]
+    if not value.is_valid:
+        raise NULL
+    if (size := value.as_buffer().size) > max_bytes:
+        raise InputError(f"it has {size} bytes; expected at most {max_bytes}")
+    return bytes(value.as_py())
 
 
 def _holds(kind: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -52,11 +52,11 @@ _WORDS = {
 }
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse, "description": _WORDS[status]} for status in statuses}
 
 
-_POST = _errors(400, 404, 405, 408, 413, 415, 429, 500, 503)
+POST_ERRORS = error_responses(400, 404, 405, 408, 413, 415, 429, 500, 503)
 
 
 class _BoundedRoute(APIRoute):
@@ -79,8 +79,13 @@ def create_application(
     admission: Admission,
     api_keys: Sequence[str] = (),
     lifespan: Lifespan | None = None,
+    extend: Callable[[FastAPI], None] | None = None,
+    open_paths: Collection[str] = (),
 ) -> Gate:
-    """The application around `service`; with `api_keys`, a request needs one of them."""
+    """The application around `service`; with `api_keys`, a request needs one of them. `extend` adds other paths.
+
+    `open_paths` are those that need no key, see `Gate`.
+    """
     app = FastAPI(
         title="align-serve",
         version=align_runtime.__version__,
@@ -93,36 +98,38 @@ def create_application(
     app.state.service, app.state.admission = service, admission
     app.router.route_class = _BoundedRoute
     _add_paths(app, service, metrics)
+    if extend is not None:
+        extend(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     app.openapi = lambda: _document(app, bool(api_keys))  # type: ignore[method-assign]
-    return Gate(app, metrics, api_keys)
+    return Gate(app, metrics, api_keys, open_paths)
 
 
 def _add_paths(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    @app.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=_POST)
+    @app.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=POST_ERRORS)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         """Embeddings of texts and images, unit vectors in the order of the input."""
-        return await _answered(request, service.embeddings(body, request.ticket))  # type: ignore[attr-defined]
+        return await answered(request, service.embeddings(body, request.ticket))  # type: ignore[attr-defined]
 
-    @app.post("/v1/classify", response_model=ClassifyResponse, responses=_POST)
+    @app.post("/v1/classify", response_model=ClassifyResponse, responses=POST_ERRORS)
     async def classify(body: ClassifyRequest, request: Request) -> Response:
         """The probability of each label for each image."""
-        return await _answered(request, service.classify(body, request.ticket))  # type: ignore[attr-defined]
+        return await answered(request, service.classify(body, request.ticket))  # type: ignore[attr-defined]
 
-    @app.get("/v1/models", response_model=ModelList, responses=_errors(405))
+    @app.get("/v1/models", response_model=ModelList, responses=error_responses(405))
     async def models() -> Any:
         """The model of this server."""
         return {"object": "list", "data": [service.facts.to_json()]}
 
-    @app.get("/v1/models/{model:path}", response_model=ModelEntry, responses=_errors(404, 405))
+    @app.get("/v1/models/{model:path}", response_model=ModelEntry, responses=error_responses(404, 405))
     async def model(model: str) -> Any:
         """One model."""
         service.check_model(model)
         return service.facts.to_json()
 
-    @app.get("/healthz", response_model=Health, responses=_errors(405, 503))
+    @app.get("/healthz", response_model=Health, responses=error_responses(405, 503))
     async def health() -> Any:
         """Whether the server takes requests."""
         return {"status": "ok"}
@@ -130,14 +137,14 @@ def _add_paths(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.get(
         "/metrics",
         response_class=Response,
-        responses=_errors(405) | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses=error_responses(405) | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def text_metrics() -> Response:
         """Metrics for Prometheus."""
         return Response(metrics.text(), media_type=prometheus.MEDIA_TYPE)
 
 
-async def _answered(request: Request, answer: Coroutine[Any, Any, bytes]) -> Response:
+async def answered(request: Request, answer: Coroutine[Any, Any, bytes]) -> Response:
     """The response of `answer`, which is cancelled when the client has gone or the time is over."""
     limit = request.app.state.service.limits.request_seconds
     task = asyncio.ensure_future(answer)

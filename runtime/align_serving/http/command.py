@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -14,12 +13,14 @@ from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.graph_entry import TOWERS
 from align_runtime.hub_bundle import find_bundle
 from align_runtime.load_options import LoadOptions
-from align_runtime.standard_streams import complain
-from align_runtime.user_path import user_path
-
-KEY_VARIABLE = "ALIGN_API_KEY"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-INSTALL = "pip install 'align-onnx[http]'"
+from align_serving.http.listening import (
+    INSTALL,
+    add_listening_options,
+    address,
+    checked_port,
+    chosen_keys,
+    warn_if_open,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         "to what has come.",
     )
     add_bundle_arguments(parser)
-    _add_server_options(parser)
+    add_listening_options(parser, port=8000)
+    _add_service_options(parser)
     _add_limits(parser)
     parser.add_argument("--precision", default="fp32", help="one that the bundle holds (default: fp32)")
     parser.add_argument(
@@ -47,17 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     return run(parser, arguments, _serve)
 
 
-def _add_server_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("server").add_argument
-    add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 is every one (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="0 takes a free one and prints it (default: 8000)")
+def _add_service_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("service").add_argument
     add("--name", help="what clients call the model (default: the name of its checkpoint)")
-    add(
-        "--api-key-file",
-        type=user_path,
-        metavar="FILE",
-        help=f"API keys, one per line, of which a request needs one; also the variable {KEY_VARIABLE} (default: none)",
-    )
     add(
         "--fetch-host",
         action="append",
@@ -96,14 +90,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     try:
         from align_serving.http.fetching import FetchOptions
-        from align_serving.http.gate import read_keys
         from align_serving.http.limits import Limits
         from align_serving.http.opening import Opened, ServiceOptions, application
         from align_serving.http.server import Server, ServerOptions, bind, serve
     except ImportError as error:
         raise BackendUnavailableError(f"the package {error.name!r} is missing; install it with: {INSTALL}") from None
-    keys = [os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else []
-    keys += read_keys(options.api_key_file) if options.api_key_file else []
+    keys = chosen_keys(options)
     limits = Limits(
         body_bytes=options.max_body << 20,
         items=options.max_items,
@@ -129,15 +121,15 @@ def _serve(options: argparse.Namespace) -> int:
         name=options.name,
         text_batch=options.text_batch,
         image_batch=options.image_batch,
-        api_keys=tuple(keys),
+        api_keys=keys,
     )
-    where = ServerOptions(options.host, _port(options.port), _seconds(options.drain))
+    where = ServerOptions(options.host, checked_port(options.port), _seconds(options.drain))
     with bind(where) as bound:  # first: a port in use is told before a model is loaded
         opened = Opened.of(Path(bundle.folder), service)
-        if not keys and options.host not in LOOPBACK:
-            complain("align-serve: no API key is set: whoever reaches this address may use it; see --api-key-file")
-        host, info = f"[{options.host}]" if ":" in options.host else options.host, opened.facts.info
-        line = f"serving {opened.facts.name} ({info.precision} on {info.device}) at http://{host}:{bound.getsockname()[1]}/v1"
+        warn_if_open("align-serve", options, keys, "may use it")
+        info = opened.facts.info
+        place = address(options.host, bound)
+        line = f"serving {opened.facts.name} ({info.precision} on {info.device}) at {place}/v1"
 
         def ready(_: Server) -> None:
             say([] if options.quiet else [line])
@@ -146,12 +138,6 @@ def _serve(options: argparse.Namespace) -> int:
         with opened.towers.model:
             serve(application(opened, service), bound, limits, where, ready)
     return 0
-
-
-def _port(port: int) -> int:
-    if not 0 <= port < 1 << 16:
-        raise ConfigurationError(f"--port is {port}; expected 0 to 65535")
-    return port
 
 
 def _seconds(seconds: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,15 +39,22 @@ def read_keys(path: Path) -> list[str]:
 class Gate:
     """Wraps an application.
 
+    Args:
+        api_keys: a request needs one of them; none for an application that is open.
+        open_paths: beside `OPEN_PATHS`, those that need none.
+
     Attributes:
         draining: whether the service is about to end: it answers, says that it is not healthy, and asks clients to
             close their connections.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, api_keys: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, api_keys: Sequence[str], open_paths: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._hashes = [sha256(key.encode()).digest() for key in api_keys]
+        self._open_paths = open_paths
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +83,7 @@ class Gate:
     def _refusal(self, scope: Scope) -> ServiceError | None:
         if scope["path"] in OPEN_PATHS:
             return ServiceError(503, "the server is shutting down", code="shutting_down") if self.draining else None
-        if not self._hashes:
+        if not self._hashes or scope["path"] in self._open_paths:
             return None
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         given = sha256(key.strip().encode()).digest() if scheme.lower() == "bearer" else b""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fastapi import FastAPI
 
 import align_runtime
 from align_runtime.errors import ConfigurationError
@@ -83,12 +85,17 @@ class Opened:
 
 
 def application(
-    opened: Opened, options: ServiceOptions, queue: Callable[[Call[Any, Any], int, int], Batched[Any, Any]] = Batcher
+    opened: Opened,
+    options: ServiceOptions,
+    queue: Callable[[Call[Any, Any], int, int], Batched[Any, Any]] = Batcher,
+    extend: Callable[[FastAPI, Service], None] | None = None,
+    open_paths: Collection[str] = (),
 ) -> Gate:
     """The application of `opened`, whose model the caller closes after it has ended.
 
     Args:
         queue: makes what batches across requests, with the arguments of `Batcher`.
+        extend: adds other paths to the application, of which `open_paths` need no API key.
     """
     admission = Admission(options.limits)
     metrics = Metrics(admission)
@@ -104,4 +111,5 @@ def application(
                 one.close()
 
     service = Service(opened.facts, texts, images, options.limits, options.fetch)
-    return create_application(service, metrics, admission, options.api_keys, lifespan)
+    add = None if extend is None else lambda app: extend(app, service)
+    return create_application(service, metrics, admission, options.api_keys, lifespan, add, open_paths)

@@ -128,6 +128,17 @@ class Service:
         ]
         return _list_json(entries, {"model": self.facts.name, "labels": request.labels, "usage": _usage(label_rows)})
 
+    async def embedding(self, item: Item, ticket: Ticket) -> NDArray[np.float32]:
+        """The embedding of one text or image, float32 (dim,).
+
+        Raises:
+            ServiceError: 400 or 429.
+        """
+        inputs = self._sorted_inputs(item, None)
+        ticket.add_items(1)
+        (row,) = await self._embedded(inputs, "input", ticket)
+        return row.embedding
+
     def check_model(self, name: str) -> None:
         """Raises ServiceError 404 unless `name` is the model's."""
         if name != self.facts.name:

@@ -56,6 +56,37 @@ def test_an_archive_that_ends_early_is_an_item_with_the_reason(tmp_path: Path) -
         found[2].load()
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_an_archive_that_ends_in_a_member_is_two_items_with_the_reason(name: str, tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / name, {"a.png": image(1), "b.png": image(2, side=300)}).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    reasons, contents = {}, []
+    for item in all_items(open_inputs([str(tmp_path / name)], InputOptions())):
+        try:
+            contents.append(item.load())
+        except InputError as error:
+            reasons[item.id] = error.message
+    assert contents == [image(1)]
+    assert list(reasons) == ["b.png", str(tmp_path / name)]
+    assert reasons["b.png"].startswith("it cannot be read from the archive: ")
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_storage_that_fails_in_a_member_ends_the_job(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / {write_tar: "a.tar", write_zip: "a.zip"}[write], images(3))
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(DeviceError, match=r"cannot be read further: Input/output error"):  # noqa: PT012
+        for item in all_items(open_inputs([str(path)], InputOptions())):
+            monkeypatch.setattr("align_runtime.archives.opened._Counted.read", fail)
+            monkeypatch.setattr("zipfile.ZipExtFile.read", fail)
+            item.load()
+
+
 def test_storage_that_fails_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be read now may be read tomorrow: it is not an item that is done."""
     path = write_tar(tmp_path / "a.tar", images(3))

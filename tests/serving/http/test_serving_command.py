@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 
 import align_runtime
-from support.running_service import NAME, post, rows
+from support.running_service import NAME, post, rows, served
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "import sys; from align_serving.http.command import main; sys.exit(main(sys.argv[1:]))"
@@ -31,32 +30,9 @@ def serving(
     bundle: Path, *options: str, variables: dict[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process, and its address."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "runtime")} | (variables or {})
-    command = [sys.executable, "-c", PROGRAM, str(bundle), "--port", "0", *options]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            line = process.stdout.readline()
-            found = re.fullmatch(r"serving align-tiny \(fp32 on cpu\) at (http://\S+)/v1\n", line)
-            assert found, line + process.stderr.read()
-            wait_for(found[1])
-            yield process, found[1]
-        finally:
-            process.kill()
-
-
-def wait_for(address: str) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"{address}/healthz").status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    raise AssertionError("not healthy")
+    line = r"serving align-tiny \(fp32 on cpu\) at (http://\S+)/v1\n"
+    with served(PROGRAM, [str(bundle), "--port", "0", *options], line, variables) as found:
+        yield found
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
