@@ -60,9 +60,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds for an image, of one GPU, core or process."""
+    """Seconds for an image (`gpu_text`: a text), of one GPU, core or process."""
 
     gpu: float
+    gpu_text: float
     cpu: float
     decode: float
     driver: float
@@ -76,13 +77,17 @@ class Measured:
             LookupError: a file lacks a value.
         """
         speed = next(step for step in results[GPU_FILE]["steps"] if step["name"] == "speed")["result"]
-        gpu = next(case for case in speed if case["tower"] == "vision" and case["batch"] == 32)
+        gpu, text = (
+            next(case for case in speed if case["tower"] == tower and case["batch"] == 32)
+            for tower in ("vision", "text")
+        )
         cpu = next(case for case in results["vision"]["cases"] if case["name"] == "processor 8")
         timings = results["align_bench"]["timings"]
         stages = next(one for one in timings if one["case"]["tower"] == "vision" and one["case"]["size"] == "640x480")
         other = results["scale"]["seconds_per_item"]
         return cls(
             gpu=median(gpu["seconds"]["cuda fp16"]) / gpu["batch"],
+            gpu_text=median(text["seconds"]["cuda fp16"]) / text["batch"],
             cpu=median(cpu["seconds"]["graph"]) / cpu["batch"],
             decode=sum(median(stages["stages"][stage]) for stage in ("decode", "preprocess")),
             driver=median(other["read a tar archive"]) + median(other["hand calls to an actor"]),

@@ -33,13 +33,13 @@ python -m benchmarks.scale --gpus 8 --images 1e8 --image-kb 250 --cores 12 --net
 
 {images} images of {image_kb:g} kB, storage that delivers {network:g} Gbit/s to all nodes together,
 {gpu_price:g} dollars an hour for a GPU with its host, and {core_price:g} for a core without one. These are
-assumptions, not quotations: set what you pay. Rates are images per second.
+assumptions, not quotations: set what you pay. Storage and traffic cost extra. Rates are images per second.
 
 {throughput}
 
 ![Images per second of each stage by number of GPUs]({chart})
 
-- **CPUs** compute: nothing else matters.
+- **On CPUs** computing takes longer than all the rest.
 - **One GPU** computes as fast as {decoders:.1f} cores decode. With fewer, decoding is the bottleneck;
   photographs of 12 megapixels need several times as many, so scale them down once if they are used again.
 - **One `align-embed`** reads archives and hands out images at {driver:,.0f} a second: the driver is the
@@ -60,7 +60,8 @@ lists, of which a search reads 16.
 - Sizes are those of the code, and for HNSW of the index that was built. Times are of {vectors:,} clustered
   vectors, which are not embeddings: to HNSW they are extrapolated by log n; to IVF by the number of lists,
   which are compared one by one. The recall is that at {vectors:,} vectors, with {lists} lists for IVF: it falls
-  as n grows, and only `align-search` on your rows tells how far. Training on a sample is left out.
+  as n grows, and only
+  [`align-search`](search.md) on your rows tells how far. Training on a sample is left out.
 - Building parts in parallel on {cores} cores divides the hours. Beyond about 100 million vectors HNSW does not
   fit into a host: IVF does, or an index for each part of the rows, whose first results are merged.
 - [`--dtype`](bulk.md#smaller-embeddings) says what recall float16, int8 and bits lose. Rescore the first
@@ -110,6 +111,7 @@ def _measured_table(results: ResultFiles, measured: Measured) -> list[str]:
     }
     rows = [
         ("compute, GPU", milliseconds(measured.gpu), f"{gpu['gpu']['name']}, FP16, batch 32", GPU_FILE),
+        ("compute a text, GPU", milliseconds(measured.gpu_text), f"{gpu['gpu']['name']}, FP16, batch 32", GPU_FILE),
         ("compute, a core", milliseconds(measured.cpu), "FP32, batch 8", "vision"),
         ("decode and resize, a core", milliseconds(measured.decode), "JPEG of 640 × 480", "align_bench"),
         ("driver: read a tar archive, hand out calls", milliseconds(measured.driver), "100 kB an image", "scale"),
@@ -129,8 +131,8 @@ def _measured_table(results: ResultFiles, measured: Measured) -> list[str]:
 
 # ── chart ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 70, 110, 20, 50
-LOW, HIGH, MOST = 300, 300_000, 128  # images per second, GPUs
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 80, 110, 40, 50
+LOW, HIGH, MOST = 300, 1_000_000, 128  # images per second, GPUs
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #24292f } .grid { stroke: #d0d7de } path { fill: none; stroke-width: 2 }
 .compute { stroke: #0969da } .decode { stroke: #bc4c00 } .network { stroke: #1a7f37; stroke-dasharray: 8 4 }
@@ -151,13 +153,14 @@ def chart(results: ResultFiles) -> str:
         "<title>Images per second of each stage by number of GPUs; the slowest bounds the job</title>",
         f"<style>\n{STYLE}\n</style>",
     ]
-    for value in (1_000, 10_000, 100_000):
+    for value in (1_000, 10_000, 100_000, 1_000_000):
         y = _y(value)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,}</text>')
     for value in (1, 4, 16, 64, 128):
         x = _x(value)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{value}</text>')
+    parts.append('<text x="8" y="18">images per second · the wide line is the job</text>')
     parts.append(f'<path class="grid" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">GPUs with 16 cores each</text>'

@@ -44,7 +44,7 @@ def test_the_page_on_scale_and_its_chart_are_those_of_the_committed_results() ->
     ],
 )
 def test_the_slowest_stage_bounds_the_job(plan: calculator.Plan, slowest: str, hours: float, dollars: float) -> None:
-    measured = calculator.Measured(gpu=1e-3, cpu=0.196, decode=4e-3, driver=5e-4, write=1e-6)
+    measured = calculator.Measured(gpu=1e-3, gpu_text=1e-4, cpu=0.196, decode=4e-3, driver=5e-4, write=1e-6)
     found = calculator.rates(plan, measured)
     assert min(found, key=found.__getitem__) == slowest
     assert plan.images / found[slowest] / 3600 == pytest.approx(hours)
