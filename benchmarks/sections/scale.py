@@ -20,7 +20,6 @@ images. [`align-embed`](bulk.md) does the work, on a cluster with [`--ray`](ray.
 page is arithmetic. That n GPUs, cores or jobs do n times as much is an assumption, and so are prices, network
 and the size of an image. Calculate with your own:
 
-<!-- not run: prints tables -->
 ```sh
 python -m benchmarks.scale --gpus 8 --images 1e8 --image-kb 250 --cores 12 --network 25 --gpu-price 2.1
 ```
