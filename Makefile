@@ -1,7 +1,7 @@
 # install · demo · test (minutes) · test-all (also the published sizes and packaging) · lint · format
-# figures    regenerates docs/benchmarks.md, docs/cli.md and the README's headline figures from committed results (seconds)
+# figures    regenerates docs/benchmarks.md, docs/scale.md, docs/cli.md and the README's headline figures from committed results (seconds)
 # benchmarks measures anew (about two hours) · peers: INT8 of other tools (about an hour, gigabytes of packages; align-tiny,
-#            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak
+#            or the checkpoints in CHECKPOINTS) · fuzz: hostile input for every reader, ten minutes each · soak · ray-hosts
 # triton-server fetches a real Triton server for the tests, 75 MB; without it they are skipped
 # gpu-check  for a host with an NVIDIA GPU · gpu-pack, gpu-dry-run: for one that one has for fifteen minutes
 # cpp        the C++ runtime, in build/cpp · cpp-test · cpp-sanitize · cpp-fuzz · cpp-install PREFIX=…;
@@ -17,7 +17,7 @@ CPP_BUILD ?= build/cpp
 CPP_TARGET ?= all
 PREFIX    ?= /usr/local
 
-.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run \
+.PHONY: install demo test test-all lint format benchmarks peers figures fuzz soak gpu-check gpu-pack gpu-dry-run ray-hosts \
 	cpp cpp-test cpp-sanitize cpp-fuzz cpp-install triton-server clean
 
 install: $(STAMP)
@@ -69,6 +69,10 @@ fuzz: demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
 	PYTHONPATH=tests $(BIN)/python -m attacks.fuzzing build/align-tiny --seconds $(FUZZ_SECONDS)
 
+# align-embed on three network namespaces, of which parts are killed; for root.
+ray-hosts: demo
+	$(MEASURE)ray_hosts build/align-tiny
+
 # One model in 64 threads for ten minutes.
 soak: demo
 	$(MEASURE)soak build/align-tiny
@@ -101,6 +105,7 @@ benchmarks: install cpp
 	$(MEASURE)triton build/align-tiny
 	$(MEASURE)http build/align-tiny
 	$(MEASURE)ray build/align-tiny
+	$(MEASURE)scale
 	$(MAKE) figures
 
 # Each tool in its own virtual environment under build/peers: their requirements conflict with each other and with ours.

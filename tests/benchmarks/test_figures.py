@@ -179,6 +179,9 @@ def test_the_command_ends_with_an_error_and_writes_nothing(
     monkeypatch.setattr(figures, "README", tmp_path / "README.md")
     monkeypatch.setattr(figures, "PAGE", tmp_path / "docs" / "benchmarks.md")
     monkeypatch.setattr(figures, "ROOT", tmp_path)
+    for name, path in (("page", "SCALE"), ("chart", "SCALE_CHART")):  # which need results of a GPU
+        monkeypatch.setattr(figures.scale, name, lambda _, name=name: name)
+        monkeypatch.setattr(figures, path, tmp_path / "docs" / name)
     (tmp_path / "README.md").write_text(START + END)
     (folder / "vision.json").rename(folder / "moved.json")
     with pytest.raises(SystemExit) as ended:
@@ -189,3 +192,4 @@ def test_the_command_ends_with_an_error_and_writes_nothing(
     figures.main()
     assert (tmp_path / "docs" / "benchmarks.md").read_text() == page(read(folder))
     assert headline_figures(read(folder)) in (tmp_path / "README.md").read_text()
+    assert [(tmp_path / "docs" / name).read_text() for name in ("page", "chart")] == ["page", "chart"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ from align_runtime.console import (
     add_device_options,
     add_output_options,
     chosen_device,
-    positive_int,
     run,
     say,
     say_json,
@@ -27,23 +29,21 @@ from align_runtime.devices import backend_of
 from align_runtime.errors import InputError
 from align_runtime.hub_bundle import FoundBundle, find_bundle
 from align_runtime.image_options import ImageOptions
-from align_runtime.model import Model, load
+from align_runtime.model import load
 from align_runtime.processors import available_cores
 from align_runtime.progress import Progress
 from align_runtime.standard_streams import complain
 from align_runtime.user_path import user_path
+from align_serving.embed.arguments import SHARD_ITEMS, add_input_options, add_ray_options, add_result_options, check_ray
 from align_serving.embed.arrow import import_pyarrow
-from align_serving.embed.encodings import ENCODINGS
 from align_serving.embed.inputs import InputOptions, open_inputs
-from align_serving.embed.items import Kind, Source, all_items
-from align_serving.embed.job import JobOptions, check_finished, embed_rest
+from align_serving.embed.items import Source, all_items
+from align_serving.embed.job import Compute, JobOptions, check_finished, compute_with, embed_rest
 from align_serving.embed.ledger import recorded_job
 from align_serving.embed.output import ERRORS_NAME, ROWS_NAME, Output, open_output
 from align_serving.embed.rows import Columns
-from align_serving.embed.shard_files import FORMATS
 from align_serving.embed.status import Status
 
-SHARD_ITEMS: dict[Kind, int] = {"images": 4096, "texts": 16384}  # about ten minutes of a CPU at full size
 PACKAGES = (DISTRIBUTION, "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tokenizers", "pillow")
 
 
@@ -67,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         "texts: .txt with one per line, .jsonl, .csv, Parquet",
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=user_path, required=True, help="folder to write")
-    _add_input_options(parser)
-    _add_result_options(parser)
+    add_input_options(parser)
+    add_result_options(parser)
+    add_ray_options(parser)
     parser.add_argument(
         "--precision", default="fp32", help="precision of the graphs, one that the bundle holds (default: fp32)"
     )
@@ -78,71 +79,19 @@ def main(arguments: list[str] | None = None) -> int:
     return run(parser, arguments, _embed)
 
 
-def _add_input_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("inputs")
-    kinds = group.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--images",
-        dest="kind",
-        action="store_const",
-        const="images",
-        help="text files and strings in Parquet are paths of images, relative to their file",
-    )
-    kinds.add_argument("--texts", dest="kind", action="store_const", const="texts", help="refuse inputs with images")
-    group.add_argument(
-        "--column",
-        metavar="NAME",
-        help="column or key to embed (default: text or caption; for images: image, path, file_name or file)",
-    )
-    group.add_argument(
-        "--id-column", metavar="NAME", help="column or key of the ids (default: id if there is one, else FILE:ROW)"
-    )
-    group.add_argument(
-        "--qualified-ids", action="store_true", help="put the path of an archive before the names of its images"
-    )
-
-
-def _add_result_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("result")
-    group.add_argument(
-        "--dtype", choices=list(ENCODINGS), default="float32", help="how embeddings are stored (default: float32)"
-    )
-    group.add_argument("--format", choices=list(FORMATS), default="parquet", help="of the shards (default: parquet)")
-    group.add_argument(
-        "--shard-items",
-        type=positive_int,
-        metavar="N",
-        help="items of a shard, which is what a killed job loses (default: "
-        + ", ".join(f"{size} {kind}" for kind, size in SHARD_ITEMS.items())
-        + ")",
-    )
-    group.add_argument("--batch-size", type=positive_int, metavar="N", help="maximum number of items in one run")
-    group.add_argument(
-        "--max-errors", type=_count, metavar="N", help="give up at more items that cannot be used (default: any number)"
-    )
-
-
-def _count(text: str) -> int:
-    """For ``type=``: 0 or more."""
-    return 0 if text == "0" else positive_int(text)
-
-
 def _embed(options: argparse.Namespace) -> int:
+    check_ray(options)
     device, images = chosen_device(options), chosen_images(options)
     columns = Columns(options.column, options.id_column)
     sources = open_inputs(options.inputs, InputOptions(options.kind, columns, options.qualified_ids, images))
     if options.format == "parquet":
         import_pyarrow()
+    if options.ray is not None:
+        import_module("align_serving.embed.cluster")  # which says what to install
     found = find_bundle(options.bundle, options.revision, quiet=options.quiet or options.json)
     bundle = Bundle.open(found.folder, options.manifest_sha256, complete=False)
     job = _job(options, bundle, sources, device, images)
-    job_options = JobOptions(
-        sources[0].kind,
-        job["shard_items"],
-        options.batch_size,
-        all(source.in_files for source in sources),
-        options.max_errors,
-    )
+    job_options = JobOptions(job["kind"], job["embedding_dim"], job["shard_items"], options.max_errors)
     progress = Progress(options.quiet)
     status = Status(progress, job_options.kind, sum(source.units for source in sources))
     with open_output(options.output, job, _metadata(job, bundle)) as output:
@@ -151,13 +100,15 @@ def _embed(options: argparse.Namespace) -> int:
             with progress.phase(f"comparing the inputs with {output.items:,} finished items"):
                 check_finished(stream, output, job_options.shard_items, status)
         if not output.ledger.complete:
-            _note_run(output, progress)
+            _note_run(output, progress, options.ray is not None)
             try:
                 with (
-                    _open_model(options, found, job, device, images) as model,
+                    _computing(
+                        options, found, job, sources, _load_options(options, job, device, images), progress
+                    ) as compute,
                     progress.phase(f"embedding {job_options.kind}"),
                 ):
-                    embed_rest(model, stream, output, job_options, status)
+                    embed_rest(compute, stream, output, job_options, status)
             except BaseException:
                 if output.items:
                     complain(f"align-embed: {output.items:,} items are finished; run the same command to resume")
@@ -172,7 +123,8 @@ def _job(
     """What the rows depend on. Without ``--threads`` it is the number that the output was begun with."""
     kind, threads = sources[0].kind, None
     if backend_of(device).on_cpu:
-        threads = options.threads or (recorded_job(options.output) or {}).get("threads") or available_cores()
+        default = available_cores() if options.ray is None else 1
+        threads = options.threads or (recorded_job(options.output) or {}).get("threads") or default
     job: dict[str, Any] = {
         "bundle": bundle.manifest_sha256,
         "embedding_dim": bundle.manifest.model.embedding_dim,
@@ -208,24 +160,58 @@ def _metadata(job: dict[str, Any], bundle: Bundle) -> dict[str, str]:
     }
 
 
-def _open_model(
-    options: argparse.Namespace, found: FoundBundle, job: dict[str, Any], device: str, images: ImageOptions
-) -> Model:
-    return load(
-        found.folder,
-        precision=options.precision,
-        device=device,
-        towers=("vision" if job["kind"] == "images" else "text",),
-        threads=job["threads"],
-        check_hashes=found.downloaded,
-        manifest_sha256=options.manifest_sha256,
-        alpha=images.alpha,
-        formats=images.formats,
-        max_pixels=images.max_pixels,
+def _load_options(
+    options: argparse.Namespace, job: dict[str, Any], device: str, images: ImageOptions
+) -> dict[str, Any]:
+    """Of `load`, in this process and in actors."""
+    return {
+        "precision": options.precision,
+        "device": device,
+        "towers": ("vision" if job["kind"] == "images" else "text",),
+        "threads": job["threads"],
+        "manifest_sha256": options.manifest_sha256,
+        "alpha": images.alpha,
+        "formats": images.formats,
+        "max_pixels": images.max_pixels,
+    }
+
+
+@contextmanager
+def _computing(
+    options: argparse.Namespace,
+    found: FoundBundle,
+    job: dict[str, Any],
+    sources: list[Source],
+    load_options: dict[str, Any],
+    progress: Progress,
+) -> Iterator[Compute]:
+    """What computes: a model in this process, or actors on a cluster."""
+    if options.ray is None:
+        with load(found.folder, check_hashes=found.downloaded, **load_options) as model:
+            in_files = all(source.in_files for source in sources)
+            yield compute_with(model, job["kind"], options.batch_size, in_files)
+        return
+    from align_serving.embed.calls import Actors
+    from align_serving.embed.cluster import ActorOptions, connected
+
+    on_gpu = job["threads"] is None
+    actors = ActorOptions(
+        Path.cwd(),
+        options.bundle if found.downloaded else str(found.folder.absolute()),
+        options.revision,
+        job["bundle"],
+        job["kind"],
+        load_options,
+        options.batch_size,
+        options.actors,
+        cpus=0 if on_gpu else job["threads"],
+        gpus=(options.gpus or 1) if on_gpu else 0,
     )
+    with connected(options.ray, actors):
+        yield Actors(actors, progress)
 
 
-def _note_run(output: Output, progress: Progress) -> None:
+def _note_run(output: Output, progress: Progress, on_ray: bool) -> None:
     """Writes into the ledger what computes the rows that follow; another version may differ in their last bits."""
     versions = {}
     for package in PACKAGES:
@@ -238,7 +224,9 @@ def _note_run(output: Output, progress: Progress) -> None:
         before = runs[0].get("versions", {}).get(package) if runs else None
         if before not in (None, now):
             progress.warn(f"{package} is {now}, and the first rows were computed with {before}: last bits may differ")
-    output.ledger.add_run({"process": os.getpid(), "versions": versions})
+    if runs and runs[0].get("ray", on_ray) != on_ray:
+        progress.warn("the first rows were computed with --ray, or without it, unlike now: last bits may differ")
+    output.ledger.add_run({"process": os.getpid(), "versions": versions, "ray": on_ray})
 
 
 def _report(options: argparse.Namespace, output: Output, status: Status) -> None:

@@ -225,7 +225,7 @@ def test_a_shard_is_embedded_while_the_one_before_is_written(
     """The first shard is held back until the second one is read; no third is begun before the first is written."""
     (tmp_path / "a.txt").write_text("\n".join(TEXTS))
     read_on, read = threading.Event(), []
-    commit, contents = command.Output.commit, __import__("align_serving.embed.job").embed.job._ShardWork._contents
+    commit, contents = command.Output.commit, __import__("align_serving.embed.job").embed.job._ShardWork.contents
 
     def held(self: Any, shard: Any) -> None:
         assert read_on.wait(20)
@@ -241,6 +241,6 @@ def test_a_shard_is_embedded_while_the_one_before_is_written(
             yield content
 
     monkeypatch.setattr("align_serving.embed.output.Output.commit", held)
-    monkeypatch.setattr("align_serving.embed.job._ShardWork._contents", noted)
+    monkeypatch.setattr("align_serving.embed.job._ShardWork.contents", noted)
     assert embed([tmp_path / "a.txt"], tmp_path / "out", "--shard-items", 10) == 0
     assert read == [0, 1, 2]
