@@ -47,7 +47,7 @@ test: install
 	$(PYTEST) -m "not slow"
 
 test-all: install
-	$(PYTEST)
+	$(PYTEST) --durations 30 --durations-min 5
 
 # NVIDIA's own build, from the package nvidia-pytriton, with the Python backend alone: see tests/support/fetch_triton.py.
 triton-server: install
