@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,7 +43,7 @@ def group_of(node: str, operator: str) -> str:
     return operator
 
 
-def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str, dict[str, Any], float]]:
+def events(file: Path, inputs: Mapping[str, np.ndarray], runs: int) -> Iterator[tuple[int, str, dict[str, Any], float]]:
     """Index of the run, node, arguments and milliseconds of every kernel in the last `runs` runs, from the profiler."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -52,7 +52,7 @@ def events(file: Path, pixels: np.ndarray, runs: int) -> Iterator[tuple[int, str
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP + runs):
-            session.run(None, {"pixels": pixels})
+            session.run(None, inputs)
         records = json.loads(Path(session.end_profiling()).read_text())
     starts = sorted(record["ts"] for record in records if record["name"] == "model_run")[WARM_UP:]
     for record in records:
@@ -65,7 +65,7 @@ def profile(file: Path, pixels: np.ndarray, runs: int) -> dict[str, Any]:
     """By group: the number of kernels, and the milliseconds of every run."""
     milliseconds: dict[str, list[float]] = defaultdict(lambda: [0.0] * runs)
     kernels: dict[str, set[str]] = defaultdict(set)
-    for run, node, arguments, duration in events(file, pixels, runs):
+    for run, node, arguments, duration in events(file, {"pixels": pixels}, runs):
         group = group_of(node, arguments["op_name"])
         milliseconds[group][run] += duration
         kernels[group].add(node)

@@ -1,12 +1,12 @@
-"""Measures what limits the vision tower on this processor; writes ``benchmarks/results/roofline.json``.
+"""Measures what limits the graphs on this processor; writes ``benchmarks/results/roofline.json``.
 
     python -m benchmarks.measure_roofline [--runs 9] [--folder build/bench]
 
-Peaks of one thread: the products of two matrices by ONNX Runtime, in FP32 and INT8, and the bytes that a copy reads and
-writes. Then ONNX Runtime's profiler on the vision graphs for CPUs in the published sizes, with one thread and one
-image. By side of the feature map that a kernel writes: MACs, bytes of all tensors that kernels read and write, and
-milliseconds. From the peaks follow two lower bounds of the time: that of the arithmetic, and that of the memory, if no
-tensor stayed in a cache.
+Peaks on one thread and on two: products of two matrices by ONNX Runtime, in FP32 and INT8, and the bytes that a copy
+reads and writes. Then ONNX Runtime's profiler on the graphs for CPUs in the published sizes, on one thread: one image,
+by side of the feature map that a kernel writes, and one caption of 12 tokens, by kind of operator. Each row has MACs,
+bytes of all tensors that kernels read and write, and milliseconds. From the peaks follow two lower bounds of the time:
+that of the arithmetic, and that of the memory, if no tensor stayed in a cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -24,60 +25,67 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from align_runtime.bundle import Bundle
 from align_runtime.console import table
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.measure_profile import WARM_UP, events
 from benchmarks.result_files import conditions, write_result
 from support.checkpoints import crops
 
-SIDE = 1024  # of the matrices
+MATRIX_SIDE = 1024
 COPIED = 1 << 28  # bytes: more than any cache holds
 ROUNDS = 9
 PRECISIONS = ("fp32", "int8")
+THREADS = (1, 2)
+TOKENS = 12
 SIZES = {"float": 4, "int32": 4, "int8": 1, "uint8": 1, "int64": 8, "bool": 1, "float16": 2, "double": 8}
+PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul")
+Stage = Callable[[Mapping[str, Any]], str]
 
 
-def matrix_product(precision: str) -> Callable[[], object]:
-    """Multiplies two matrices of `SIDE` on one thread, with the kernels that convolutions of `precision` use."""
-    shape = [SIDE, SIDE]
+def matrix_product(precision: str, threads: int) -> Callable[[], object]:
+    """Multiplies two matrices of `MATRIX_SIDE` with ONNX Runtime's kernels for `precision`."""
+    shape = [MATRIX_SIDE, MATRIX_SIDE]
+    weights = np.random.default_rng(0).integers(-127, 128, shape)
     if precision == "fp32":
-        nodes = [helper.make_node("MatMul", ["a", "b"], ["c"])]
-        types = {"a": TensorProto.FLOAT, "b": TensorProto.FLOAT, "c": TensorProto.FLOAT}
-        weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        inputs = {"a": weights.T.copy()}
+        operator, kinds = "MatMul", (TensorProto.FLOAT, TensorProto.FLOAT)
+        factors: tuple[NDArray[Any], NDArray[Any]] = (weights.T.astype(np.float32), weights.astype(np.float32))
     else:
-        nodes = [helper.make_node("MatMulInteger", ["a", "b"], ["c"])]
-        types = {"a": TensorProto.UINT8, "b": TensorProto.INT8, "c": TensorProto.INT32}
-        weights = np.random.default_rng(0).integers(-127, 128, shape).astype(np.int8)
-        inputs = {"a": np.abs(weights.T).astype(np.uint8)}
-    values = {name: helper.make_tensor_value_info(name, kind, shape) for name, kind in types.items()}
-    constant = onnx.numpy_helper.from_array(weights, "b")
-    graph = helper.make_graph(nodes, "product", [values["a"]], [values["c"]], [constant])
+        operator, kinds = "MatMulInteger", (TensorProto.UINT8, TensorProto.INT32)
+        factors = (np.abs(weights.T).astype(np.uint8), weights.astype(np.int8))
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, kind in zip("ac", kinds, strict=True)]
+    constant = onnx.numpy_helper.from_array(factors[1], "b")
+    node = helper.make_node(operator, ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "product", values[:1], values[1:], [constant])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {"a": np.ascontiguousarray(factors[0])}
     return lambda: session.run(None, inputs)
 
 
-def seconds(run: Callable[[], object]) -> list[float]:
-    """Of `ROUNDS` calls, after some to warm up."""
+def seconds(run: Callable[[], object]) -> float:
+    """Median of `ROUNDS` calls, after some to warm up."""
     found = []
     for _ in range(WARM_UP + ROUNDS):
         start = time.perf_counter()
         run()
         found.append(time.perf_counter() - start)
-    return found[WARM_UP:]
+    return median(found[WARM_UP:])
 
 
-def peaks() -> dict[str, float]:
-    """GMAC/s by precision, and GB/s of a copy, both of one thread."""
+def peaks(threads: int) -> dict[str, float]:
+    """GMAC/s by precision, and GB/s that a copy reads and writes."""
     source = np.ones(COPIED, np.uint8)
-    target = np.zeros_like(source)
-    found = {f"{name}_gmacs": SIDE**3 / median(seconds(matrix_product(name))) / 1e9 for name in PRECISIONS}
-    return found | {"copy_gigabytes": 2 * COPIED / median(seconds(lambda: np.copyto(target, source))) / 1e9}
+    parts = list(zip(np.split(np.zeros_like(source), threads), np.split(source, threads), strict=True))
+    found = {f"{name}_gmacs": MATRIX_SIDE**3 / seconds(matrix_product(name, threads)) / 1e9 for name in PRECISIONS}
+    with ThreadPoolExecutor(threads) as pool:
+        copy = seconds(lambda: list(pool.map(lambda pair: np.copyto(*pair), parts)))
+    return {"threads": threads, **found, "copy_gigabytes": 2 * COPIED / copy / 1e9}
 
 
 def shapes(entries: Sequence[Mapping[str, list[int]]]) -> list[tuple[str, list[int]]]:
@@ -85,48 +93,73 @@ def shapes(entries: Sequence[Mapping[str, list[int]]]) -> list[tuple[str, list[i
     return [next(iter(entry.items())) for entry in entries if entry]
 
 
-def size_of(entries: Sequence[Mapping[str, list[int]]]) -> int:
-    """Bytes of these tensors."""
-    return sum(SIZES[kind] * prod(shape) for kind, shape in shapes(entries))
+def size_of(arguments: Mapping[str, Any]) -> int:
+    """Bytes of the tensors that a kernel reads and writes."""
+    found = shapes(arguments["input_type_shape"]) + shapes(arguments["output_type_shape"])
+    return sum(SIZES[kind] * prod(shape) for kind, shape in found)
 
 
 def side_of(shape: Sequence[int]) -> int:
-    """Height of a square feature map in either layout, of which batch and channels may be first or last; 1 for none."""
+    """Height of a square feature map with its channels first or last; 1 for any other tensor."""
     if len(shape) != 4:
         return 1
     return shape[2] if shape[2] == shape[3] else shape[1]
 
 
 def macs_of(arguments: Mapping[str, Any]) -> int:
-    """MACs of a kernel; 0 for all but convolutions, which have nearly all."""
-    if not arguments["op_name"].endswith("Conv"):
-        return 0
-    (_, output), *_ = shapes(arguments["output_type_shape"])
-    weights = [shape for _, shape in shapes(arguments["input_type_shape"])[1:] if len(shape) == 4]
-    return side_of(output) ** 2 * prod(weights[0])
+    """MACs of a convolution or matrix product; 0 for any other kernel."""
+    operator, (_, output) = arguments["op_name"], shapes(arguments["output_type_shape"])[0]
+    inputs = [shape for _, shape in shapes(arguments["input_type_shape"])]
+    if operator.endswith("Conv"):
+        return side_of(output) ** 2 * prod(next(shape for shape in inputs[1:] if len(shape) == 4))
+    return prod(output) * inputs[0][-1] if operator in PRODUCTS else 0
 
 
-def profile(file: Path, pixels: np.ndarray, runs: int) -> list[dict[str, Any]]:
-    """A record for each side of feature maps, the largest first."""
-    milliseconds: dict[int, list[float]] = defaultdict(lambda: [0.0] * runs)
-    macs: dict[int, int] = defaultdict(int)
-    read_and_written: dict[int, int] = defaultdict(int)
-    for run, _, arguments, duration in events(file, pixels, runs):
-        (_, output), *_ = shapes(arguments["output_type_shape"])
-        side = side_of(output)
-        milliseconds[side][run] += duration
+def feature_map(arguments: Mapping[str, Any]) -> str:
+    """The size of the feature map that a kernel writes."""
+    side = side_of(shapes(arguments["output_type_shape"])[0][1])
+    return f"{side}×{side}"
+
+
+def kind(arguments: Mapping[str, Any]) -> str:
+    """Whether a kernel is a dense layer, a product of activations, or something else."""
+    if arguments["op_name"] not in PRODUCTS:
+        return "everything else"
+    return "dense layers" if len(shapes(arguments["input_type_shape"])[1][1]) == 2 else "attention"
+
+
+def profile(file: Path, inputs: Mapping[str, NDArray[Any]], stage: Stage, runs: int) -> dict[str, dict[str, Any]]:
+    """A record for each stage, in the order in which they are first reached."""
+    records: dict[str, dict[str, Any]] = defaultdict(lambda: {"macs": 0, "bytes": 0, "milliseconds": [0.0] * runs})
+    for run, _, arguments, duration in events(file, inputs, runs):
+        record = records[stage(arguments)]
+        record["milliseconds"][run] += duration
         if run == 0:
-            macs[side] += macs_of(arguments)
-            read_and_written[side] += size_of(arguments["input_type_shape"]) + size_of(arguments["output_type_shape"])
-    return [
-        {
-            "side": side,
-            "macs": macs[side],
-            "bytes": read_and_written[side],
-            "milliseconds": [round(value, 3) for value in milliseconds[side]],
-        }
-        for side in sorted(milliseconds, reverse=True)
-    ]
+            record["macs"] += macs_of(arguments)
+            record["bytes"] += size_of(arguments)
+    return dict(records)
+
+
+def graphs(bundle: Bundle, runs: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """The profiles of both towers in both precisions."""
+    size = bundle.manifest.preprocessing.output_size[0]
+    ids = np.full((1, TOKENS), bundle.manifest.model.pad_token_id + 5, np.int64)
+    cases: dict[str, tuple[Mapping[str, NDArray[Any]], Stage]] = {
+        "vision": ({"pixels": np.stack([np.asarray(image) for image in crops(1, size)])}, feature_map),
+        "text": ({"input_ids": ids, "attention_mask": np.ones_like(ids)}, kind),
+    }
+    found = {}
+    for tower, (inputs, stage) in cases.items():
+        for precision in PRECISIONS:
+            name = f"{tower} {precision}"
+            file = bundle.path(bundle.graph(tower, precision, "cpu").file)
+            found[name] = profile(file, inputs, stage, runs)
+            rows = [
+                [label, f"{row['macs'] / 1e9:.3f}", f"{row['bytes'] / 1e6:.1f}", f"{median(row['milliseconds']):.2f}"]
+                for label, row in found[name].items()
+            ]
+            print(table([name, "GMACs", "MB", "ms"], rows, right=(1, 2, 3)), flush=True)
+    return found
 
 
 def main() -> None:
@@ -136,22 +169,8 @@ def main() -> None:
     options = parser.parse_args()
     load_before = os.getloadavg()
     bundle = prepare(options.folder).bundle
-    pixels = np.stack([np.asarray(image) for image in crops(1, bundle.manifest.preprocessing.output_size[0])])
-    result: dict[str, Any] = {"peaks": peaks(), "graphs": {}}
-    for precision in PRECISIONS:
-        file = bundle.path(bundle.graph("vision", precision, "cpu").file)
-        result["graphs"][precision] = found = profile(file, pixels, options.runs)
-        rows = [
-            [
-                str(row["side"]),
-                f"{row['macs'] / 1e9:.2f}",
-                f"{row['bytes'] / 1e6:.0f}",
-                f"{median(row['milliseconds']):.1f}",
-            ]
-            for row in found
-        ]
-        print(table([precision, "GMACs", "MB", "ms"], rows, right=(1, 2, 3)), flush=True)
-    write_result("roofline", {**conditions(load_before), **result})
+    found = {"peaks": [peaks(threads) for threads in THREADS], "graphs": graphs(bundle, options.runs)}
+    write_result("roofline", {**conditions(load_before), **found})
 
 
 if __name__ == "__main__":

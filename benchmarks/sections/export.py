@@ -12,13 +12,14 @@ EXPORTS = {
     "export": "export",
     "export_fp16": "export with `--fp16`",
     "again": "the same again, nothing changed",
+    "export_int8": "export with `--int8` for both targets, {images} calibration images",
 }
 
 
 def export_lines(result: Mapping[str, Any]) -> list[str]:
     """Time and memory of the export, size and parity of every graph, time of import and load."""
     exports = [
-        (title, f"{result[key]['seconds']:.3g} s", gibibytes(result[key]["peak_bytes"]))
+        (title.format(**result[key]), f"{result[key]['seconds']:.3g} s", gibibytes(result[key]["peak_bytes"]))
         for key, title in EXPORTS.items()
     ]
     loads = {key: median(load[key] for load in result["loads"]) for key in ("import_seconds", "load_seconds")}

@@ -1,4 +1,4 @@
-"""What limits the vision tower on a processor."""
+"""What limits the graphs on a processor."""
 
 from __future__ import annotations
 
@@ -8,58 +8,55 @@ from typing import Any
 
 from benchmarks.sections.layout import Section, share, table
 
-NAMES = {"fp32": "FP32", "int8": "INT8"}
+PRECISIONS = {"fp32": "FP32", "int8": "INT8"}
 
 
 def roofline_lines(result: Mapping[str, Any]) -> list[str]:
-    """By precision and side of feature maps: work, lower bounds from the peaks, and the measured time."""
-    peaks = result["peaks"]
-    rows, totals = [], {}
-    for precision, stages in result["graphs"].items():
-        found = [_bounds(stage, peaks[f"{precision}_gmacs"], peaks["copy_gigabytes"]) for stage in stages]
-        rows += [
-            [
-                NAMES[precision],
-                f"{stage['side']}×{stage['side']}",
-                f"{stage['macs'] / 1e9:.2f}",
-                f"{stage['bytes'] / 1e6:.0f}",
-                *(f"{value:.1f}" for value in bounds),
-                share(max(bounds[:2]) / bounds[2]),
-            ]
-            for stage, bounds in zip(stages, found, strict=True)
-        ]
-        arithmetic, memory, measured = (sum(column) for column in zip(*found, strict=True))
-        totals[precision] = (
-            f"in {NAMES[precision]} arithmetic alone would take {share(arithmetic / measured)} of the measured time, "
-            f"and moving every tensor through memory {share(memory / measured)}"
-        )
+    """The peaks, and by graph and stage the work, the lower bounds from the peaks, and the measured time."""
+    one, *more = result["peaks"]
+    rows, totals = [], []
+    for name, stages in result["graphs"].items():
+        tower, precision = name.split()
+        bounds = {
+            stage: _bounds(row, one[f"{precision}_gmacs"], one["copy_gigabytes"]) for stage, row in stages.items()
+        }
+        sums = tuple(sum(column) for column in zip(*bounds.values(), strict=True))
+        title = f"{tower} {PRECISIONS[precision]}"
+        totals.append(f"{title} {share(max(sums[:2]) / sums[2])} ({'arithmetic' if sums[0] > sums[1] else 'memory'})")
+        work = {
+            "macs": sum(row["macs"] for row in stages.values()),
+            "bytes": sum(row["bytes"] for row in stages.values()),
+        }
+        rows += [_row(title, stage, stages[stage], found) for stage, found in bounds.items()]
+        rows.append(_row(title, "all", work, sums))
+    peaks = "; ".join(
+        f"{found['threads']} thread{'s' * (found['threads'] > 1)}: {found['fp32_gmacs']:.0f} GMAC/s in FP32, "
+        f"{found['int8_gmacs']:.0f} in INT8, {found['copy_gigabytes']:.1f} GB/s"
+        for found in (one, *more)
+    )
     return [
-        "What limits the vision tower: the graphs for CPUs in the published sizes, one image on one thread. Arithmetic "
-        f"is the MACs of the convolutions at the peak of a matrix product ({peaks['fp32_gmacs']:.0f} GMAC/s in FP32, "
-        f"{peaks['int8_gmacs']:.0f} in INT8); memory is what kernels read and write at the rate of a copy "
-        f"({peaks['copy_gigabytes']:.1f} GB/s), as if no tensor stayed in a cache. So "
-        + "; ".join(totals.values())
-        + ".",
+        "What limits the graphs for CPUs in the published sizes, on one thread: one image, by the feature map that a "
+        "kernel writes, and one caption of 12 tokens. Arithmetic is the time of the MACs at the peak of a matrix "
+        "product; memory is that of the bytes that kernels read and write at the rate of a copy, as if no tensor "
+        f"stayed in a cache. Peaks, {peaks}. The larger bound as a share of the measured time: {', '.join(totals)}.",
         "",
-        *table(
-            (
-                "precision",
-                "feature map",
-                "GMACs",
-                "MB",
-                "arithmetic, ms",
-                "memory, ms",
-                "measured, ms",
-                "limit reached",
-            ),
-            rows,
-        ),
+        *table(("graph", "stage", "GMACs", "MB", "arithmetic, ms", "memory, ms", "measured, ms"), rows),
     ]
 
 
-def _bounds(stage: Mapping[str, Any], gmacs: float, gigabytes: float) -> tuple[float, float, float]:
+def _bounds(row: Mapping[str, Any], gmacs: float, gigabytes: float) -> tuple[float, float, float]:
     """Milliseconds of the arithmetic and of the memory at their peaks, and as measured."""
-    return stage["macs"] / gmacs / 1e6, stage["bytes"] / gigabytes / 1e6, median(stage["milliseconds"])
+    return row["macs"] / gmacs / 1e6, row["bytes"] / gigabytes / 1e6, median(row["milliseconds"])
 
 
-ROOFLINE = Section("Roofline of the vision tower", "roofline", roofline_lines)
+def _row(title: str, stage: str, work: Mapping[str, Any], bounds: tuple[float, ...]) -> list[str]:
+    return [
+        title,
+        stage,
+        f"{work['macs'] / 1e9:.2f}",
+        f"{work['bytes'] / 1e6:.0f}",
+        *(f"{value:.1f}" for value in bounds),
+    ]
+
+
+SECTION = Section("Roofline", "roofline", roofline_lines)
