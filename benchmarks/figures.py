@@ -21,6 +21,7 @@ from benchmarks.sections import (
     memory,
     openvino,
     peers,
+    roofline,
     scale,
     service,
     speed,
@@ -37,6 +38,7 @@ END = "<!-- end of headline figures -->\n"
 SECTIONS = (
     targets.SECTION,
     *speed.SECTIONS,
+    roofline.SECTION,
     service.SECTION,
     openvino.SECTION,
     *memory.SECTIONS,

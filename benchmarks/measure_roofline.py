@@ -106,15 +106,18 @@ def weights_of(file: Path) -> dict[str, int]:
     return {name: constant.size for name, constant in constants.items() if constant is not None}
 
 
-def layer_of(node: str, weights: Mapping[str, int]) -> int:
+def layer_of(node: str, operator: str, weights: Mapping[str, int]) -> int:
     """The number of weights of the kernel `node`, which has the name of its layer and perhaps more; 0 without any."""
-    names = [name for name in weights if node.startswith(name)]
+    computes = operator.endswith("Conv") or operator in PRODUCTS  # what scales its result may have that name too
+    names = [name for name in weights if computes and node.startswith(name)]
     return weights[max(names, key=len)] if names else 0
 
 
 def size_of(arguments: Mapping[str, Any], weights: int, weight_bytes: int) -> int:
     """Bytes of the activations and weights that a kernel reads and writes."""
-    found = shapes(arguments["input_type_shape"]) + shapes(arguments["output_type_shape"])
+    outputs = shapes(arguments["output_type_shape"])
+    # A Gather reads of its table what it writes.
+    found = outputs + (outputs if arguments["op_name"] == "Gather" else shapes(arguments["input_type_shape"]))
     activations = [SIZES[kind] * prod(shape) for kind, shape in found if not weights or prod(shape) != weights]
     return sum(activations) + weights * weight_bytes
 
@@ -158,7 +161,7 @@ def profile(
     """A record for each stage, in the order in which they are first reached."""
     records: dict[str, dict[str, Any]] = defaultdict(lambda: {"macs": 0, "bytes": 0, "milliseconds": [0.0] * runs})
     for run, node, arguments, duration in events(file, inputs, runs):
-        count = layer_of(node, weights)
+        count = layer_of(node, arguments["op_name"], weights)
         record = records[stage(arguments, count)]
         record["milliseconds"][run] += duration
         if run == 0:

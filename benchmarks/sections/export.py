@@ -21,6 +21,7 @@ def export_lines(result: Mapping[str, Any]) -> list[str]:
     exports = [
         (title.format(**result[key]), f"{result[key]['seconds']:.3g} s", gibibytes(result[key]["peak_bytes"]))
         for key, title in EXPORTS.items()
+        if key in result  # the export with INT8 was not measured before
     ]
     loads = {key: median(load[key] for load in result["loads"]) for key in ("import_seconds", "load_seconds")}
     weights = sum(

@@ -45,7 +45,8 @@ def roofline_lines(result: Mapping[str, Any]) -> list[str]:
         "",
         "An idea that was measured before it was built: a custom operator for ONNX Runtime that computes an INT8 "
         "swish in one table look-up, instead of a look-up and a product. From 1.25 × on it would be worth a library in "
-        f"every bundle. Its bound, the graph without these products: {_gains(result['one_pass_swish'])}.",
+        f"every bundle. The graph without these products, which no such operator reaches, gains "
+        f"{_gains(result['one_pass_swish'])}.",
     ]
 
 

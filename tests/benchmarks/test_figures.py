@@ -129,6 +129,7 @@ def without(key: str) -> Callable[[dict[str, Any]], object]:
         ("bench", lambda result: result["cases"].pop()),
         ("bench", lambda result: result.update(starts=[])),
         ("profile", lambda result: result.update(graphs={})),
+        ("roofline", without("one_pass_swish")),
         ("align_bench", lambda result: result["starts"][0].update(peak_bytes="much")),
         ("memory", lambda result: result.update(resident_bytes=[])),
         ("fp16", lambda result: result["recipes"].pop()),

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from benchmarks.measure_roofline import feature_map, kind, layer_of, macs_of, size_of
 from benchmarks.one_pass_swish import without_products
 from benchmarks.sections.roofline import roofline_lines
+from support.benchmark_results import made_up
 
 
 def record(operator: str, inputs: list[dict[str, list[int]]], output: dict[str, list[int]]) -> dict[str, Any]:
@@ -34,6 +35,11 @@ def test_weights_are_counted_once_whether_the_profiler_knows_them_or_not() -> No
     assert size_of(DENSE, 3072 * 768, 4) == 4 * (12 * 3072 + 3072 * 768 + 12 * 768)
 
 
+def test_a_gather_reads_the_rows_that_it_writes() -> None:
+    gather = record("Gather", [{"float": [30522, 768]}, {"int64": [1, 12]}], {"float": [1, 12, 768]})
+    assert size_of(gather, 0, 4) == 2 * 4 * 12 * 768
+
+
 def test_stages() -> None:
     assert feature_map(CONVOLUTION, 1) == feature_map(PACKED, 1) == "10×10"
     assert [kind(DENSE, 1), kind(ATTENTION, 0), kind(CONVOLUTION, 0)] == [
@@ -45,18 +51,16 @@ def test_stages() -> None:
 
 def test_a_kernel_has_the_name_of_its_layer_and_perhaps_more() -> None:
     weights = {"block/Conv": 5, "block/Conv_1": 7}
-    assert layer_of("block/Conv_1_quant_kernel_time", weights) == 7
-    assert layer_of("block/Conv_kernel_time", weights) == 5
-    assert layer_of("block/Add_kernel_time", weights) == 0
+    assert layer_of("block/Conv_1_quant_kernel_time", "QLinearConv", weights) == 7
+    assert layer_of("block/Conv_kernel_time", "FusedConv", weights) == 5
+    assert layer_of("block/Add_kernel_time", "Conv", weights) == 0
+    assert layer_of("block/Conv_output_scale_kernel_time", "Mul", weights) == 0
 
 
 def test_the_larger_bound_and_the_share_that_is_reached() -> None:
-    stages = {"9×9": {"macs": 4_000_000_000, "bytes": 10_000_000, "milliseconds": [90.0, 100.0, 130.0]}}
-    peaks = {"threads": 1, "fp32_gmacs": 50.0, "int8_gmacs": 200.0, "copy_gigabytes": 10.0}
-    swish = [{"batch": 1, "seconds": {"as it is": (0.12, 0.12), "one look-up": (0.1, 0.1)}}]
-    lines = roofline_lines(
-        {"peaks": [peaks], "graphs": {"vision fp32": stages, "text int8": stages}, "one_pass_swish": swish}
-    )
+    result = made_up()["roofline"]
+    result["graphs"]["text int8"] = result["graphs"]["vision fp32"]
+    lines = roofline_lines(result)
     assert "vision FP32 80.0 % (arithmetic), text INT8 20.0 % (arithmetic)" in lines[0]
     assert "| vision FP32 | 9×9 | 4.00 | 10 | 80.0 | 1.0 | 100.0 |" in lines
     assert "1.20 × at batch 1" in lines[-1]

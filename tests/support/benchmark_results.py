@@ -108,6 +108,15 @@ def made_up() -> dict[str, dict[str, Any]]:
                 "int8": {"QLinearConv, 1×1 and stem": {"milliseconds": [30.0]}, "QLinearMul": {"milliseconds": [20.0]}},
             },
         },
+        "roofline": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "peaks": [{"threads": 1, "fp32_gmacs": 50.0, "int8_gmacs": 200.0, "copy_gigabytes": 10.0}],
+            "graphs": {
+                "vision fp32": {"9×9": {"macs": 4 * 10**9, "bytes": 10**7, "milliseconds": [90.0, 100.0, 130.0]}}
+            },
+            "one_pass_swish": [{"batch": 1, "seconds": {"as it is": [0.12] * 2, "one look-up": [0.1] * 2}}],
+        },
         "align_bench": {
             "machine": MACHINE,
             "load_average": [0.1, 0.2],

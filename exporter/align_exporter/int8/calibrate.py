@@ -1,8 +1,8 @@
 """Scales for a graph: histograms over the calibration samples, then the observer whose embeddings are nearest.
 
 Which observer is best differs from checkpoint to checkpoint. So every one of them is tried on the whole graph, and the
-mean squared error of the embeddings decides. Observers that are clearly worse on a few samples are not tried on the
-others.
+mean squared error of the embeddings decides. Observers that cannot be notably better, by what a few samples say, are
+not tried on the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from align_runtime.errors import BuildError
 from align_runtime.progress import Progress
 
 FIRST_SAMPLES = 32  # that all observers are tried on
-CLEARLY_WORSE = 3.0  # standard errors of the difference of two observers, sample by sample
+CERTAIN = 3.0  # standard errors of the difference of two observers, sample by sample
+WORTH_TRYING = 0.05  # of the error of the best observer so far; what can be gained less is not worth more runs
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def choose_scales(
     trials = _ranked(found, exact)
     best = trials[0].scheme
     error = trials[0].error
-    last = [trial.scheme for trial in trials if not _is_clearly_worse(found[trial.scheme], found[best], exact)]
+    last = [best, *(name for name in found if name != best and _may_be_better(found[name], found[best], exact))]
     if len(last) > 1 and len(few.samples) < len(calibration.samples):
         exact_of_all = calibration.embeddings(model, "calibration: float embeddings")
         final = _ranked({scheme: tried(scheme, calibration) for scheme in last}, exact_of_all)
@@ -170,7 +171,8 @@ def _ranked(found: Mapping[str, NDArray[np.float64]], exact: NDArray[np.float64]
     return tuple(sorted(trials, key=lambda trial: trial.error))
 
 
-def _is_clearly_worse(rows: NDArray[np.float64], best: NDArray[np.float64], exact: NDArray[np.float64]) -> bool:
-    """Whether an observer with the embeddings `rows` can be ruled out in favour of the `best` so far."""
-    differences = squared_distances(rows, exact) - squared_distances(best, exact)
-    return bool(differences.mean() > CLEARLY_WORSE * differences.std() / np.sqrt(len(differences)))
+def _may_be_better(rows: NDArray[np.float64], best: NDArray[np.float64], exact: NDArray[np.float64]) -> bool:
+    """Whether an observer with the embeddings `rows` may turn out notably better than the `best` so far."""
+    least = squared_distances(best, exact)
+    gains = least - squared_distances(rows, exact)
+    return bool(gains.mean() + CERTAIN * gains.std() / np.sqrt(len(gains)) > WORTH_TRYING * least.mean())

@@ -11,7 +11,7 @@ import pytest
 from align_calibration.histograms import Histogram
 from align_calibration.observers import Observer, min_max
 from align_calibration.quant_params import QuantParams, QuantSpec
-from align_exporter.int8 import prepare_weights
+from align_exporter.int8 import calibrate, prepare_weights
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT, LEAST_EXACT, shared_scales
 from align_exporter.int8.calibrate import FIRST_SAMPLES, Calibration, Choice, choose_scales
 from align_runtime.progress import Progress
@@ -40,6 +40,11 @@ def coarse(histogram: Histogram, spec: QuantSpec) -> QuantParams:
     return spec.fit(100 * histogram.lowest, 100 * histogram.highest)
 
 
+def wider(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+    """Hardly worse than min-max on average, and better for some samples."""
+    return spec.fit(1.02 * histogram.lowest, 1.02 * histogram.highest)
+
+
 def samples(count: int) -> list[dict[str, np.ndarray]]:
     rows = np.random.default_rng(0).normal(size=(count, 1, CHANNELS, SIZE, SIZE))
     return [{"x": row.astype(np.float32)} for row in rows]
@@ -65,14 +70,21 @@ def test_a_worse_observer_is_not_tried_on_all_samples(tmp_path: Path) -> None:
     assert len(found.exact) == len(found.few.samples) == FIRST_SAMPLES
 
 
-def test_two_that_are_alike_are_compared_on_all(tmp_path: Path) -> None:
-    found = chosen({"coarse": coarse, "min-max": min_max, "twin": min_max}, 3 * FIRST_SAMPLES, tmp_path)
-    assert [(trial.scheme, trial.samples) for trial in found.trials] == [
-        ("min-max", 3 * FIRST_SAMPLES),
-        ("twin", 3 * FIRST_SAMPLES),
-        ("coarse", FIRST_SAMPLES),
-    ]
+def test_what_may_still_be_better_is_compared_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "WORTH_TRYING", 0.0)
+    found = chosen({"coarse": coarse, "min-max": min_max, "wider": wider}, 3 * FIRST_SAMPLES, tmp_path)
+    samples = {trial.scheme: trial.samples for trial in found.trials}
+    assert samples == {"min-max": 3 * FIRST_SAMPLES, "wider": 3 * FIRST_SAMPLES, "coarse": FIRST_SAMPLES}
+    assert found.trials[-1].scheme == "coarse"
     assert found.error != found.trials[0].error  # over few samples, and over all
+
+
+def test_of_two_that_are_alike_the_first_is_taken_at_once(tmp_path: Path) -> None:
+    found = chosen({"min-max": min_max, "twin": min_max}, 3 * FIRST_SAMPLES, tmp_path)
+    assert [(trial.scheme, trial.samples) for trial in found.trials] == [
+        ("min-max", FIRST_SAMPLES),
+        ("twin", FIRST_SAMPLES),
+    ]
 
 
 def test_few_samples_are_all_tried_at_once(tmp_path: Path) -> None:
