@@ -42,6 +42,8 @@ SECTIONS = (
     service.SECTION,
     openvino.SECTION,
     *memory.SECTIONS,
+    embed.THROUGHPUT,
+    embed.RAY,
     embed.RECALL,
     *accuracy.SECTIONS,
     peers.SECTION,

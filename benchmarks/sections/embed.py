@@ -38,6 +38,25 @@ def throughput_lines(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def ray_lines(result: Mapping[str, Any]) -> list[str]:
+    """Throughput of one and two actors, and of the runtime on one and two cores."""
+    rates = result["rates"]
+    ratio = {
+        name: median(two / one for one, two in zip(rates[first], rates[second], strict=True))
+        for name, first, second in (
+            ("runtime", "runtime, one core", "runtime, two cores"),
+            ("Ray", "Ray, one actor", "Ray, two actors"),
+        )
+    }
+    return [
+        f"{result['texts']:,} captions with align-tiny, medians of {len(rates['Ray, two actors'])} rounds; Ray's are "
+        f"timed from the first batch to the last. Two cores are {ratio['runtime']:.2f} × one, two actors "
+        f"{ratio['Ray']:.2f} × one. The largest difference of a value is {result['max_abs']:.1e}.",
+        "",
+        *table(("candidate", "texts per second"), [(name, f"{median(found):,.0f}") for name, found in rates.items()]),
+    ]
+
+
 def recall_rows(result: Mapping[str, Any]) -> list[str]:
     """The lines of the table, which docs/bulk.md has, too."""
     cases = result["cases"]
@@ -63,4 +82,5 @@ def recall_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 THROUGHPUT = Section("Bulk embedding", "embed", throughput_lines)
+RAY = Section("Ray Data", "ray", ray_lines)
 RECALL = Section("Recall of stored embeddings", "dtypes", recall_lines)

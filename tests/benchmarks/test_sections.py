@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.measure_profile import group_of
 from benchmarks.result_files import RESULTS, ROOT, read_json
-from benchmarks.sections.embed import recall_rows, throughput_lines
+from benchmarks.sections.embed import ray_lines, recall_rows, throughput_lines
 from benchmarks.sections.layout import cosine, median_and_worst, milliseconds, share, table
 from benchmarks.sections.peers import peer_lines
 from benchmarks.sections.speed import by_kind
@@ -122,6 +122,12 @@ def test_tables_escape_bars_and_refuse_uneven_rows() -> None:
 def test_throughput_is_that_of_paired_rounds_and_memory_that_of_the_job() -> None:
     lines = throughput_lines(made_up()["embed"])
     assert lines[-2] == "| 1,000 texts | 100/s | 80/s | 0.80× | 9 MiB | 300 MiB |"
+
+
+def test_two_actors_are_compared_with_one() -> None:
+    lines = ray_lines(made_up()["ray"])
+    assert "Two cores are 1.90 × one, two actors 1.70 × one. The largest difference of a value is 1.0e-08." in lines[0]
+    assert "| Ray, two actors | 162 |" in lines
 
 
 def test_the_page_of_bulk_embedding_has_the_measured_recall() -> None:

@@ -108,6 +108,18 @@ def made_up() -> dict[str, dict[str, Any]]:
                 "int8": {"QLinearConv, 1×1 and stem": {"milliseconds": [30.0]}, "QLinearMul": {"milliseconds": [20.0]}},
             },
         },
+        "ray": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "texts": 1000,
+            "rates": {
+                "runtime, one core": [100.0, 110.0],
+                "runtime, two cores": [190.0, 209.0],
+                "Ray, one actor": [90.0, 100.0],
+                "Ray, two actors": [153.0, 170.0],
+            },
+            "max_abs": 1e-8,
+        },
         "roofline": {
             "machine": MACHINE,
             "load": LOAD,
