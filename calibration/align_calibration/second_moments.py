@@ -138,14 +138,18 @@ def _has_covariance(node: ir.Node, samples: int) -> bool:
     """Whether so many samples give enough patches."""
     if node.op_type != "Conv":
         return True
-    step, positions = _grid(node), [size for size in (node.outputs[0].shape or ())[2:] if isinstance(size, int)]
-    return samples * prod(ceil(size / step) for size in positions) >= FEW_PATCHES * patch_shape(node)[1]
+    step = _grid(node)
+    return samples * prod(ceil(size / step) for size in _sides(node)) >= FEW_PATCHES * patch_shape(node)[1]
 
 
 def _grid(node: ir.Node) -> int:
     """Every how many rows and columns of the feature map that the convolution `node` writes a patch is measured."""
-    sizes = [size for size in (node.outputs[0].shape or ())[2:] if isinstance(size, int)]
-    return max(1, ceil(sqrt(prod(sizes) / POSITIONS)))
+    return max(1, ceil(sqrt(prod(_sides(node)) / POSITIONS)))
+
+
+def _sides(node: ir.Node) -> list[int]:
+    """Height and width of the feature map that the convolution `node` writes."""
+    return [size for size in (node.outputs[0].shape or ())[2:] if isinstance(size, int)]
 
 
 def _slices(nodes: Sequence[ir.Node], samples: int) -> Iterator[list[ir.Node]]:

@@ -23,6 +23,14 @@ g (float[n, 3] x, int64[n] i) => (float[n, 3] y)
 """
 SCALE = np.array([1000, 1, 1e-8], dtype=np.float32)
 
+SMALL = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 4] x) => (float[n, 4] y)
+{
+  y = Neg (x)
+}
+"""
+
 
 def measure(folder: Path, *batches: tuple[np.ndarray, list[int]]) -> dict[str, TensorRange]:
     model = typed(GRAPH)
@@ -67,3 +75,12 @@ def test_underflow_shows_in_the_error(tmp_path: Path) -> None:
 def test_no_samples_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no calibration samples"):
         measure(tmp_path)
+
+
+def test_what_other_samples_reach_counts_for_overflow(tmp_path: Path) -> None:
+    feeds = [{"x": np.ones((1, 4), np.float32)}]
+    model = typed(SMALL)
+    found = {entry.tensor: entry for entry in measure_ranges(model, feeds, tmp_path, {"x": 0.5, "y": 1e5})}
+    assert (found["x"].max_abs, found["y"].max_abs) == (1.0, 1e5)
+    assert found["x"].rounding_error == 0
+    assert np.isinf(found["y"].rounding_error)

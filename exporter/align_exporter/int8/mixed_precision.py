@@ -17,7 +17,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -169,7 +169,7 @@ def _ranking(search: _Search, calibration: Calibration) -> tuple[str, ...]:
     """The parts, those first whose quantization costs most per MAC that it saves."""
     parts = unit_macs(search.method.operators(search.model.graph))
     stride = -(-len(calibration.samples) // RANKING_SAMPLES)
-    few = replace(calibration, samples=calibration.samples[::stride])
+    few = calibration.every(stride)
     exact = few.embeddings(search.model, "sensitivity, float")
     errors = {}
     for number, part in enumerate(parts, start=1):

@@ -29,7 +29,7 @@ from support import hostile_archives
 from support.sample_folders import image, images, write_tar, write_zip
 
 FILES = images(7) | {f"{'long' * 40}.png": image(8), "schön.png": image(9)}
-FILES |= {"notes.txt": b"x", "../../x.png": image(10)}  # what is no image lies between images
+FILES |= {"notes.txt": b"x", "../../x.png": image(10)}  # a text between two images
 SHOWN = [content for name, content in FILES.items() if name.endswith(".png")]
 LIMIT = 1 << 20
 
