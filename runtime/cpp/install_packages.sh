@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what `make cpp` and `make cpp-test` need on Debian 12 or 13 (as root, or with sudo), and the packages that are
-# named (clang, for `make cpp-fuzz`), and unpacks the headers of ONNX Runtime into build/onnxruntime-headers. Set
-# ONNXRUNTIME_INCLUDE_DIR to use other headers. What is there already is left alone, so a second run needs no network.
+# named (clang and libclang-rt-dev, for `make cpp-fuzz`), and unpacks the headers of ONNX Runtime into
+# build/onnxruntime-headers. Set ONNXRUNTIME_INCLUDE_DIR to use other headers. What is there already is left alone, so a
+# second run needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -7,7 +7,6 @@ The number of replicas, autoscaling and resources are options of Ray Serve for t
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from align_runtime.errors import BackendUnavailableError, ConfigurationError
 from align_runtime.foreign_text import shortened
 from align_runtime.hub_bundle import find_bundle
 from align_runtime.load_options import LoadOptions
+from align_serving.http.api_keys import environment_keys
 from align_serving.http.batching import Batched, Call, R, T
 from align_serving.http.fetching import FetchOptions
 from align_serving.http.gate import Gate
@@ -31,7 +31,6 @@ except ImportError as error:
         f"ray[serve] cannot be imported ({error}); install it with: pip install 'align-onnx[ray]'"
     ) from None
 
-KEY_VARIABLE = "ALIGN_API_KEY"  # of the replicas
 WAIT_SECONDS = 0.002  # for requests that come at once
 # Beyond what a replica queues itself, so that its own 429 with Retry-After comes first.
 MAX_ONGOING = 4096
@@ -73,8 +72,7 @@ class Embeddings:
     def __init__(self, bundle: str, options: ServiceOptions) -> None:
         if options.load.threads is None and options.load.device == "cpu":
             options = replace(options, load=replace(options.load, threads=actor_cores()))
-        keys = (os.environ[KEY_VARIABLE],) if os.environ.get(KEY_VARIABLE) else ()
-        self._options = replace(options, api_keys=options.api_keys + keys)
+        self._options = replace(options, api_keys=options.api_keys + environment_keys())
         self._opened = Opened.of(Path(find_bundle(bundle).folder), self._options)
 
     def __serve_build_asgi_app__(self) -> Gate:

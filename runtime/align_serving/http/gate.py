@@ -6,34 +6,14 @@ import hmac
 import time
 from collections.abc import Collection, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from align_runtime.errors import ConfigurationError
-from align_runtime.regular_files import read_regular
 from align_serving.http.error_replies import ServiceError, error_reply
 from align_serving.http.prometheus import Metrics
 
 OPEN_PATHS = ("/healthz",)  # what a load balancer asks, without a key
-MAX_KEY_FILE = 1 << 20
-
-
-def read_keys(path: Path) -> list[str]:
-    """The API keys in the file `path`, one per line.
-
-    Raises:
-        ConfigurationError: it cannot be read, or holds none, or one that no HTTP header can carry.
-    """
-    try:
-        text = read_regular(path, MAX_KEY_FILE, ConfigurationError).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = ""
-    keys = [line.strip() for line in text.splitlines() if line.strip()]
-    if not keys or not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
-        raise ConfigurationError(f"{path} holds no API key; expected one of printable ASCII characters per line")
-    return keys
 
 
 class Gate:

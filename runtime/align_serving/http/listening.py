@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 
 from align_runtime.errors import ConfigurationError
 from align_runtime.standard_streams import complain
 from align_runtime.user_path import user_path
+from align_serving.http.api_keys import KEY_VARIABLE, environment_keys, read_keys
 
-KEY_VARIABLE = "ALIGN_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 INSTALL = "pip install 'align-onnx[http]'"
 
@@ -32,12 +31,9 @@ def chosen_keys(options: argparse.Namespace) -> tuple[str, ...]:
     """The API keys of the environment and of ``--api-key-file``.
 
     Raises:
-        ConfigurationError: as in `read_keys`.
+        ConfigurationError: as in `environment_keys` and `read_keys`.
     """
-    from align_serving.http.gate import read_keys  # of a package that may be missing
-
-    keys = [os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else []
-    return (*keys, *(read_keys(options.api_key_file) if options.api_key_file else []))
+    return (*environment_keys(), *(read_keys(options.api_key_file) if options.api_key_file else []))
 
 
 def checked_port(port: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from align_runtime.errors import ConfigurationError
-from align_serving.http.gate import read_keys
+from align_serving.http.api_keys import KEY_VARIABLE, environment_keys, read_keys
 from align_serving.http.opening import ServiceOptions
 from support.running_service import post
 
@@ -55,6 +55,18 @@ def test_a_file_without_keys(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ConfigurationError):
         read_keys(file)
+
+
+def test_a_key_in_the_environment() -> None:
+    assert environment_keys({}) == ()
+    assert environment_keys({KEY_VARIABLE: " secret\n"}) == ("secret",)
+
+
+@pytest.mark.parametrize("value", ["", " ", "two words", "schlüssel", "a\nb"])
+def test_a_variable_without_a_key_does_not_open_the_service(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=KEY_VARIABLE) as caught:
+        environment_keys({KEY_VARIABLE: value})
+    assert not value.strip() or value not in str(caught.value)
 
 
 def test_a_repr_does_not_tell_keys() -> None:
