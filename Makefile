@@ -94,6 +94,7 @@ benchmarks: install cpp
 	$(MEASURE)resident
 	$(MEASURE)profile
 	$(MEASURE)roofline
+	$(MEASURE)threads
 	$(MEASURE)engines
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json

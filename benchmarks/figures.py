@@ -15,6 +15,7 @@ from align_runtime.errors import AlignError
 from benchmarks.result_files import EVALUATION, RESULTS, ROOT, ResultFileError, read_json
 from benchmarks.sections import (
     accuracy,
+    cpp,
     embed,
     export,
     gpu,
@@ -26,6 +27,7 @@ from benchmarks.sections import (
     service,
     speed,
     targets,
+    threads,
     trained,
 )
 from benchmarks.sections.headline import HEADINGS, HEADLINES, NOTE, Headline
@@ -39,6 +41,8 @@ SECTIONS = (
     targets.SECTION,
     *speed.SECTIONS,
     roofline.SECTION,
+    threads.SECTION,
+    cpp.SECTION,
     service.SECTION,
     openvino.SECTION,
     *memory.SECTIONS,

@@ -39,13 +39,13 @@ STEPS: Mapping[str, tuple[object, str, object]] = {
     "first layers in float": (first_layers, "WORTH", 0.0),
 }
 # Those that have an effect on a graph. For TensorRT nothing is quantized that is read through a function of single
-# values alone; text for CPUs has no scales; outlier channels are those of dense layers.
+# values alone; text for CPUs has no scales, and for TensorRT one observer; outlier channels are those of dense layers.
 OBSERVERS, RANGES, WEIGHTS, OUTLIERS, FIRST = STEPS
 STEPS_OF = {
     ("vision", "cpu"): (OBSERVERS, RANGES, WEIGHTS, FIRST),
     ("vision", "cuda"): (OBSERVERS, WEIGHTS, FIRST),
     ("text", "cpu"): (WEIGHTS, OUTLIERS),
-    ("text", "cuda"): (OBSERVERS, WEIGHTS, OUTLIERS),
+    ("text", "cuda"): (WEIGHTS, OUTLIERS),
 }
 ALL, NONE = "nothing", "all of these"
 

@@ -5,7 +5,8 @@
 Timing is interleaved; the targets and the speedups are derived in benchmarks/sections/targets.py. The plain graphs are
 transformers' towers through `torch.onnx.export`, on ONNX Runtime with all threads. The pipeline is transformers'
 processor and its eager model. OpenVINO runs our FP32 graph with as many streams as we have. Run it on an otherwise idle
-machine. `--folder` keeps the checkpoint and the bundle, whose building takes most of the time.
+machine. `--folder` keeps the checkpoint and the bundle, whose building takes most of the time. Results of other
+processors stay in the file.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from align_runtime.backends import open_runner
 from align_runtime.bundle import Bundle
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.measure_text import captions, padded_batches
-from benchmarks.result_files import conditions, write_result
-from benchmarks.sections.targets import target_rows
+from benchmarks.result_files import RESULTS, conditions, read_json, write_result
+from benchmarks.sections.targets import target_rows, with_record
 from benchmarks.timing import Candidate, run_batches, time_case
 from support.checkpoints import full_size_config
 from support.oracle import oracle_of
@@ -173,14 +174,15 @@ def main() -> None:
         *file_cases(model.bundle.folder, model.checkpoint, rounds, threads),
         *overhead_cases(model.bundle, rounds, threads),
     ]
-    result = {
+    record = {
         **conditions(load_before),
         "threads": threads,
         "starts": [asdict(start) for start in starts],
         "cases": cases,
     }
-    write_result("bench", result)
-    for row in target_rows(result):
+    file = RESULTS / "bench.json"
+    write_result("bench", with_record(read_json(file) if file.exists() else None, record))
+    for row in target_rows([record]):
         print(*row, sep=" | ")
 
 

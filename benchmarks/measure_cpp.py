@@ -29,12 +29,12 @@ from align_runtime.images import decode
 from align_runtime.tokenizer import Tokenizer
 from benchmarks.full_size_bundle import FOLDER
 from benchmarks.result_files import conditions, write_result
+from benchmarks.sections.cpp import NATIVE, PYTHON
 from benchmarks.timing import Candidate, time_case
 from support.leaf_shim import Shim, ShimTokenizer
 from support.native import NativeModel, load_library
 from vectors.make import description
 
-PYTHON, NATIVE = "Python", "C++"
 PART_ROUNDS = 60
 SIZE = (346, 346)
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}

@@ -30,6 +30,16 @@ def min_max(histogram: Histogram, spec: QuantSpec) -> QuantParams:
     return spec.fit(histogram.lowest, histogram.highest)
 
 
+def widened(observer: Observer, factor: float) -> Observer:
+    """Returns an observer whose scales are `factor` times as large, for values beyond those of the samples."""
+
+    def observe(histogram: Histogram, spec: QuantSpec) -> QuantParams:
+        params = observer(histogram, spec)
+        return replace(params, scale=float(np.float32(params.scale * factor)))
+
+    return observe
+
+
 def moving_average(histogram: Histogram, spec: QuantSpec) -> QuantParams:
     """Exponential moving averages of the lowest and the highest value of each sample, in order.
 

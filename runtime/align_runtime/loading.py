@@ -17,6 +17,7 @@ from align_runtime.image_embedding import ImageEmbedder
 from align_runtime.load_options import LoadOptions, check_pin
 from align_runtime.memory import give_back, reported
 from align_runtime.processors import available_cores
+from align_runtime.runs import Runs
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
@@ -203,10 +204,11 @@ def _open_towers(
     """
     on_cpu = all(one.on_cpu for one in settings.values())
     opened: list[Tower] = []
+    runs = Runs()
     openers = Workers(len(graphs) if on_cpu else 1)
 
     def open_one(graph: Graph) -> Tower:
-        tower = Tower.open(bundle, graph, settings[graph.tower], options)
+        tower = Tower.open(bundle, graph, settings[graph.tower], options, runs)
         opened.append(tower)
         return tower
 

@@ -41,7 +41,7 @@ def import_onnxruntime(install: str = INSTALL) -> Any:
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError(f"onnxruntime cannot be imported ({error}); install it with: {install}") from None
-    if _is_older(onnxruntime, LOWEST):
+    if is_older(onnxruntime, LOWEST):
         raise BackendUnavailableError(
             f"onnxruntime {onnxruntime.__version__} is too old, {LOWEST} or newer is needed; upgrade it: {install}"
         )
@@ -56,7 +56,7 @@ def check_onnxruntime(variant: str, target: str) -> None:
     """
     onnxruntime = import_onnxruntime()
     needed = NEEDED.get((variant, target), LOWEST)
-    if _is_older(onnxruntime, needed):
+    if is_older(onnxruntime, needed):
         raise BackendUnavailableError(
             f"onnxruntime {onnxruntime.__version__} is too old to compute {variant} graphs for {target.upper()}s on a "
             f"CPU, {needed} or newer is needed (the graph is not at fault); upgrade it: "
@@ -64,6 +64,6 @@ def check_onnxruntime(variant: str, target: str) -> None:
         )
 
 
-def _is_older(onnxruntime: Any, needed: str) -> bool:
+def is_older(onnxruntime: Any, needed: str) -> bool:
     """Whether the package's release, by its first three numbers, is before `needed`."""
     return version(onnxruntime.__version__)[:3] < version(needed)[:3]

@@ -2,7 +2,8 @@
 
 On a CPU, a session with all threads has the lowest latency for one input. For many inputs, parallel single-threaded
 runs, called streams here, have a higher throughput: no thread waits for another within an operator. All streams share
-one session, so the weights are in memory twice, not once per stream.
+one session, so the weights are in memory twice, not once per stream. A single input that comes while others are
+computed takes a stream, too. The number of threads changes no bit of an embedding.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from align_runtime.lifetime import Lifetime
 from align_runtime.load_options import LoadOptions
 from align_runtime.memory import MemoryUse, reported
 from align_runtime.outputs import check_answer
+from align_runtime.runs import Runs
 from align_runtime.scheduling import stream_count
 from align_runtime.tower_settings import TowerSettings
 
@@ -35,8 +37,16 @@ class Tower:
     """
 
     def __init__(
-        self, bundle: Bundle, graph: Graph, device: str, whole: Runner, stream: Runner | None, streams: int
+        self,
+        bundle: Bundle,
+        graph: Graph,
+        device: str,
+        whole: Runner,
+        stream: Runner | None,
+        streams: int,
+        runs: Runs | None = None,
     ) -> None:
+        """`runs` are those of all towers that share the cores; None for a tower by itself."""
         self.graph = graph
         self.streams = streams
         self.in_flight = whole.in_flight if isinstance(whole, BucketedRunner) else 1
@@ -45,13 +55,16 @@ class Tower:
         self._device = device
         self._whole = whole
         self._stream = stream
+        self._runs = runs or Runs()
         self._lifetime = Lifetime()
 
     @classmethod
-    def open(cls, bundle: Bundle, graph: Graph, settings: TowerSettings, options: LoadOptions) -> Tower:
+    def open(
+        cls, bundle: Bundle, graph: Graph, settings: TowerSettings, options: LoadOptions, runs: Runs | None = None
+    ) -> Tower:
         """Loads `graph` onto the device of `settings`, and once more with one thread if there are streams.
 
-        Of `options`, only how files are read and memory is kept counts.
+        Of `options`, only how files are read and memory is kept counts. `runs` is as in the constructor.
 
         Raises:
             BundleError: a file cannot be loaded or, with `check_hashes`, has another hash.
@@ -65,7 +78,7 @@ class Tower:
             count = stream_count(device, threads, settings.streams)
             stream = open_graph(bundle, graph, device, 1, False, memory, count) if count > 1 else None
             on_error.pop_all()
-        return cls(bundle, graph, device, whole, stream, count)
+        return cls(bundle, graph, device, whole, stream, count, runs)
 
     @property
     def dim(self) -> int:
@@ -81,7 +94,10 @@ class Tower:
         return min(asked or largest, largest)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Embeddings float32 (batch, dim) of `inputs`, the inputs of the graph by name, computed with all threads.
+        """Embeddings float32 (batch, dim) of `inputs`, the inputs of the graph by name.
+
+        Computed with all threads, or, if there are streams and something else runs already, in the calling thread
+        alone.
 
         Raises:
             ConfigurationError: the model is closed, or was loaded before a fork.
@@ -89,11 +105,17 @@ class Tower:
                 that is not finite or not of unit length.
             DeviceError: the device failed, gave such a row, or ran out of memory.
         """
-        return self._run(self._whole, inputs)
+        if self._stream is None:
+            return self._run(self._whole, inputs)
+        with self._runs.entered() as alone:
+            return self._run(self._whole if alone else self._stream, inputs)
 
     def run_stream(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """As `run`, computed in the calling thread alone."""
-        return self._run(self._stream or self._whole, inputs)
+        """As `run`, computed in the calling thread alone if there are streams."""
+        if self._stream is None:
+            return self._run(self._whole, inputs)
+        with self._runs.entered():
+            return self._run(self._stream, inputs)
 
     def staged_seconds(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, float] | None:
         """Seconds of one run by stage, see `StagedRunner`; None for a backend without copies to a device."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from benchmarks.measure_profile import group_of
@@ -10,7 +12,15 @@ from benchmarks.sections.embed import ray_lines, recall_rows, throughput_lines
 from benchmarks.sections.layout import cosine, median_and_worst, milliseconds, share, table
 from benchmarks.sections.peers import peer_lines
 from benchmarks.sections.speed import by_kind
-from benchmarks.sections.targets import START_TARGETS, TARGETS, missed_targets, render, target_rows
+from benchmarks.sections.targets import (
+    START_TARGETS,
+    TARGETS,
+    missed_targets,
+    records_of,
+    render,
+    target_rows,
+    with_record,
+)
 from benchmarks.sections.trained import trained_lines
 from support.benchmark_results import bench, made_up
 from support.int8_results import int8_peers, trained
@@ -19,22 +29,50 @@ BLOCK = "vision_model.encoder.blocks.3"
 
 
 def test_every_target_has_a_row() -> None:
-    rows = target_rows(bench())
+    rows = target_rows([bench()])
     assert len(rows) == len(TARGETS) + len(START_TARGETS)
-    assert {row[3] for row in rows[: len(TARGETS)]} == {"2.00×"}
-    assert rows[-1][3] == "1.00 s"
+    assert {row[4] for row in rows[: len(TARGETS)]} == {"2.00× [2.00 … 2.00]"}
+    assert rows[-1][4] == "1.00 s (1.00 … 1.00)"
 
 
 def test_noise_is_marked() -> None:
-    assert all(row[3].endswith("(within noise)") for row in target_rows(bench(noise=3.0))[: len(TARGETS)])
+    assert all("(within noise)" in row[4] for row in target_rows([bench(noise=3.0)])[: len(TARGETS)])
+
+
+def on(processor: str, **starts: float) -> dict[str, Any]:
+    """A record of `processor`, and what its processes pay."""
+    record = bench()
+    record["machine"] = {**record["machine"], "processor": processor}
+    record["starts"] = [{"import_seconds": 0.2, "load_seconds": 1.0, **starts}]
+    return record
+
+
+def test_other_processors_have_columns_of_their_own_and_the_first_one_stays_first() -> None:
+    first, other = "A (avx512_vnni, avx2)", "A (avx2)"
+    result = with_record(None, on(first))
+    result = with_record(result, on(other, load_seconds=3.0))
+    result = with_record(result, on(first, load_seconds=1.5))
+    records = records_of(result)
+    assert [record["machine"]["processor"] for record in records] == [first, other]
+    assert [row[4:] for row in target_rows(records)][-1] == ("1.50 s (1.50 … 1.50)", "3.00 s (3.00 … 3.00)")
+    assert "others" not in records[1]
+    lines = render(result)
+    assert any(line.endswith("| target | A, avx512_vnni | A, avx2 |") for line in lines)
+    assert lines[-1].startswith("- Measured on 2026-11-25: A (avx2), 2 cores")
+
+
+def test_int8_has_no_targets_without_vnni() -> None:
+    missed = {processor: missed_targets(on(processor)) for processor in ("A (avx512_vnni)", "A (avx2)")}
+    assert any("INT8" in line for line in missed["A (avx512_vnni)"])
+    assert missed["A (avx2)"] == [line for line in missed["A (avx512_vnni)"] if "INT8" not in line] != []
 
 
 def test_missed_targets_are_listed() -> None:
-    result = bench()
+    result = on("A (avx512_vnni)")
     missed = missed_targets(result)
     assert len(missed) == sum(target.least > 2 for target in TARGETS)
     assert "1 JPEG file, 640×480 in FP32 (2.00×, target 3×)" in missed
-    assert render(result)[-1].startswith("Targets missed: ")
+    assert render(result)[-1].startswith("- A, avx512_vnni: targets missed: ")
     for entry in result["cases"]:
         entry["seconds"] = {name: [0.05 if name in ("fp32", "int8", "ours") else 1.0] * 8 for name in entry["seconds"]}
     assert missed_targets(result) == []

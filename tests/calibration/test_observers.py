@@ -19,6 +19,7 @@ from align_calibration.observers import (
     mse,
     mse_after,
     percentile,
+    widened,
 )
 from align_calibration.quant_params import INT8, UINT8, QuantParams, QuantSpec
 
@@ -245,3 +246,11 @@ def test_a_tensor_that_is_constant_has_a_scale(spec: QuantSpec, name: str, value
     assert params.scale >= 1e-30
     assert np.isfinite(np.float32(1) / np.float32(params.scale))
     assert error(params, values.astype(np.float64)) <= (0.5001 * params.scale) ** 2
+
+
+@BOTH
+def test_wider_ranges_hold_more_with_the_same_zero(spec: QuantSpec) -> None:
+    plain, wide = (observe(histogram(TAILED), spec) for observe in (min_max, widened(min_max, 1.2)))
+    assert wide.zero_point == plain.zero_point
+    assert wide.scale == np.float32(wide.scale)
+    np.testing.assert_allclose(ends(wide), 1.2 * np.array(ends(plain)), rtol=1e-6)

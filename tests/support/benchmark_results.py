@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sections.targets import TARGETS
+from benchmarks.sections.threads import ONE_CORE, SLEEPING, SPINNING
 from support.int8_results import ablation, int8_peers, trained
 
 MACHINE = {
@@ -178,6 +179,26 @@ def made_up() -> dict[str, dict[str, Any]]:
             "clients": 8,
             "limit": 2,
             "latencies": {"unlimited": [[0.2, 0.4]] * 8, "limited": [[0.1] * 4] * 8},
+        },
+        "threads": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "tokens": 12,
+            "cores": 2,
+            "alone": [{"graph": "text fp32", "seconds": {SLEEPING: [0.03] * 2, SPINNING: [0.02] * 2}}],
+            "beside": [
+                {
+                    "graph": "text fp32",
+                    "callers": 2,
+                    "rates": {SLEEPING: [40.0] * 2, SPINNING: [36.0] * 2, ONE_CORE: [50.0] * 2},
+                }
+            ],
+        },
+        "cpp": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "calls": [case("1 caption", **{"Python": 0.03, "C++": 0.02})],
+            "parts": [case("tokenize 1 caption", **{"Python": 0.0005, "C++": 0.0001})],
         },
         "http": {
             "machine": MACHINE,

@@ -1,8 +1,8 @@
 """Scales for a graph: histograms over the calibration samples, then the observer whose embeddings are nearest.
 
-Which observer is best differs from checkpoint to checkpoint. So every one of them is tried on the whole graph, and the
-mean squared error of the embeddings decides. Observers that cannot be notably better, by what a few samples say, are
-not tried on the others.
+Which observer is best differs from checkpoint to checkpoint. So every one of them (or those that the method has) is
+tried on the whole graph, and the mean squared error of the embeddings decides. Observers that cannot be notably better,
+by what a few samples say, are not tried on the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.histograms import Histogram, measure_histograms
-from align_calibration.observers import OBSERVERS, mse_after
+from align_calibration.observers import OBSERVERS, Observer, mse_after
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_calibration.run_instrumented import Batch, run_batches
 from align_calibration.statistics_cache import StatisticsCache
@@ -91,6 +91,7 @@ class QuantizationMethod:
         apply: quantizes a float32 graph in place, with a scale for each of these tensors, but for the named parts (see
             `align_exporter.int8.mixed_precision`).
         weight_scales: rounds scales of weights to the type in which the graph stores them.
+        observers: those that are tried; None for all of `OBSERVERS`.
     """
 
     spec: QuantSpec
@@ -98,6 +99,12 @@ class QuantizationMethod:
     tensors: Callable[[ir.Graph], list[str]]
     apply: Callable[[ir.Model, Mapping[str, QuantParams], Collection[str]], object]
     weight_scales: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.asarray
+    observers: Mapping[str, Observer] | None = None
+
+    @property
+    def tried(self) -> Mapping[str, Observer]:
+        """The observers that are tried, by name."""
+        return OBSERVERS if self.observers is None else self.observers
 
     def with_float(self, names: Collection[str]) -> QuantizationMethod:
         """This method, with the parts `names` always float."""
@@ -143,7 +150,7 @@ def choose_scales(
     seen = {name: mse_after(visible[name])(histograms[name], method.spec) for name in tensors if name in visible}
     scales = {
         scheme: {name: seen.get(name) or observe(histograms[name], method.spec) for name in tensors}
-        for scheme, observe in OBSERVERS.items()
+        for scheme, observe in method.tried.items()
     }
     few = calibration.every(max(len(calibration.samples) // FIRST_SAMPLES, 1))
     exact = few.embeddings(model, "calibration: float embeddings")

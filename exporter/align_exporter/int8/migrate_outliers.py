@@ -3,7 +3,8 @@
 before: MatMul(x, W) + b      after: MatMul((x − z) · 1/f, diag(f) · W) + (b + z·W), for all layers that read x
 
 z per channel of x: the middle of its range
-f per channel of x: max|x − z|^α, with geometric mean 1
+f per channel of x: max|x − z|^α, with geometric mean 1; behind GELU and attention at least that of the median channel:
+  one that is small on the calibration samples may be large on another input, and would be made larger still
 
 A few channels of a transformer are ten to a hundred times as large as the others. They set the scale, and the others
 keep few integers. Two things make them small. Most lie on one side of 0, and a symmetric scale needs twice the integers
@@ -80,7 +81,10 @@ def migrate_outliers(
             shift = _stored((lowest + highest) / 2)
         is_norm = producer_of(value).op_type == "LayerNormalization"
         exponent = migration.behind_norms if is_norm else migration.elsewhere
-        factors = 1 / _stored(1 / _factors(np.maximum(shift - lowest, highest - shift), exponent))
+        sizes = np.maximum(shift - lowest, highest - shift)
+        if not is_norm:
+            sizes = np.maximum(sizes, np.median(sizes))
+        factors = 1 / _stored(1 / _factors(sizes, exponent))
         _rewrite(graph, value, nodes, shift, factors)
 
 

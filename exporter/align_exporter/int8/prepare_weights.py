@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from align_calibration.channel_ranges import measure_channel_ranges
-from align_calibration.observers import min_max
 from align_calibration.quant_params import QuantParams
 from align_calibration.second_moments import measure_moments
 from align_exporter.graph.ir_helpers import name_of, operand
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
-from align_exporter.int8.fidelity import embedding_error
+from align_exporter.int8.fidelity import squared_distances
 from align_exporter.int8.migrate_outliers import MIGRATIONS, Migration, migrate_outliers
 from align_exporter.int8.round_weights import RoundedWeights, layer_scales, replace_weights, round_weights
 
@@ -86,22 +86,30 @@ def _rounded(
 
 
 def _choose_migration(model: ir.Model, method: QuantizationMethod, calibration: Calibration) -> str:
-    """The best of `MIGRATIONS`, each fitted to every second sample and judged on the others."""
-    fitted, judged = (calibration.every(2, start) for start in (0, 1))
-    if not judged.samples or not _dense(model, method):
+    """The best of `MIGRATIONS`, each fitted to one half of the samples and judged on the other, both ways.
+
+    The median error decides: a half may lack the one sample in which a channel is large, which the whole has.
+    """
+    halves = [calibration.every(2, start) for start in (0, 1)]
+    if not halves[1].samples or not _dense(model, method):
         return "none"
-    is_static = bool(method.tensors(model.graph))
-    exact, errors = judged.embeddings(model, "calibration: outlier channels, float"), {}
+    is_static, observe = bool(method.tensors(model.graph)), next(iter(method.tried.values()))
+    exact = [half.embeddings(model, "calibration: outlier channels, float") for half in halves]
+    medians: dict[str, float] = {}
     for name, migration in MIGRATIONS.items():
         if migration.shifted and not is_static:
             continue  # the scale of a token would be that of its largest shift
-        copy = model.clone()
-        _migrate(copy, method, fitted, migration)
-        histograms = fitted.histograms(copy, method.tensors(copy.graph)) if is_static else {}
-        scales = {tensor: min_max(histogram, method.spec) for tensor, histogram in histograms.items()}
-        quantized = method.applied(copy, scales)
-        errors[name] = embedding_error(judged.embeddings(quantized, f"calibration: outlier channels, {name}"), exact)
-    return min(errors, key=errors.__getitem__)
+        errors = []
+        for fitted, judged, rows in ((halves[0], halves[1], exact[1]), (halves[1], halves[0], exact[0])):
+            copy = model.clone()
+            _migrate(copy, method, fitted, migration)
+            histograms = fitted.histograms(copy, method.tensors(copy.graph)) if is_static else {}
+            scales = {tensor: observe(histogram, method.spec) for tensor, histogram in histograms.items()}
+            quantized = method.applied(copy, scales)
+            title = f"calibration: outlier channels, {name}"
+            errors.append(squared_distances(judged.embeddings(quantized, title), rows))
+        medians[name] = float(np.median(np.concatenate(errors)))
+    return min(medians, key=medians.__getitem__)
 
 
 def _migrate(model: ir.Model, method: QuantizationMethod, calibration: Calibration, migration: Migration) -> None:

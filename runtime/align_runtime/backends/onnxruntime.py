@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 
 from align_runtime.errors import AlignError, BundleError, InputError
 from align_runtime.memory import MAPPED, MemoryUse, out_of_memory
-from align_runtime.onnxruntime_import import import_onnxruntime
+from align_runtime.onnxruntime_import import import_onnxruntime, is_older
 from align_runtime.processors import available_cores, check_thread_count, limited_cores
 from align_runtime.workers import check_startable
 
 LOG_ERRORS_ONLY = 3  # warnings about graph rewrites are of no use to the user of a bundle
 OUT_OF_MEMORY = ("std::bad_alloc", "Failed to allocate memory", "out of memory")  # in messages of ONNX Runtime
+
+# A thread that waits for the next operator spins so long before it sleeps: to wake it takes longer than many an
+# operator (docs/benchmarks.md, "Threads"). Before the version that has this limit, threads would spin for tens of
+# milliseconds, and take cores from everything else.
+SPIN_MICROSECONDS = 1000
+BOUNDED_SPINNING = "1.26"
 
 
 def open_file(file: Path, threads: int | None, memory: MemoryUse, _precision: str, _streams: int) -> OnnxRuntimeRunner:
@@ -56,9 +62,9 @@ class OnnxRuntimeRunner:
         # processors with VNNI, which do not need them.
         options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
         keep_float_biases(options)
-        # Threads that spin while they wait take a core from everything else: the other tower, streams, other processes.
-        # On two cores with nothing else running, spinning gained 2 % at most.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        bounded = configure is None and not is_older(onnxruntime, BOUNDED_SPINNING)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if bounded else "0")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
         check_thread_count("threads", threads)
         options.intra_op_num_threads = threads or limited_cores() or 0  # 0: one for each physical core
         check_startable((threads or available_cores()) - 1)  # beside the caller's own; ONNX Runtime would hang

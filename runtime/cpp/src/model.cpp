@@ -46,12 +46,13 @@ Model::Model(const std::string &bundle, const LoadOptions &options)
             graphs.push_back(&bundle_.graph(name, variant, options.device.target));
     OnnxRuntime::load(options.onnxruntime_library); // its absence is an error before the files are read
     std::array<std::optional<Tower>, 2> opened;
+    const auto runs = std::make_shared<Runs>();
     {
         // On a CPU in parallel, since loading one of them keeps a single core busy.
         Workers openers(options.device.on_cpu ? static_cast<int>(graphs.size()) : 1);
         if (options.device.on_cpu) // for all at once: each session checks only its own
             check_startable(static_cast<int>(graphs.size()) * (options.thread_count() - 1));
-        openers.run(graphs.size(), [&](std::size_t i) { opened[i].emplace(bundle_, *graphs[i], options); });
+        openers.run(graphs.size(), [&](std::size_t i) { opened[i].emplace(bundle_, *graphs[i], options, runs); });
     }
     int streams = 1, waiting = 0;
     for (std::size_t i = 0; i < graphs.size(); ++i) {

@@ -12,6 +12,12 @@ namespace {
 
 constexpr int LOG_ERRORS_ONLY = 3; // warnings about graph rewrites are of no use to the user of a bundle
 
+// A thread that waits for the next operator spins so long before it sleeps. To wake it takes longer than many an
+// operator. Before the version that has this limit, threads would spin for tens of milliseconds, and take cores from
+// everything else.
+constexpr const char *SPIN_MICROSECONDS = "1000";
+constexpr unsigned BOUNDED_SPINNING_API = 26;
+
 } // namespace
 
 OrtOwnedSessionOptions session_options(const OnnxRuntime &runtime) {
@@ -88,9 +94,9 @@ SessionRunner::SessionRunner(const OnnxRuntime &runtime, const std::string &file
         // Without VNNI, sums of uint8 × int8 products saturate at 16 bits. Exact kernels take 1.7 times as long, also
         // on processors with VNNI, which do not need them.
         set("session.x64quantprecision", has_vnni() ? "0" : "1");
-        // Threads that spin while they wait take a core from everything else: the other tower, streams, other
-        // processes.
-        set("session.intra_op.allow_spinning", "0");
+        const bool bounded = !configure && runtime.api_of(BOUNDED_SPINNING_API) != nullptr;
+        set("session.intra_op.allow_spinning", bounded ? "1" : "0");
+        set("session.intra_op.spin_duration_us", SPIN_MICROSECONDS);
         const int count = threads ? *threads : limited_cores().value_or(0); // 0: one for each physical core
         runtime.check(api.SetIntraOpNumThreads(options.get(), count));
         if (configure)

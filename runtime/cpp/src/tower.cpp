@@ -1,6 +1,7 @@
 #include "tower.hpp"
 
 #include <cmath>
+#include <utility>
 
 #include "backends.hpp"
 #include "errors.hpp"
@@ -14,9 +15,10 @@ constexpr double UNIT_TOLERANCE = 1e-3;
 
 } // namespace
 
-Tower::Tower(const Bundle &bundle, const Graph &graph, const LoadOptions &options)
+Tower::Tower(const Bundle &bundle, const Graph &graph, const LoadOptions &options, std::shared_ptr<Runs> runs)
     : graph_(graph), device_(options.device.name), on_cpu_(options.device.on_cpu),
-      dim_(bundle.manifest().model.embedding_dim), streams_(static_cast<std::size_t>(options.stream_count())) {
+      dim_(bundle.manifest().model.embedding_dim), streams_(static_cast<std::size_t>(options.stream_count())),
+      runs_(std::move(runs)) {
     const std::string file = bundle.graph_file(graph, options.check_hashes);
     whole_ = open_graph(bundle, graph, file, options, options.threads, 1);
     if (streams_ > 1)
@@ -26,6 +28,20 @@ Tower::Tower(const Bundle &bundle, const Graph &graph, const LoadOptions &option
 std::size_t Tower::batch_size(std::size_t otherwise) const {
     const std::vector<std::size_t> sizes = whole_->batches();
     return sizes.empty() ? otherwise : sizes.back();
+}
+
+void Tower::run(const std::vector<Input> &inputs, float *out) const {
+    if (!stream_)
+        return run_with(*whole_, inputs, out);
+    const Runs::Entered run(*runs_);
+    run_with(run.alone() ? *whole_ : *stream_, inputs, out);
+}
+
+void Tower::run_stream(const std::vector<Input> &inputs, float *out) const {
+    if (!stream_)
+        return run_with(*whole_, inputs, out);
+    const Runs::Entered run(*runs_);
+    run_with(*stream_, inputs, out);
 }
 
 void Tower::run_with(Runner &runner, const std::vector<Input> &inputs, float *out) const {

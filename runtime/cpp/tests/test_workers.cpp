@@ -4,6 +4,7 @@
 #include <string>
 
 #include "errors.hpp"
+#include "runs.hpp"
 #include "workers.hpp"
 
 namespace {
@@ -59,6 +60,19 @@ TEST(Workers, FinishWhatWasStartedBeforeTheScopeIsLeft) {
 TEST(Workers, DoNothingForNothing) {
     Workers workers(2);
     workers.run(0, [](std::size_t) { FAIL(); });
+}
+
+TEST(Runs, AreAloneWhereNothingElseRuns) {
+    Runs runs;
+    {
+        const Runs::Entered first(runs);
+        EXPECT_TRUE(first.alone());
+        const Runs::Entered second(runs);
+        EXPECT_FALSE(second.alone());
+        EXPECT_TRUE(first.alone()); // as it began
+    }
+    const Runs::Entered third(runs);
+    EXPECT_TRUE(third.alone());
 }
 
 } // namespace

@@ -16,7 +16,7 @@ import align_runtime
 from align_calibration.quant_params import QuantParams
 from align_exporter.fp16.convert import emulate_fp16
 from align_exporter.graph.passes.order import CLEAN_UP, run_steps
-from align_exporter.int8.build import FOR_TENSORRT
+from align_exporter.int8.build import FOR_TENSORRT, TEXT_OBSERVERS
 from align_exporter.int8.mixed_precision import unit_macs, unit_of
 from align_exporter.trt_lint import check_tensorrt, findings
 from align_exporter.trt_lint.finding import is_quantized
@@ -132,10 +132,11 @@ def test_any_session_computes_what_ours_computes(bundle: Bundle, tower: str) -> 
 def test_the_report_says_so_too(bundle: Bundle) -> None:
     records = json.loads((bundle.folder / "report.json").read_text())["graphs"]
     found = {record["graph"]["file"]: record for record in records}
+    assert [trial["observer"] for trial in found["onnx/text_model_int8.onnx"]["observers"]] == list(TEXT_OBSERVERS)
+    assert len(found["onnx/vision_model_int8.onnx"]["observers"]) > 1
     for tower in TOWERS:
         record = found[f"onnx/{tower}_model_int8.onnx"]
         assert record["speed"] == []
-        assert len(record["observers"]) > 1
         assert record["casts"] > 0
     page = (bundle.folder / "report.html").read_text()
     assert page.count("Speed was not measured") == len(TOWERS)

@@ -113,6 +113,18 @@ def test_channels_get_alike(tmp_path: Path, name: str, norm: float, gelu: float)
     assert (read["down"] == "active") == (name == "scaled behind norms")
 
 
+def test_small_channels_behind_gelu_are_not_made_larger(tmp_path: Path) -> None:
+    """Another text may have what is small on the calibration texts."""
+    model = typed(GRAPH)
+    ranges = ranges_of(model, tmp_path)
+    sizes = np.array([1e-4, 1e-3, 1.0, 1.0, 1.0, 2.0, 3.0, 40.0], np.float32)
+    ranges = {**ranges, "active": ChannelRange(-sizes, sizes)}
+    migrate_outliers(model.graph, dense_nodes(model.graph), ranges, MIGRATIONS["shifted and scaled"])
+    factors = 1 / constants(model)["active/migration"]
+    np.testing.assert_allclose(factors[:5], factors[2], rtol=1e-3)
+    assert (np.diff(factors[4:]) > 0).all()
+
+
 def test_none_changes_nothing(tmp_path: Path) -> None:
     model = typed(GRAPH)
     migrated(model, tmp_path, "none")
