@@ -62,7 +62,7 @@ def quantize(draw: Draw, tower: str, device: str, left_out: tuple[str, ...]) -> 
     ir.external_data.load_to_model(model)
     cache = StatisticsCache(draw.folder / "statistics", print)
     calibration = Calibration(draw.calibration(tower), draw.folder, cache, Progress(quiet=True))
-    method = FOR_CPU[tower] if device == "cpu" else FOR_TENSORRT
+    method = (FOR_CPU if device == "cpu" else FOR_TENSORRT)[tower]
     with ExitStack() as stack:
         for step in left_out:
             stack.enter_context(patch.object(*STEPS[step]))

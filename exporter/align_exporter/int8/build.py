@@ -54,7 +54,7 @@ FOR_CPU = {
         UINT8, dense_nodes, lambda _: [], lambda model, _, kept: quantize_text_for_cpu(model, kept)
     ),
 }
-FOR_TENSORRT = QuantizationMethod(
+_BY_PLACEMENT = QuantizationMethod(
     INT8,
     lambda graph: place_qdq(graph).weighted_nodes,
     lambda graph: place_qdq(graph).tensors,
@@ -65,6 +65,7 @@ FOR_TENSORRT = QuantizationMethod(
 # On trained weights the wider ranges cost the mean a third of its error, and take two thirds of the worst text's;
 # observers that clip are best on the calibration texts, and far behind on others.
 TEXT_OBSERVERS = {"min-max, a fifth wider": widened(min_max, 1.2)}
+FOR_TENSORRT = {"vision": _BY_PLACEMENT, "text": replace(_BY_PLACEMENT, observers=TEXT_OBSERVERS)}
 
 
 def build_for_cpu(base: BaseGraph) -> Draft:
@@ -98,9 +99,9 @@ def build_for_tensorrt(base: BaseGraph) -> Draft:
     """
     model, options = base.copy(), base.run.options
     ir.external_data.load_to_model(model)
-    method = replace(FOR_TENSORRT, observers=TEXT_OBSERVERS) if base.tower == "text" else FOR_TENSORRT
+
     with base.run.progress.phase(f"{base.tower} int8: calibration"):
-        prepared = prepare_weights(model, method, base.calibration, _known(base))
+        prepared = prepare_weights(model, FOR_TENSORRT[base.tower], base.calibration, _known(base))
         ranges = base.ranges if base.tower == "vision" else base.ranges_of(model)  # its outliers were moved
 
         def quantized(graph: ir.Model, scales: Mapping[str, QuantParams], kept: Collection[str]) -> Fp16Result:

@@ -51,7 +51,7 @@ def samples(count: int) -> list[dict[str, np.ndarray]]:
 
 
 def chosen(observers: Mapping[str, Observer], count: int, folder: Path) -> Choice:
-    model, method = typed(GRAPH), FOR_TENSORRT
+    model, method = typed(GRAPH), FOR_TENSORRT["vision"]
     calibration = Calibration(samples(count), folder, None, Progress(quiet=True))
     histograms = calibration.histograms(model, method.tensors(model.graph))
     with pytest.MonkeyPatch.context() as patch:
@@ -117,12 +117,12 @@ def test_weights_with_the_same_inputs_and_scales_are_rounded_once(
     calibration, known = Calibration(samples(8), tmp_path, None, Progress(quiet=True)), prepare_weights.RoundedLayers()
     of_cpu, of_tensorrt = (
         prepare_weights.prepare_weights(typed(GRAPH), method, calibration, known).weights
-        for method in (FOR_CPU["vision"], FOR_TENSORRT)
+        for method in (FOR_CPU["vision"], FOR_TENSORRT["vision"])
     )
     assert measured == ["first", "second"]
     for name in measured:
         np.testing.assert_array_equal(of_cpu[name].weights, of_tensorrt[name].weights)
-    alone = prepare_weights.prepare_weights(typed(GRAPH), FOR_TENSORRT, calibration).weights
+    alone = prepare_weights.prepare_weights(typed(GRAPH), FOR_TENSORRT["vision"], calibration).weights
     assert measured == ["first", "second"] * 2
     np.testing.assert_array_equal(alone["first"].weights, of_cpu["first"].weights)
 

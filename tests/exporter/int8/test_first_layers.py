@@ -67,7 +67,7 @@ def chosen(text: str, method: QuantizationMethod, folder: Path) -> tuple[str, ..
     return first_layers(model, method, choice)
 
 
-METHODS = pytest.mark.parametrize("method", [FOR_CPU["vision"], FOR_TENSORRT], ids=["cpu", "tensorrt"])
+METHODS = pytest.mark.parametrize("method", [FOR_CPU["vision"], FOR_TENSORRT["vision"]], ids=["cpu", "tensorrt"])
 
 
 @METHODS

@@ -90,11 +90,11 @@ def test_the_graph_is_quantized_and_passes_the_tensorrt_linter(bundle: Bundle, t
 def test_the_linter_passes_whichever_unit_stays_float(bundle: Bundle) -> None:
     """The first block of a stage ends with an unquantized convolution, which is the shortcut of the next block."""
     model = ir.load(bundle.folder / "onnx" / "vision_model.onnx")
-    scales = dict.fromkeys(FOR_TENSORRT.tensors(model.graph), QuantParams(1.0, 0, "int8"))
-    parts = list(unit_macs(FOR_TENSORRT.operators(model.graph)))
+    scales = dict.fromkeys(FOR_TENSORRT["vision"].tensors(model.graph), QuantParams(1.0, 0, "int8"))
+    parts = list(unit_macs(FOR_TENSORRT["vision"].operators(model.graph)))
     assert len(parts) == 18
     for part in parts:
-        quantized = FOR_TENSORRT.applied(model, scales, [part])
+        quantized = FOR_TENSORRT["vision"].applied(model, scales, [part])
         run_steps(quantized, CLEAN_UP)
         found = [finding for finding in findings(quantized) if finding.rule != "known types"]
         assert found == [], part
@@ -173,7 +173,9 @@ def test_a_wrong_scale_fails(bundle: Bundle, tower: str, initializer: str, facto
     graph = graph_of(bundle, tower)
     model = ir.load(bundle.path(graph.file))
     parity(bundle, tower, model, tmp_path).check(tower, graph.limits)
-    for name in (initializer, f"{initializer}/float16"):  # in both float types where it is needed in both
+    names = (initializer, f"{initializer}/float16")  # in both float types where it is needed in both
+    assert any(name in model.graph.initializers for name in names)
+    for name in names:
         value = model.graph.initializers.get(name)
         if value is not None and value.const_value is not None:
             numbers = value.const_value.numpy()

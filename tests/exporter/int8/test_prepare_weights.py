@@ -16,7 +16,7 @@ from align_runtime.progress import Progress
 from support.graphs import constants, run_graph, typed
 
 WIDTH, TOKENS = 32, 12
-METHODS = pytest.mark.parametrize("method", [FOR_CPU["text"], FOR_TENSORRT], ids=["cpu", "tensorrt"])
+METHODS = pytest.mark.parametrize("method", [FOR_CPU["text"], FOR_TENSORRT["text"]], ids=["cpu", "tensorrt"])
 
 
 def numbers(values: np.ndarray) -> str:
@@ -91,11 +91,11 @@ def test_one_sample_judges_nothing(method: QuantizationMethod, tmp_path: Path) -
 
 def test_layers_that_stay_float_keep_their_weights(tmp_path: Path) -> None:
     model = outliers()
-    found = prepared(model, FOR_TENSORRT, np.random.default_rng(1).normal(size=(8, TOKENS, WIDTH)), tmp_path)
+    found = prepared(model, FOR_TENSORRT["text"], np.random.default_rng(1).normal(size=(8, TOKENS, WIDTH)), tmp_path)
     assert set(found.weights) == {"first", "second"}
     before = constants(model)
     read = {node.name: (node.inputs[0].name or "") for node in model.graph if node.inputs[0] is not None}
-    scales = {read["first"]: FOR_TENSORRT.spec.fit(-9, 9)}
+    scales = {read["first"]: FOR_TENSORRT["text"].spec.fit(-9, 9)}
     copy = found.method.applied(model, scales, ["second"])
     after = constants(copy)
     np.testing.assert_array_equal(after["second_w"], before["second_w"])
