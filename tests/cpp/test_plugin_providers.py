@@ -17,13 +17,14 @@ from align_runtime.errors import BackendUnavailableError, BundleError, Configura
 from cpp.test_same_embeddings import CLOSE, made_images, made_texts
 from runtime.test_forks import run_program
 from support.native import LIBRARY, NativeModel
+from support.openvino_plugin import plugin_or_skip
 
 RTX_DOUBLE = os.path.relpath(LIBRARY.parent / "libalign_rtx_double.so")  # ONNX Runtime looks in a folder of its own
 
 
 @pytest.fixture
 def plugin() -> str:
-    return str(pytest.importorskip("onnxruntime_ep_openvino").get_library_path())
+    return str(plugin_or_skip().get_library_path())
 
 
 def skip_without_bfloat16(precision: str) -> None:

@@ -27,6 +27,7 @@ from align_runtime.golden import Golden
 from align_runtime.graph_entry import TOWERS
 from align_runtime.parity import WIDEST, compare
 from align_runtime.selftest import check_graph
+from support.openvino_plugin import plugin_or_skip
 
 FORK = """
 import os, sys
@@ -45,7 +46,7 @@ except align_runtime.ConfigurationError:
 
 @pytest.fixture
 def plugin() -> None:
-    pytest.importorskip("onnxruntime_ep_openvino")
+    plugin_or_skip()
 
 
 @pytest.fixture
@@ -161,6 +162,23 @@ def test_a_processor_without_bfloat16_is_an_error(tiny_bundle: Path, monkeypatch
     monkeypatch.setattr(openvino, "_cpu", lambda onnxruntime: device)
     with pytest.raises(BackendUnavailableError, match="has no bfloat16 .*; load with precision='fp32'"):
         align_runtime.load(tiny_bundle, device="openvino", precision="bf16")
+
+
+def test_a_processor_that_it_does_not_take_is_an_error_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime refuses to load a library twice, which would hide the reason at the second call."""
+    loaded: list[str] = []
+    names = SimpleNamespace(get_ep_name=lambda: "Absent", get_library_path=lambda: "absent.so")
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", names)
+    monkeypatch.setattr(openvino, "_registered", set())
+    double = SimpleNamespace(
+        get_ep_devices=list, register_execution_provider_library=lambda name, path: loaded.append(path)
+    )
+    for _ in range(2):
+        with pytest.raises(
+            BackendUnavailableError, match="takes no processor of this machine .*; load with device='cpu'"
+        ):
+            openvino._cpu(double)
+    assert loaded == ["absent.so"]
 
 
 def test_auto_does_not_take_it(plugin: None) -> None:

@@ -24,6 +24,7 @@ INSTALL = "pip install -U 'align-onnx[openvino]'"
 HINTS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 CAPABILITIES, BF16 = "OPTIMIZATION_CAPABILITIES", "BF16"
 _registering = threading.Lock()
+_registered: set[str] = set()  # libraries of providers, which are never unloaded
 
 
 def open_file(file: Path, threads: int | None, memory: MemoryUse, precision: str, streams: int) -> OnnxRuntimeRunner:
@@ -51,11 +52,11 @@ def open_file(file: Path, threads: int | None, memory: MemoryUse, precision: str
 
 
 def _cpu(onnxruntime: Any) -> Any:
-    """The CPU as a device of OpenVINO's provider, whose library is loaded once in a process and never unloaded."""
+    """The CPU as a device of OpenVINO's provider, whose library is loaded once in a process."""
     plugin = _import_plugin()
     with _registering:
         found = _devices(onnxruntime, plugin)
-        if not found:
+        if not found and plugin.get_library_path() not in _registered:
             try:
                 onnxruntime.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
             except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
@@ -63,10 +64,11 @@ def _cpu(onnxruntime: Any) -> Any:
                     f"onnxruntime {onnxruntime.__version__} cannot load OpenVINO's provider ({error}); install them "
                     f"anew: {INSTALL}"
                 ) from None
+            _registered.add(plugin.get_library_path())
             found = _devices(onnxruntime, plugin)
     if not found:
         raise BackendUnavailableError(
-            "OpenVINO's provider has no CPU on this machine; load with device='cpu', or install it anew: " + INSTALL
+            "OpenVINO's provider takes no processor of this machine (it takes Intel's); load with device='cpu'"
         )
     return found[0]
 

@@ -5,6 +5,8 @@
 #include <dlfcn.h>
 #include <filesystem>
 #include <link.h>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "errors.hpp"
@@ -70,8 +72,9 @@ PluginDevice::PluginDevice(const OnnxRuntime &runtime, const Plugin &plugin, con
     : runtime_(runtime), plugin_(plugin) {
     const OrtApi &api = plugin_api(runtime, plugin);
     const std::lock_guard lock(process_mutex(Guarded::libraries));
+    static std::set<std::string> registered; // providers; ONNX Runtime refuses to load one twice
     std::vector<const OrtEpDevice *> devices = devices_of(runtime, plugin);
-    if (devices.empty()) {
+    if (devices.empty() && registered.count(plugin.provider) == 0) {
         const std::string library = path_of(plugin, path);
         try {
             runtime.check(
@@ -80,6 +83,7 @@ PluginDevice::PluginDevice(const OnnxRuntime &runtime, const Plugin &plugin, con
             throw BackendUnavailableError("ONNX Runtime " + runtime.version() + " cannot load " + library + " as " +
                                           plugin.provider + " (" + failure.what() + "); install " + plugin.install);
         }
+        registered.insert(plugin.provider);
         devices = devices_of(runtime, plugin);
     }
     const auto wanted = static_cast<std::size_t>(index);
