@@ -103,7 +103,7 @@ def target_rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """A row of the table for each target, reached or not, with a cell for each record."""
     rows: list[tuple[str, ...]] = []
     for target in TARGETS:
-        cells = [_cell(compare(record, target.case, target.candidate, target.baseline)) for record in records]
+        cells = [interval_text(compare(record, target.case, target.candidate, target.baseline)) for record in records]
         baseline = BASELINES[target.baseline]
         rows.append((target.workload, target.precision, baseline, f"≥ {target.least:g}×", *cells))
     for key, title, most in START_TARGETS:
@@ -113,7 +113,8 @@ def target_rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _cell(found: Comparison) -> str:
+def interval_text(found: Comparison) -> str:
+    """The speedup as `speedup_text`, with its 95 % interval."""
     return f"{speedup_text(found)} [{found.low:.2f} … {found.high:.2f}]"
 
 

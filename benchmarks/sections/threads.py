@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from align_bench.interleaved import speedup
+from align_bench.statistics import compare_paired
 from benchmarks.sections.layout import Section, milliseconds, plural, table
+from benchmarks.sections.targets import interval_text
 
 SLEEPING, SPINNING, ONE_CORE = "all cores, sleeping", "all cores, spinning", "one core each"
 
@@ -18,7 +19,7 @@ def thread_lines(result: Mapping[str, Any]) -> list[str]:
         (
             case["graph"],
             *(f"{milliseconds(median(case['seconds'][name]))} ms" for name in (SLEEPING, SPINNING)),
-            f"{speedup(case['seconds'][SLEEPING], case['seconds'][SPINNING]):.2f}×",
+            interval_text(compare_paired(case["seconds"][SLEEPING], case["seconds"][SPINNING])),
         )
         for case in result["alone"]
     ]
@@ -37,7 +38,7 @@ def thread_lines(result: Mapping[str, Any]) -> list[str]:
         "a millisecond needs not be woken. The runtime lets threads spin where ONNX Runtime can limit it (from 1.26 "
         "on).",
         "",
-        *table(("alone", "sleeping", "spinning", "speedup"), alone),
+        *table(("alone", "sleeping", "spinning", "speedup and its 95 % interval"), alone),
         "",
         "Where several callers run at once, a thread that spins takes a core from them. So a run that comes while "
         "others are computed gets one core instead of all (unless the model was loaded with `streams=1`). Runs per "

@@ -185,7 +185,7 @@ def made_up() -> dict[str, dict[str, Any]]:
             "load": LOAD,
             "tokens": 12,
             "cores": 2,
-            "alone": [{"graph": "text fp32", "seconds": {SLEEPING: [0.03] * 2, SPINNING: [0.02] * 2}}],
+            "alone": [{"graph": "text fp32", "seconds": {SLEEPING: [0.03] * 8, SPINNING: [0.02] * 8}}],
             "beside": [
                 {
                     "graph": "text fp32",

@@ -62,8 +62,8 @@ _BY_PLACEMENT = QuantizationMethod(
     round_scales_to_fp16,
 )
 # A text may hold words that no calibration text held, and in a transformer one of them may have values that none had.
-# On trained weights the wider ranges cost the mean a third of its error, and take two thirds of the worst text's;
-# observers that clip are best on the calibration texts, and far behind on others.
+# On trained weights the wider ranges made the mean error a third larger, and that of the worst text less than half as
+# large; observers that clip are best on the calibration texts, and far behind on others.
 TEXT_OBSERVERS = {"min-max, a fifth wider": widened(min_max, 1.2)}
 FOR_TENSORRT = {"vision": _BY_PLACEMENT, "text": replace(_BY_PLACEMENT, observers=TEXT_OBSERVERS)}
 

@@ -7,6 +7,7 @@
 #include <link.h>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "errors.hpp"
@@ -72,9 +73,10 @@ PluginDevice::PluginDevice(const OnnxRuntime &runtime, const Plugin &plugin, con
     : runtime_(runtime), plugin_(plugin) {
     const OrtApi &api = plugin_api(runtime, plugin);
     const std::lock_guard lock(process_mutex(Guarded::libraries));
-    static std::set<std::string> registered; // providers; ONNX Runtime refuses to load one twice
+    static std::set<std::pair<const OnnxRuntime *, std::string>> registered; // a runtime refuses a provider twice
+    const std::pair<const OnnxRuntime *, std::string> registration(&runtime, plugin.provider);
     std::vector<const OrtEpDevice *> devices = devices_of(runtime, plugin);
-    if (devices.empty() && registered.count(plugin.provider) == 0) {
+    if (devices.empty() && registered.count(registration) == 0) {
         const std::string library = path_of(plugin, path);
         try {
             runtime.check(
@@ -83,7 +85,7 @@ PluginDevice::PluginDevice(const OnnxRuntime &runtime, const Plugin &plugin, con
             throw BackendUnavailableError("ONNX Runtime " + runtime.version() + " cannot load " + library + " as " +
                                           plugin.provider + " (" + failure.what() + "); install " + plugin.install);
         }
-        registered.insert(plugin.provider);
+        registered.insert(registration);
         devices = devices_of(runtime, plugin);
     }
     const auto wanted = static_cast<std::size_t>(index);

@@ -3,7 +3,7 @@
 // On a CPU, a session with all threads has the lowest latency for one input. For many inputs, parallel single-threaded
 // runs, called streams here, have a higher throughput: no thread waits for another within an operator. All streams
 // share one session, so the weights are in memory twice, not once per stream. A single input that comes while others are
-// computed takes a stream, too. The number of threads changes no bit of an embedding.
+// computed takes a stream, too. With ONNX Runtime's own kernels the number of threads changes no bit of an embedding.
 #pragma once
 
 #include <memory>
