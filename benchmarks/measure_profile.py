@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from align_runtime.backends.onnxruntime import sum_exactly
 from align_runtime.console import table
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.result_files import conditions, write_result
@@ -49,6 +50,7 @@ def events(file: Path, inputs: Mapping[str, np.ndarray], runs: int) -> Iterator[
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+        sum_exactly(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP + runs):

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 
 from align_bench.interleaved import time_interleaved
-from align_runtime.backends.onnxruntime import SPIN_MICROSECONDS, has_vnni
+from align_runtime.backends.onnxruntime import SPIN_MICROSECONDS, sum_exactly
 from align_runtime.processors import available_cores
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.result_files import conditions, write_result
@@ -38,7 +38,7 @@ REPEATS = 7  # of the callers beside each other
 def session(file: Path, threads: int, spinning: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.x64quantprecision", "0" if has_vnni() else "1")
+    sum_exactly(options)
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

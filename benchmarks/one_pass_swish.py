@@ -18,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from align_bench.interleaved import time_interleaved
+from align_runtime.backends.onnxruntime import sum_exactly
 from align_runtime.processors import available_cores
 
 AS_IT_IS, ONE_PASS = "as it is", "one look-up"
@@ -64,6 +65,7 @@ def measure_swish(file: Path, pixels: NDArray[np.uint8], rounds: int) -> list[di
 def _session(file: Path, options: onnxruntime.SessionOptions | None = None) -> onnxruntime.InferenceSession:
     options = options or onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, available_cores()
+    sum_exactly(options)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 

@@ -191,7 +191,7 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
         if not is_base:
             ir.external_data.load_to_model(draft.model)  # only FP32 graphs share a file of weights
             run_steps(draft.model, CLEAN_UP)
-        write_graph(draft.model, f"align_{tower}", run.folder / file)
+        write_graph(draft.model, f"align_{tower}", run.folder / file, variant.note)
         check_file(run.folder / file, spec.contract, run.options.opset, None if data is None else Path(data).name)
         if variant.is_for_tensorrt:
             check_tensorrt(run.folder / file)
@@ -223,9 +223,9 @@ def _write_and_check(base: BaseGraph, variant: Variant, draft: Draft) -> BuiltGr
     return BuiltGraph(graph, measurement, draft.fp16, draft.int8, base.passes if is_base else ())
 
 
-def write_graph(model: ir.Model, name: str, file: Path) -> None:
-    """Writes `model` under `name` to `file`: the same model gives the same bytes."""
-    model.graph.name = name
+def write_graph(model: ir.Model, name: str, file: Path, note: str = "") -> None:
+    """Writes `model` under `name` and with `note` as its doc_string to `file`: the same model gives the same bytes."""
+    model.graph.name, model.doc_string = name, note or None
     model.producer_name, model.producer_version = "align-onnx", version("align-onnx")
     file.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, file)

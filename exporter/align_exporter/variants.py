@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from align_runtime.backends.onnxruntime import INEXACT_WITHOUT_VNNI
 from align_runtime.graph_entry import ANY_TARGET, CPU_TARGET, GPU_TARGET
 from align_runtime.parity import Limits
 
@@ -43,6 +44,7 @@ class Variant:
         baselines: variants whose speed it is compared with on the build machine.
         min_opset: the first ONNX opset that can express it.
         has_fp16: whether parts of it compute in FP16, so that FP16's range matters and its options apply.
+        note: the graph's doc_string: what another program than align_runtime must know to compute the same.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Variant:
     baselines: tuple[str, ...] = ()
     min_opset: int = FIRST_OPSET
     has_fp16: bool = False
+    note: str = ""
 
     @property
     def exact_name(self) -> str:
@@ -118,6 +121,7 @@ VARIANTS: tuple[Variant, ...] = (
         builder="align_exporter.int8.build:build_for_cpu",
         base=CPU_TARGET,
         baselines=(FP32, FP16),
+        note=INEXACT_WITHOUT_VNNI,
     ),
     Variant(
         name=INT8,

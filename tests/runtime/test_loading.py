@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 import align_runtime
 from align_runtime import ConfigurationError, DeviceError, Model, golden
-from align_runtime.backends.onnxruntime import has_vnni
+from align_runtime.backends.onnxruntime import INEXACT_WITHOUT_VNNI, has_vnni, sum_exactly
 from align_runtime.text_embedding import TextEmbedder
 from align_runtime.tokenizer import Tokenizer
 from align_runtime.tower import Tower
@@ -127,3 +128,13 @@ def test_vnni_is_read_from_cpuinfo(tmp_path: Path, flags: str, found: bool) -> N
     cpuinfo.write_text(f"model name\t: a processor\nflags\t\t: fpu {flags}\n")
     assert has_vnni(cpuinfo) is found
     assert has_vnni(tmp_path / "nowhere") is False
+
+
+@pytest.mark.parametrize(("vnni", "value"), [(True, "0"), (False, "1")])
+def test_sums_are_exact_without_vnni(monkeypatch: pytest.MonkeyPatch, vnni: bool, value: str) -> None:
+    monkeypatch.setattr("align_runtime.backends.onnxruntime.has_vnni", lambda: vnni)
+    entries: dict[str, str] = {}
+    sum_exactly(SimpleNamespace(add_session_config_entry=entries.__setitem__))
+    ((name, found),) = entries.items()
+    assert found == value
+    assert name in INEXACT_WITHOUT_VNNI  # what graphs say of themselves

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from align_exporter.graph.ir_helpers import own_constant
+from align_runtime.backends.onnxruntime import sum_exactly
 
 # Four products with weights and two cheap operators between them.
 CHAIN = """
@@ -42,7 +43,9 @@ def run_graph(model: ir.Model, feed: Mapping[str, NDArray[Any]]) -> list[NDArray
     """Checks `model` with ONNX's checker and returns its outputs for `feed` from ONNX Runtime on the CPU."""
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    sum_exactly(options)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, dict(feed))
 
 

@@ -114,8 +114,9 @@ def _write(arguments: argparse.Namespace) -> int:
     inputs = golden.read(bundle)
     models = [MAKERS[options.backend](bundle, tower, options, inputs) for tower in options.towers]
     written = write_repository(bundle, arguments.repository, models, options)
+    notes = [*bundle.manifest.provenance.remarks, *dict.fromkeys(model.note for model in models if model.note)]
     if arguments.json:
-        say_json({"repository": str(arguments.repository), "models": written.models})
+        say_json({"repository": str(arguments.repository), "models": written.models, "notes": notes})
         return 0
     rows = [
         [name, number, version["backend"], version["tower"], version["precision"], version["device"]]
@@ -125,6 +126,6 @@ def _write(arguments: argparse.Namespace) -> int:
     say([
         f"{arguments.repository}: models of {bundle.manifest.provenance.name}",
         *table(["model", "version", "backend", "tower", "precision", "device"], rows),
-        *(f"NOTE {remark}" for remark in bundle.manifest.provenance.remarks),
+        *(f"NOTE {note}" for note in notes),
     ])  # fmt: skip
     return 0

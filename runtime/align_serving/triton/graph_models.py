@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from align_runtime.backends.buckets import default_lengths
+from align_runtime.backends.onnxruntime import INEXACT_WITHOUT_VNNI
 from align_runtime.bundle import Bundle, sha256_of
 from align_runtime.engine_targets import TENSORRT as TENSORRT_RUNTIME
 from align_runtime.engine_targets import Machine
@@ -17,7 +18,7 @@ from align_runtime.engines import EngineEntry, read_engines, read_plan, source_o
 from align_runtime.errors import BundleError, ConfigurationError
 from align_runtime.foreign_text import cut, shortened
 from align_runtime.golden import Golden
-from align_runtime.graph_entry import Graph
+from align_runtime.graph_entry import CPU_TARGET, Graph
 from align_runtime.trimming import put_copy
 from align_serving.triton.contract import (
     BATCHES,
@@ -33,6 +34,7 @@ from align_serving.triton.options import ONNXRUNTIME, TENSORRT, ServingOptions
 from align_serving.triton.served_model import ServedModel, batches_for, longest_text, warm_up_batches
 
 GRAPH_FILE, PLAN_FILE = "model.onnx", "model.plan"
+NEEDS_VNNI = f"{INEXACT_WITHOUT_VNNI} Triton's ONNX Runtime backend cannot set it: without VNNI, use --backend python."
 
 
 def graph_model(bundle: Bundle, tower: str, options: ServingOptions, golden: Golden) -> ServedModel:
@@ -62,10 +64,12 @@ def graph_model(bundle: Bundle, tower: str, options: ServingOptions, golden: Gol
     if options.backend == ONNXRUNTIME and options.threads is not None:
         parameters["intra_op_thread_count"] = str(options.threads)
     inputs = _golden_row(bundle, graph, golden)
+    note = NEEDS_VNNI if graph.target == CPU_TARGET and graph.quantization is not None else ""
+    remark = f"The {tower} graph in {graph.exact_variant} of {bundle.manifest.provenance.name}, by align-triton."
     config = ModelConfig(
         name=graph_model_name(options.name, tower),
         backend=options.backend,
-        remark=f"The {tower} graph in {graph.exact_variant} of {bundle.manifest.provenance.name}, by align-triton.",
+        remark=f"{remark} {note}".strip(),
         inputs=tuple(map(tensor, graph.inputs)),
         outputs=tuple(map(tensor, graph.outputs)),
         max_batch=(fixed or preferred)[-1],
@@ -89,6 +93,7 @@ def graph_model(bundle: Bundle, tower: str, options: ServingOptions, golden: Gol
         write=partial(_write_graph, bundle, graph, options.link)
         if engine is None
         else partial(_write_plan, bundle, engine, options.link),
+        note=note,
     )
 
 

@@ -31,12 +31,14 @@ class ServedModel:
         graph: the graph that computes.
         contract: equal ones let a version take the place of another one under running clients.
         write: writes the content of the version's folder, which exists.
+        note: what whoever chooses the server's machine must know, a sentence or empty.
     """
 
     config: ModelConfig
     graph: Graph
     contract: str
     write: Callable[[Path], None]
+    note: str = ""
 
 
 def batches_for(bundle: Bundle, graph: Graph, options: ServingOptions) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from align_exporter.int8.cpu_text import quantize_text_for_cpu
 from align_exporter.int8.speed import ROUNDS, SpeedComparison, check_fused, count_kernels
 from align_exporter.variants import variant_of
 from align_runtime import BuildError, Bundle, ParityError, golden
+from align_runtime.backends.onnxruntime import INEXACT_WITHOUT_VNNI
 from align_runtime.commands.inspect import main as inspect
 from align_runtime.commands.verify import main as verify
 from align_runtime.graph_entry import Graph
@@ -86,6 +87,12 @@ def test_onnx_runtime_computes_them_in_int8(bundle: Bundle) -> None:
     assert found["Conv"] == found["Sigmoid"] == 0
     # Pixels are quantized already; the two summands of the last residual are dequantized.
     assert (found["Cast"], found["QuantizeLinear"], found["DequantizeLinear"]) == (0, 0, 2)
+
+
+def test_files_say_what_a_session_of_ones_own_needs(bundle: Bundle) -> None:
+    for graph in bundle.manifest.graphs:
+        said = onnx.load(bundle.path(graph.file), load_external_data=False).doc_string
+        assert said == (INEXACT_WITHOUT_VNNI if (graph.variant, graph.target) == ("int8", "cpu") else "")
 
 
 def test_files_are_small(bundle: Bundle) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from align_serving.triton.command import main
+from align_serving.triton.graph_models import NEEDS_VNNI
 
 
 def test_prints_what_it_wrote(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,6 +19,26 @@ def test_prints_what_it_wrote(tiny_bundle: Path, tmp_path: Path, capsys: pytest.
         ["v2.shop_text_tower", "1", "onnxruntime", "text", "fp32_cpu", "cpu"],
         ["v2.shop_vision_tower", "1", "onnxruntime", "vision", "fp32", "cpu"],
     ]
+
+
+@pytest.mark.parametrize(("backend", "precision", "warns"), [
+    ("onnxruntime", "int8", True), ("onnxruntime", "fp32", False), ("python", "int8", False)
+])  # fmt: skip
+def test_int8_in_triton_s_own_backend_needs_vnni(
+    tiny_int8_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    backend: str,
+    precision: str,
+    warns: bool,
+) -> None:
+    call = [str(tiny_int8_bundle), str(tmp_path / "repository"), "--backend", backend, "--precision", precision]
+    assert main(call) == 0
+    assert capsys.readouterr().out.splitlines()[5:] == ([f"NOTE {NEEDS_VNNI}"] if warns else [])
+    assert main([*call, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == ([NEEDS_VNNI] if warns else [])
+    configs = [path.read_text() for path in (tmp_path / "repository").glob("*/config.pbtxt")]
+    assert [NEEDS_VNNI in config.splitlines()[0] for config in configs] == [warns, warns]
 
 
 @pytest.mark.parametrize(
