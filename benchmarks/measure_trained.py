@@ -6,19 +6,19 @@ The checkpoints are those of benchmarks.trained_checkpoints, or align-tiny. Cali
 photographs, and the held-out ones are crops of others. Each INT8 graph, ours for both targets and those of the other
 tools, is compared with the FP32 graph that all of them start from: cosine of the embeddings, smallest and mean, also
 with the mean of the FP32 embeddings subtracted from both; and how often an image finds the same caption. The graph for
-TensorRT runs on the CPU. Results of other checkpoints and draws stay in the file.
+TensorRT runs on the CPU. Results of other checkpoints, draws and tools stay in the file.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import trained_checkpoints as trained
 from benchmarks.int8_share import int8_share
-from benchmarks.measure_int8_peers import LIMIT, all_graphs, environments
+from benchmarks.measure_int8_peers import LIMIT, OURS, all_graphs, environments
 from benchmarks.peers.calibrated import TOWERS
 from benchmarks.peers.environments import OWN, PEERS
 from benchmarks.result_files import RESULTS, ROOT, describe_machine, read_json, write_result
@@ -54,6 +54,15 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> 
     return {"graphs": records}
 
 
+def with_other_tools(found: dict[str, Any], before: Mapping[str, Any], measured: Collection[str]) -> dict[str, Any]:
+    """The record `found` of a draw, and those of `before` of tools other than the `measured`.
+
+    They start from the same FP32 graph and see the same samples, so what they gave does not depend on our code.
+    """
+    kept = [record for record in before.get("graphs", ()) if record["peer"] not in (*OURS, *measured)]
+    return {**found, "graphs": [*found["graphs"], *kept]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", default=list(trained.NAMES), help="default: all")
@@ -80,7 +89,8 @@ def main() -> None:
             about = result["checkpoints"].setdefault(checkpoint, {})
             if about.get("samples") != arguments.samples:
                 about |= {"samples": arguments.samples, "draws": {}}
-            about["draws"][str(seed)] = found
+            before = about["draws"].get(str(seed), {})
+            about["draws"][str(seed)] = with_other_tools(found, before, arguments.peers)
             result |= {"machine": describe_machine(), "missing": errors}
             write_result("trained", result)
 

@@ -53,8 +53,10 @@ def _built_in(draw: Record | None) -> Iterator[list[str]]:
 def _rows(draws: Sequence[Record]) -> Iterator[list[str]]:
     for tower in ("vision", "text"):
         for peer, recipe, records in best_recipes(draws, tower):
+            title = f"{tower}: **{peer}**" if peer.startswith(OURS) else f"{tower}: {peer}, {recipe}"
+            fewer = "" if len(records) == len(draws) else f" ({plural(len(records), 'draw')})"
             yield [
-                f"{tower}: **{peer}**" if peer.startswith(OURS) else f"{tower}: {peer}, {recipe}",
+                f"{title}{fewer}",
                 share(min(record["share"] for record in records)),
                 *(median_and_worst([record[key] for record in records], 4) for key in COSINES),
                 median_and_worst([100 * record["agreement"] for record in records], 1) + " %",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from benchmarks.measure_trained import image_agreement
+from benchmarks.measure_trained import image_agreement, with_other_tools
 from benchmarks.trained_captions import ODD, captions, held_out_captions
 from benchmarks.trained_draws import fidelity
 
@@ -47,3 +49,13 @@ def test_held_out_captions_are_not_those_of_the_calibration() -> None:
     assert tuple(held_out[: len(ODD)]) == ODD
     assert not set(used) & set(held_out)
     assert len(held_out) > 150
+
+
+def test_records_of_other_tools_stay_until_they_are_measured_anew() -> None:
+    def draw(*peers: str) -> dict[str, Any]:
+        return {"graphs": [{"peer": peer} for peer in peers]}
+
+    before = draw("align-onnx", "align-onnx for TensorRT", "onnxruntime", "nncf")
+    assert with_other_tools(draw("align-onnx"), before, []) == draw("align-onnx", "onnxruntime", "nncf")
+    assert with_other_tools(draw("align-onnx", "nncf"), before, ["nncf"]) == draw("align-onnx", "nncf", "onnxruntime")
+    assert with_other_tools(draw("align-onnx"), {}, []) == draw("align-onnx")

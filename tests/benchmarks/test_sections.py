@@ -108,6 +108,13 @@ def test_a_row_of_trained_weights_for_each_tool() -> None:
     assert not any("built-in" in line for line in lines[others:])
 
 
+def test_a_tool_that_was_not_run_on_all_draws_says_so() -> None:
+    result = trained()
+    del result["checkpoints"]["lite9"]["draws"]["1"]["graphs"][1:]
+    rows = [line for line in trained_lines(result) if line.startswith("| text: other")]
+    assert {row.split("|")[1].strip() for row in rows} == {"text: other, better (1 draw)"}
+
+
 def test_failed_recipes_and_missing_tools_are_named_once() -> None:
     text = "\n".join(peer_lines(int8_peers()))
     assert text.count("vision: gone, recipe.") == 1
