@@ -24,7 +24,7 @@ from align_runtime.parity import Limits, Parity, compare
 from align_runtime.preprocessing import ImagePreprocessing
 
 FINITE = Limits(max_abs=2.0, min_cosine=-1.0, min_centred_cosine=-1.0)  # of vectors of unit length
-BATCH_SIZES = (1, 3)  # besides all at once
+SOME = 3  # samples of a batch that is neither one nor all
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def measure(
 def measure_runner(
     runner: Runner, contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden
 ) -> Measurement:
-    """Runs the samples, one by one and together, through a graph or an engine that is loaded."""
+    """Runs the samples, alone and together, through a graph or an engine that is loaded."""
     calls = list(_text_calls(answers) if contract.tower == "text" else _vision_calls(contract, preprocessing, answers))
     return Measurement(
         actual=np.concatenate(
@@ -117,7 +117,7 @@ class _Call:
 
 
 def _vision_calls(contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden) -> Iterator[_Call]:
-    """All images one by one, in threes and all at once."""
+    """Each image alone, a few at once, and all."""
     name = contract.inputs[0].name
     pixels: NDArray[Any] = answers.pixels if name == "pixels" else preprocessing.normalize(answers.pixels)
     labels = [image.name for image in answers.images]
@@ -126,12 +126,13 @@ def _vision_calls(contract: GraphContract, preprocessing: ImagePreprocessing, an
 
 
 def _text_calls(answers: Golden) -> Iterator[_Call]:
-    """All captions one by one, in threes and all at once; padded to the longest of the batch (a single one: not at
-    all), and padded to the model's maximal length."""
+    """Each caption alone, without padding; a few at once, and all, padded to the longest of the batch and to the
+    model's maximal length."""
     labels = [repr(text) for text in answers.texts]
     lengths = answers.attention_mask.sum(axis=1)
     for rows in _slices(len(labels)):
-        for length in sorted({int(lengths[rows].max()), answers.input_ids.shape[1]}):
+        longest, is_alone = int(lengths[rows].max()), rows.stop - rows.start == 1
+        for length in (longest,) if is_alone else sorted({longest, answers.input_ids.shape[1]}):
             inputs = {
                 "input_ids": np.ascontiguousarray(answers.input_ids[rows, :length]),
                 "attention_mask": np.ascontiguousarray(answers.attention_mask[rows, :length]),
@@ -140,6 +141,6 @@ def _text_calls(answers: Golden) -> Iterator[_Call]:
 
 
 def _slices(count: int) -> Iterator[slice]:
-    for size in (*BATCH_SIZES, count):
-        for start in range(0, count, size):
-            yield slice(start, min(start + size, count))
+    yield from (slice(index, index + 1) for index in range(count))
+    yield slice(0, min(SOME, count))
+    yield slice(0, count)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -76,9 +78,24 @@ def test_what_was_exported_passes(subject: Subject) -> None:
 
 
 def test_every_batch_size_and_length_is_run(subject: Subject) -> None:
-    images, texts = len(subject.answers.images), len(subject.answers.texts)
-    assert subject.measure(subject.vision).rows == 3 * images
-    assert 3 * texts < subject.measure(subject.text).rows <= 6 * texts
+    """Alone, a few and all; texts alone without padding, together with what they need and with as much as there is."""
+    shapes: list[tuple[int, ...]] = []
+
+    def run(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        shapes.append(next(iter(inputs.values())).shape[:2])
+        return np.zeros((shapes[-1][0], subject.answers.text_embeds.shape[1]), np.float32)
+
+    runner = SimpleNamespace(run=run)
+    for contract in (subject.vision, subject.text):
+        parity_gate.measure_runner(runner, contract, subject.preprocessing, subject.answers)
+    height, (texts, width) = subject.answers.pixels.shape[1], subject.answers.input_ids.shape
+    lengths = subject.answers.attention_mask.sum(axis=1).tolist()
+    assert shapes == [
+        *([(1, height)] * 8), (3, height), (8, height),
+        *((1, length) for length in lengths),
+        *((3, length) for length in sorted({max(lengths[:3]), width})),
+        *((texts, length) for length in sorted({max(lengths), width})),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["project_conv.weight", "depthwise_conv.weight", "squeeze_excite.reduce.weight"])
