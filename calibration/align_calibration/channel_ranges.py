@@ -53,6 +53,14 @@ def measure_channel_ranges(
     return {name: ChannelRange(-ends[2 * index], ends[2 * index + 1]) for index, name in enumerate(tensors)}
 
 
+def merged(first: Mapping[str, ChannelRange], second: Mapping[str, ChannelRange]) -> Mapping[str, ChannelRange]:
+    """The ranges over the samples of both, of the same tensors."""
+    return {
+        name: ChannelRange(np.minimum(lowest, second[name].lowest), np.maximum(highest, second[name].highest))
+        for name, (lowest, highest) in first.items()
+    }
+
+
 def _channels(value: ir.Value) -> int:
     size = value.shape[-1] if value.shape else None
     if not isinstance(size, int):

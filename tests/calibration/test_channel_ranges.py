@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from align_calibration.channel_ranges import measure_channel_ranges
+from align_calibration.channel_ranges import ChannelRange, measure_channel_ranges, merged
 from support.graphs import typed
 
 GRAPH = """
@@ -36,3 +36,16 @@ def test_each_channel_has_its_extremes_over_all_samples(tmp_path: Path) -> None:
 def test_no_samples_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no calibration samples"):
         measure_channel_ranges(typed(GRAPH), ["moved"], [], tmp_path)
+
+
+def test_ranges_of_parts_are_merged(tmp_path: Path) -> None:
+    samples = [{"x": np.random.default_rng(seed).normal(size=(1, 3, 3)).astype(np.float32)} for seed in range(4)]
+    model, names = typed(GRAPH), ["moved", "y"]
+    whole, *halves = (
+        measure_channel_ranges(model, names, part, tmp_path) for part in (samples, samples[::2], samples[1::2])
+    )
+    found = merged(*halves)
+    assert found.keys() == whole.keys()
+    for name, ends in found.items():
+        assert isinstance(ends, ChannelRange)
+        np.testing.assert_array_equal(ends, whole[name])

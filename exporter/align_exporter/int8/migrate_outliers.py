@@ -55,8 +55,9 @@ class Migration:
 
 
 # Exponents from 0.7 to 1 behind norms, and from 0.35 to 0.5 elsewhere, measured alike on trained weights.
+UNCHANGED = "none"
 MIGRATIONS: Mapping[str, Migration] = {
-    "none": Migration(False, 0.0, 0.0),
+    UNCHANGED: Migration(False, 0.0, 0.0),
     "scaled behind norms": Migration(False, 0.85, 0.0),
     "shifted": Migration(True, 0.85, 0.0),
     "shifted and scaled": Migration(True, 0.85, 0.35),

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from align_calibration.channel_ranges import measure_channel_ranges
+from align_calibration.channel_ranges import ChannelRange, measure_channel_ranges, merged
 from align_calibration.quant_params import QuantParams
 from align_calibration.second_moments import measure_moments
 from align_exporter.graph.ir_helpers import name_of, operand
 from align_exporter.int8.calibrate import Calibration, QuantizationMethod
 from align_exporter.int8.fidelity import squared_distances
-from align_exporter.int8.migrate_outliers import MIGRATIONS, Migration, migrate_outliers
+from align_exporter.int8.migrate_outliers import MIGRATIONS, UNCHANGED, migrate_outliers
 from align_exporter.int8.round_weights import RoundedWeights, layer_scales, replace_weights, round_weights
 
 # Samples that moments are measured on: of an image 256 positions of each feature map, of a caption a dozen tokens.
@@ -53,8 +53,8 @@ def prepare_weights(
         known: weights that need not be rounded again; those that are, are added. For graphs of one network whose
             tensors of one name have the same values. None where outlier channels may move.
     """
-    migration = _choose_migration(model, method, calibration)
-    _migrate(model, method, calibration, MIGRATIONS[migration])
+    migration, ranges = _choose_migration(model, method, calibration)
+    _migrate(model, method, ranges, migration)
     layers = [node for node in method.operators(model.graph) if node.op_type in WEIGHTED]
     weights = _rounded(model, layers, method, calibration, {} if known is None else known)
 
@@ -85,41 +85,43 @@ def _rounded(
     return {name_of(node): known[keys[node]] for node in layers}
 
 
-def _choose_migration(model: ir.Model, method: QuantizationMethod, calibration: Calibration) -> str:
-    """The best of `MIGRATIONS`, each fitted to one half of the samples and judged on the other, both ways.
+def _choose_migration(
+    model: ir.Model, method: QuantizationMethod, calibration: Calibration
+) -> tuple[str, Mapping[str, ChannelRange]]:
+    """The best of `MIGRATIONS`, and the ranges of all samples, which it is to be fitted to.
 
-    The mean error decides, without the worst tenth: one half may lack the few samples in which a channel is large, and
-    the whole has them. What is fitted to too few samples is wrong for more than a tenth of the others.
+    Each is fitted to one half of the samples and judged on the other, both ways. The mean error decides, without the
+    worst tenth: one half may lack the few samples in which a channel is large, and the whole has them. What is fitted
+    to too few samples is wrong for more than a tenth of the others.
     """
     halves = [calibration.every(2, start) for start in (0, 1)]
-    if not halves[1].samples or not _dense(model, method):
-        return "none"
+    read = list(dict.fromkeys(name_of(operand(node, 0)) for node in _dense(model, method)))
+    if not halves[1].samples or not read:
+        return UNCHANGED, {}
     is_static, observe = bool(method.tensors(model.graph)), next(iter(method.tried.values()))
-    exact = [half.embeddings(model, "calibration: outlier channels, float") for half in halves]
+    exact = calibration.embeddings(model, "calibration: outlier channels, float")
+    ranges = [measure_channel_ranges(model, read, half.samples, half.folder) for half in halves]
     means: dict[str, float] = {}
     for name, migration in MIGRATIONS.items():
         if migration.shifted and not is_static:
             continue  # the scale of a token would be that of its largest shift
         errors = []
-        for fitted, judged, rows in ((halves[0], halves[1], exact[1]), (halves[1], halves[0], exact[0])):
+        for fitted, judged in ((0, 1), (1, 0)):
             copy = model.clone()
-            _migrate(copy, method, fitted, migration)
-            histograms = fitted.histograms(copy, method.tensors(copy.graph)) if is_static else {}
+            _migrate(copy, method, ranges[fitted], name)
+            histograms = halves[fitted].histograms(copy, method.tensors(copy.graph)) if is_static else {}
             scales = {tensor: observe(histogram, method.spec) for tensor, histogram in histograms.items()}
             quantized = method.applied(copy, scales)
             title = f"calibration: outlier channels, {name}"
-            errors.append(squared_distances(judged.embeddings(quantized, title), rows))
+            errors.append(squared_distances(halves[judged].embeddings(quantized, title), exact[judged::2]))
         usual = np.sort(np.concatenate(errors))
         means[name] = float(usual[: len(usual) - len(usual) // 10].mean())
-    return min(means, key=means.__getitem__)
+    return min(means, key=means.__getitem__), merged(*ranges)
 
 
-def _migrate(model: ir.Model, method: QuantizationMethod, calibration: Calibration, migration: Migration) -> None:
-    layers = _dense(model, method)
-    read = list(dict.fromkeys(name_of(operand(node, 0)) for node in layers))
-    if read:
-        ranges = measure_channel_ranges(model, read, calibration.samples, calibration.folder)
-        migrate_outliers(model.graph, layers, ranges, migration)
+def _migrate(model: ir.Model, method: QuantizationMethod, ranges: Mapping[str, ChannelRange], migration: str) -> None:
+    if migration != UNCHANGED:
+        migrate_outliers(model.graph, _dense(model, method), ranges, MIGRATIONS[migration])
 
 
 def _dense(model: ir.Model, method: QuantizationMethod) -> list[ir.Node]:
