@@ -16,6 +16,12 @@ COSINES = {
 }
 HEADINGS = ("graph", "MACs in INT8", *COSINES.values(), "same caption found")
 
+# What our graphs are to reach in every draw, by tower; "share" is that of the MACs in INT8.
+GOALS = {
+    "vision": {"min_cosine": 0.985, "share": 0.95},
+    "text": {"min_cosine": 0.995, "min_centred": 0.98, "share": 0.95},
+}
+
 Record = Mapping[str, Any]
 
 
@@ -38,8 +44,31 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
             f"{name}, {checkpoint['samples']} calibration images and captions, {plural(len(draws), 'draw')}:",
             "",
             *table(HEADINGS, [*_rows(draws), *_built_in(result.get("built_in", {}).get(name))]),
+            "",
+            _verdict(checkpoint["draws"]),
         ]
     return lines
+
+
+def _verdict(draws: Mapping[str, Record]) -> str:
+    """Whether our graphs reach the goals, and which do not."""
+    goals = "; ".join(
+        f"{tower}: " + ", ".join(f"{_title(key)} ≥ {least:g}" for key, least in of_tower.items())
+        for tower, of_tower in GOALS.items()
+    )
+    missed = [
+        f"{record['tower']} of {record['peer']} in draw {seed}: {_title(key)} {record[key]:.4f}"
+        for seed, draw in draws.items()
+        for record in draw["graphs"]
+        if record["peer"].startswith(OURS)
+        for key, least in GOALS[record["tower"]].items()
+        if record[key] < least
+    ]
+    return f"Goals ({goals}): {'missed by ' + '; '.join(missed) if missed else 'reached by our graphs in every draw'}."
+
+
+def _title(key: str) -> str:
+    return COSINES.get(key, "share of the MACs in INT8")
 
 
 def _built_in(draw: Record | None) -> Iterator[list[str]]:
