@@ -59,7 +59,8 @@ def measured_on(result: Mapping[str, Any]) -> str:
     versions = [f"{LONG_NAMES[name]} {machine['versions'][name]}" for name in PACKAGES if name in machine["versions"]]
     load = _load_averages(result)
     return (
-        f"Measured on {machine['date'][:10]}: {machine['processor']}, {machine['cores']} cores; {', '.join(versions)}"
+        f"Measured on {machine['date'][:10]}: {machine['processor']}, {plural(machine['cores'], 'core')}; "
+        f"{', '.join(versions)}"
         f"{f'; load average {load}' if load else ''}."
     )
 
@@ -77,7 +78,7 @@ def _load_averages(result: Mapping[str, Any]) -> str:
 def hardware(result: Mapping[str, Any]) -> str:
     """Processor without its vector extensions, and cores: ``"AMD EPYC, 2 cores"``."""
     machine = result["machine"]
-    return f"{machine['processor'].partition(' (')[0]}, {machine['cores']} cores"
+    return f"{machine['processor'].partition(' (')[0]}, {plural(machine['cores'], 'core')}"
 
 
 def cosine(value: float) -> str:
