@@ -42,7 +42,8 @@ class Measurement:
 
     @property
     def parity(self) -> Parity:
-        return compare(self.actual, self.expected, self.labels)
+        firsts = {label: row for row, label in reversed(list(enumerate(self.labels)))}
+        return compare(self.actual, self.expected, self.labels, self.expected[sorted(firsts.values())])
 
 
 def limits(variant: Variant, tower: str, options: ExportOptions) -> Limits:

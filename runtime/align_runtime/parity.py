@@ -118,10 +118,17 @@ class Parity:
         )
 
 
-def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels: Sequence[str]) -> Parity:
+def compare(
+    actual: NDArray[np.floating],
+    expected: NDArray[np.floating],
+    labels: Sequence[str],
+    samples: NDArray[np.floating] | None = None,
+) -> Parity:
     """Compares `actual` with `expected`, both (n, dim) with n ≥ 1, in float64. Row i is named ``labels[i]``.
 
-    Rows of one name are of one sample, which counts once in the mean row of the reference.
+    Args:
+        samples: the rows of the reference whose mean centres both, (m, dim), where `expected` has some several times;
+            None for `expected`.
 
     Raises:
         ValueError: the shapes do not agree, a mistake of the caller.
@@ -129,8 +136,7 @@ def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], labels
     if actual.shape != expected.shape or actual.ndim != 2 or len(labels) != len(actual) or len(actual) == 0:
         raise ValueError(f"cannot compare {actual.shape} with {expected.shape} under {len(labels)} labels")
     left, right = actual.astype(np.float64), expected.astype(np.float64)
-    samples = {label: row for row, label in reversed(list(enumerate(labels)))}
-    centre = right[sorted(samples.values())].mean(axis=0)
+    centre = right.mean(axis=0) if samples is None else samples.astype(np.float64).mean(axis=0)
     # By row, and turned so that larger is worse.
     distances = {"max_abs": np.abs(left - right).max(axis=1), "min_cosine": -cosines(left, right)}
     if len(left) >= MIN_CENTRED_ROWS:
