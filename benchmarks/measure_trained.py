@@ -57,7 +57,7 @@ def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> 
 def with_other_tools(found: dict[str, Any], before: Mapping[str, Any], measured: Collection[str]) -> dict[str, Any]:
     """The record `found` of a draw, and those of `before` of tools other than the `measured`.
 
-    They start from the same FP32 graph and see the same samples, so what they gave does not depend on our code.
+    They start from the same FP32 graph and see the same samples: what they gave does not depend on our INT8 code.
     """
     kept = [record for record in before.get("graphs", ()) if record["peer"] not in (*OURS, *measured)]
     return {**found, "graphs": [*found["graphs"], *kept]}

@@ -33,7 +33,8 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
         "has seen none, and on captions, odd ones among them. Mean-centred: with the mean of the FP32 embeddings "
         "subtracted from both. Last column: images that find the same one of the captions, the other tower in FP32. Of "
         "several draws of the calibration data the median, the worst in brackets. Of each other tool, the recipe with "
-        "the best mean cosine. The graphs for TensorRT run on the CPU here.",
+        "the best mean cosine. The graphs for TensorRT run on the CPU here. Rows of other tools and built-in samples "
+        "stay until they are measured anew: they may be of an earlier day and another processor than named below.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         draws = list(checkpoint["draws"].values())
