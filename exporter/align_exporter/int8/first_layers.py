@@ -17,7 +17,7 @@ from align_exporter.int8.fidelity import embedding_error
 from align_exporter.int8.mixed_precision import unit_of
 from align_exporter.int8.qdq_placement import is_depthwise
 
-WORTH = 0.8  # they stay float where the error falls below this share of itself
+WORTH = 0.9  # they stay float where the error falls below this share of itself
 
 
 def first_layers(model: ir.Model, method: QuantizationMethod, choice: Choice) -> tuple[str, ...]:
