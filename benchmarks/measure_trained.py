@@ -1,6 +1,7 @@
 """Measures INT8 on weights that the world trained; writes ``benchmarks/results/trained.json``.
 
-    python -m benchmarks.measure_trained [lite1 lite2] [--seeds 0 1 2 3 4] [--peers onnxruntime …] [--built-in]
+    python -m benchmarks.measure_trained [lite1 lite2] [--seeds 0 1 2 3 4] [--peers onnxruntime …]
+        [--built-in] [--int8-min-cosine 0.999]
 
 The checkpoints are those of benchmarks.trained_checkpoints, or align-tiny. Calibration images are crops of some
 photographs, and the held-out ones are crops of others. Each INT8 graph, ours for both targets and those of the other
@@ -32,9 +33,9 @@ def image_agreement(tower: str, actual: Rows, exact: Mapping[str, Rows]) -> floa
     return float((nearest[0] == nearest[1]).mean())
 
 
-def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any]) -> dict[str, Any]:
-    """The record of one draw: all graphs, ours first."""
-    draw.export(("int8",))
+def measure(draw: Draw, pythons: Mapping[str, Path], effort: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The record of one draw: all graphs, ours first, exported with `options`."""
+    draw.export(("int8",), **options)
     exact = {tower: draw.embeds(tower, draw.graph(tower, "fp32")) for tower in TOWERS}
     records = list(all_graphs(draw, pythons, effort))
     for record in records:
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="a draw of calibration data for each seed")
     parser.add_argument("--samples", type=int, default=200, help="calibration images and captions (default: 200)")
     parser.add_argument("--built-in", action="store_true", help="our graphs alone, calibrated on the built-in samples")
+    parser.add_argument("--int8-min-cosine", type=float, help="our graphs alone, for this target; the first seed alone")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=[OWN], help="other tools (default: onnxruntime)")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of CPU time for one recipe of another tool")
     parser.add_argument("--folder", type=Path, default=trained.FOLDER / "draws", help="samples, bundles and graphs")
@@ -81,6 +83,12 @@ def main() -> None:
         if arguments.built_in:
             draw = Draw(checkpoint, 0, 0, folder / checkpoint / "built-in")
             result.setdefault("built_in", {})[checkpoint] = measure(draw, {}, {})
+            write_result("trained", result)
+            continue
+        if arguments.int8_min_cosine is not None:
+            draw = Draw(checkpoint, arguments.seeds[0], arguments.samples, folder / checkpoint / "target")
+            found = measure(draw, {}, {}, int8_min_cosine=arguments.int8_min_cosine)
+            result.setdefault("targets", {})[checkpoint] = {"min_cosine": arguments.int8_min_cosine, **found}
             write_result("trained", result)
             continue
         for seed in arguments.seeds:

@@ -72,8 +72,8 @@ class Draw(CalibratedFolder):
     samples: int
     folder: Path
 
-    def export(self, precisions: tuple[str, ...]) -> None:
-        """Draws the samples and writes them, the bundle, and what the other tools read."""
+    def export(self, precisions: tuple[str, ...], **options: Any) -> None:
+        """Draws the samples; writes them, the bundle with `options` of its export, and what the other tools read."""
         shutil.rmtree(self.folder, ignore_errors=True)
         images, texts = self.folder / "images", self.folder / "captions.txt"
         images.mkdir(parents=True)
@@ -81,7 +81,7 @@ class Draw(CalibratedFolder):
             image.save(images / f"{index:04}.png", compress_level=1)
         texts.write_text("\n".join(self.captions) + "\n", encoding="utf-8")
         own = select_dataset(images, texts, limit=self.samples, seed=0) if self.samples else None
-        self.write(self._material.checkpoint(), precisions, own, sorted(images.iterdir()), self.captions)
+        self.write(self._material.checkpoint(), precisions, own, sorted(images.iterdir()), self.captions, **options)
 
     @property
     def _material(self) -> Material:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,19 +35,20 @@ class CalibratedFolder:
         dataset: CalibrationDataset | None,
         images: Sequence[Path],
         captions: Sequence[str],
+        **options: Any,
     ) -> None:
         """Writes the bundle of `checkpoint`, and for the other tools the samples and FP32 graphs with weights inside.
 
         Args:
             dataset: what the bundle is calibrated on; None for the built-in samples.
             images, captions: for the other tools; without images nothing is written of either.
+            options: more of `ExportOptions`.
         """
         # Fidelity is what is measured here, so the parity gate accepts every finite result.
-        options = ExportOptions(
-            precisions=precisions, dataset=dataset, parity_max_abs={"int8": 2.0}, parity_min_cosine={"int8": -1.0}
-        )
+        anything = {"parity_max_abs": {"int8": 2.0}, "parity_min_cosine": {"int8": -1.0}}
+        chosen = ExportOptions(precisions=precisions, dataset=dataset, **anything, **options)
         source = resolve(str(checkpoint))
-        build_bundle(source, provenance(source, options), self.folder / "bundle", options, Progress(quiet=True))
+        build_bundle(source, provenance(source, chosen), self.folder / "bundle", chosen, Progress(quiet=True))
         if images:
             np.savez(self.folder / "vision.npz", pixels=preprocess(images, self.bundle.manifest.preprocessing))
             ids, mask = self.tokenizer.pad(self.tokenizer.encode(captions))

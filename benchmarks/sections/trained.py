@@ -33,8 +33,9 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
         "has seen none, and on captions, odd ones among them. Mean-centred: with the mean of the FP32 embeddings "
         "subtracted from both. Last column: images that find the same one of the captions, the other tower in FP32. Of "
         "several draws of the calibration data the median, the worst in brackets. Of each other tool, the recipe with "
-        "the best mean cosine. The graphs for TensorRT run on the CPU here. Rows of other tools and built-in samples "
-        "stay until they are measured anew: they may be of an earlier day and another processor than named below.",
+        "the best mean cosine. The graphs for TensorRT run on the CPU here. Rows of other tools, targets and built-in "
+        "samples stay until they are measured anew: they may be of an earlier day and another processor "
+        "than named below. With a target, and with built-in samples, one draw.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         draws = list(checkpoint["draws"].values())
@@ -44,7 +45,7 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
             "",
             f"{name}, {checkpoint['samples']} calibration images and captions, {plural(len(draws), 'draw')}:",
             "",
-            *table(HEADINGS, [*_rows(draws), *_built_in(result.get("built_in", {}).get(name))]),
+            *table(HEADINGS, [*_rows(draws), *_others(result, name)]),
             "",
             _verdict(checkpoint["draws"]),
         ]
@@ -72,12 +73,15 @@ def _title(key: str) -> str:
     return COSINES.get(key, "share of the MACs in INT8")
 
 
-def _built_in(draw: Record | None) -> Iterator[list[str]]:
-    """Our graphs, calibrated on what an export takes that is given no calibration samples."""
-    for record in draw["graphs"] if draw else ():
-        figures = [f"{record[key]:.4f}" for key in COSINES]
-        title = f"{record['tower']}: {record['peer']}, built-in samples"
-        yield [title, share(record["share"]), *figures, f"{100 * record['agreement']:.1f} %"]
+def _others(result: Mapping[str, Any], checkpoint: str) -> Iterator[list[str]]:
+    """Our graphs with a target, and those calibrated on what an export takes that is given no calibration samples."""
+    target = result.get("targets", {}).get(checkpoint, {"graphs": ()})
+    built_in = result.get("built_in", {}).get(checkpoint, {"graphs": ()})
+    for draw, how in ((target, f"--int8-min-cosine {target.get('min_cosine')}"), (built_in, "built-in samples")):
+        for record in draw["graphs"]:
+            figures = [f"{record[key]:.4f}" for key in COSINES]
+            title = f"{record['tower']}: {record['peer']}, {how}"
+            yield [title, share(record["share"]), *figures, f"{100 * record['agreement']:.1f} %"]
 
 
 def _rows(draws: Sequence[Record]) -> Iterator[list[str]]:

@@ -59,7 +59,10 @@ def trained() -> dict[str, Any]:
     }
     built_in = {"lite9": {"graphs": [graph("align-onnx", "--int8", 0.96, 0.91, 0.92, 0.81, 0.82, 0.5)]}}
     checkpoints = {"lite9": {"samples": 200, "draws": draws}, "lite10": {"samples": 200, "draws": draws}}
-    return {"checkpoints": checkpoints, "built_in": built_in, "missing": {}}
+    target = {
+        "lite9": {"min_cosine": 0.999, "graphs": [graph("align-onnx", "--int8", 0.5, 0.98, 0.999, 0.97, 0.98, 1)]}
+    }
+    return {"checkpoints": checkpoints, "built_in": built_in, "targets": target, "missing": {}}
 
 
 def ablation() -> dict[str, Any]:
