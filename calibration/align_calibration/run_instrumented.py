@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_runtime.backends import open_runner
+from align_runtime.processors import available_cores
+from align_runtime.workers import Workers
 
 OUTPUT = "statistics"
+MAX_STREAMS = 4  # runs at once: each has the memory of its activations
 NO_SAMPLES = "there are no calibration samples"
 Batch = Mapping[str, NDArray[Any]]
 
@@ -32,26 +36,29 @@ def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], s
 
 
 def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float32]]:
-    """Yields the only output of `model` for each of `batches`, which are consumed one by one.
+    """Yields the only output of `model` for each of `batches`, in their order.
+
+    Several run at once, each on some of the cores: one sample keeps all of them less busy.
 
     Args:
+        batches: read a few ahead.
         folder: for a temporary copy of the graph; external data of `model` must be in it.
 
     Raises:
         ValueError: no batches.
     """
+    cores = available_cores()
+    streams = min(cores, MAX_STREAMS)
     file = folder / f".{OUTPUT}.onnx"
     try:
         ir.save(model, file)
-        runner = open_runner(file, "cpu", None)
+        runner = open_runner(file, "cpu", cores // streams)
     finally:
         file.unlink(missing_ok=True)
     empty = True
-    try:
-        for batch in batches:
+    with closing(runner), closing(Workers(streams)) as workers:
+        for output in workers.overlapped(runner.run, batches, streams):
             empty = False
-            yield runner.run(batch)
-    finally:
-        runner.close()
+            yield output
     if empty:
         raise ValueError(NO_SAMPLES)
