@@ -1,6 +1,6 @@
 """Checkpoints with equal, shared, missing and zero constants export in every variant, and are computed as such.
 
-Each group of parameters is constant in turn, two groups of the text tower and two of the vision tower in each
+Each group of parameters is constant in turn, three groups of the text tower and three of the vision tower in each
 checkpoint; then everything at once. Tracing is shared (see support/trace_cache.py), and two observers of eight are
 tried.
 """
@@ -86,16 +86,16 @@ def check(manifest: Manifest) -> None:
 Case = tuple[str, str]  # a group and what it is filled with
 
 
-def quadruples() -> list[tuple[Case, ...]]:
-    """Cases of the text tower beside those of the vision tower, two of each, far apart; each at least once."""
+def combinations() -> list[tuple[Case, ...]]:
+    """Cases of the text tower beside those of the vision tower, three of each, far apart; each at least once."""
     model = AlignModel(AlignConfig.from_dict(made.config()))
-    halves = []
+    parts = []
     for tower in (made.TEXT, made.VISION):
         left_out = {*made.COLLAPSING, made.OVERFLOWING}
         cases = [case for case in made.cases(model.state_dict(), tower) if case not in left_out]
-        middle = -(-len(cases) // 2)
-        halves += [cases[:middle], cases[-middle:]]
-    return list(islice(zip(*map(cycle, halves), strict=False), max(map(len, halves))))
+        third = -(-len(cases) // 3)
+        parts += [cases[:third], cases[third : 2 * third], cases[2 * third :]]
+    return list(islice(zip(*map(cycle, parts), strict=False), max(map(len, parts))))
 
 
 def constant(state: made.State, case: Case) -> made.State:
@@ -104,7 +104,7 @@ def constant(state: made.State, case: Case) -> made.State:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cases", quadruples(), ids=lambda cases: "-".join("=".join(case) for case in cases))
+@pytest.mark.parametrize("cases", combinations(), ids=lambda cases: "-".join("=".join(case) for case in cases))
 def test_constant_groups_export_in_every_variant(
     export: Export, state: made.State, int8_macs: dict[str, int], cases: tuple[Case, ...]
 ) -> None:
