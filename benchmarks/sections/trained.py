@@ -33,11 +33,10 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
         "has seen none, and on captions, odd ones among them. Mean-centred: with the mean of the FP32 embeddings "
         "subtracted from both. Last column: images that find the same one of the captions, the other tower in FP32. "
         "Of several draws of the calibration data the median, the worst in brackets. Of each other tool, the recipe "
-        "with the best mean cosine; those that failed or took too long are in the raw values alone, and slow ones "
-        "were not tried. The graphs for "
-        "TensorRT run on the CPU here. Rows of other tools, targets and built-in samples stay until they are measured"
-        " anew: they may be of an earlier day and another processor than named below. With a target, and with built-"
-        "in samples, one draw.",
+        "with the best mean cosine; those that failed or took too long are in the raw values alone, and slow ones were "
+        "not tried. The graphs for TensorRT run on the CPU here. Rows of other tools, targets and built-in samples "
+        "stay until they are measured anew: they may be of an earlier day and another processor than named below. "
+        "With a target, and with built-in samples, one draw.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         draws = list(checkpoint["draws"].values())

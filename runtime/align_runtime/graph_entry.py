@@ -87,7 +87,7 @@ class Quantization:
         samples: images or captions that scales were measured on; 0 where none were needed.
         speedup: over the fastest float graph of its tower on the build machine, the smallest of the measured cases:
             above 1 where INT8 is faster. None where it was not measured, for want of the device.
-        kept: parts that stay float, so that a target is met: blocks or operators.
+        kept: parts that stay float for accuracy, first layers or what a target needs: blocks or operators.
     """
 
     scheme: str

@@ -176,7 +176,7 @@ def quantization_lines(manifest: Manifest) -> list[str]:
             kept = len(graph.quantization.kept)
             parts = [
                 _activations(graph, graph.quantization),
-                *([f"{_count(kept, 'part')} in float to meet the accuracy target"] if kept else []),
+                *([f"{_count(kept, 'part')} in float for accuracy"] if kept else []),
                 speed_words(graph.quantization),
             ]
             lines.append(f"{graph.file}: {'; '.join(parts)}")

@@ -53,7 +53,7 @@ def test_parts_stay_float_until_the_target_is_reached(
     assert any(point["kept"] == [] and point["cosine"] < 0.999 for point in others)
     assert "cosine 0.999" in (bundle.folder / "report.html").read_text()
     assert inspect([str(bundle.folder)]) == 0
-    assert f"{len(kept)} parts in float to meet the accuracy target" in capsys.readouterr().out
+    assert f"{len(kept)} parts in float for accuracy" in capsys.readouterr().out
     assert verify([str(bundle.folder), "--quiet"]) == 0
 
 
