@@ -34,9 +34,9 @@ def embedded(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def folders(embedded: Path, tmp_path: Path) -> Path:
-    """A copy of the outputs that a test may change; the inputs are those of `embedded`."""
+    """A copy of the outputs, without an index, that a test may change; the inputs are those of `embedded`."""
     for name in ("images", "texts"):
-        shutil.copytree(embedded / name, tmp_path / name)
+        shutil.copytree(embedded / name, tmp_path / name, ignore=shutil.ignore_patterns("index-*"))
     return tmp_path
 
 
