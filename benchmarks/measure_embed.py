@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.result_files import conditions, write_result
 from support.calibration_images import draw_captions, draw_images
 
-ROUNDS = 2
+ROUNDS = 7
 PROGRAM = """
 import json, sys, threading, time
 from pathlib import Path

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from align_runtime.archives.extents import Extent
 from align_runtime.errors import DeviceError, InputError
@@ -28,9 +28,8 @@ class ParquetPlace:
 Place = Extent | ParquetPlace  # of an image in the file of its source
 
 
-@dataclass(frozen=True)
-class Item:
-    """An image or a text that is to be embedded.
+class Item(NamedTuple):
+    """An image or a text that is to be embedded. A tuple takes a third of the time of a dataclass to make.
 
     Attributes:
         id: what its row is called.

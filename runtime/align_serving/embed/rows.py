@@ -94,18 +94,20 @@ class TextRows:
 
 def row_item(path: Path, kind: Kind, row: Row) -> Item:
     """The item of a row of the file `path`; paths of images are relative to the folder of the file."""
-    place = text_id(f"{path}:{row.number}")
-    if isinstance(row.value, InputError):
-        return Item(row.id or place, b"", row.size, failing(row.value.message))
+    content = row.value
+    if isinstance(content, InputError):
+        return Item(_id(path, row), b"", row.size, failing(content.message))
     if kind == "texts":
-        content = row.value
-        return Item(row.id or place, content.encode("utf-8", "surrogatepass"), row.size, lambda: content)
-    if _URL.match(row.value):
-        return Item(
-            row.id or text_id(row.value), b"", row.size, failing("it is a URL; download it, nothing is fetched")
-        )
-    file = image_file(row.id or text_id(row.value), path.parent / row.value)
-    return Item(file.id, file.identity, row.size, file.load)
+        return Item(_id(path, row), content.encode("utf-8", "surrogatepass"), row.size, lambda: content)
+    name = row.id or text_id(content)
+    if _URL.match(content):
+        return Item(name, b"", row.size, failing("it is a URL; download it, nothing is fetched"))
+    return image_file(name, path.parent / content)._replace(units=row.size)
+
+
+def _id(path: Path, row: Row) -> str:
+    """The user's, or where the row is."""
+    return row.id or text_id(f"{path}:{row.number}")
 
 
 def user_id(value: Any) -> str:
@@ -125,6 +127,8 @@ def _unicode(text: str) -> str:
     Raises:
         InputError: there are such.
     """
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as reason:
