@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_runtime.backends import open_runner
+from align_runtime.backends import Runner, open_runner
 from align_runtime.processors import available_cores
 from align_runtime.workers import Workers
 
@@ -35,6 +35,23 @@ def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], s
     graph.outputs.append(output)
 
 
+def open_model(model: ir.Model, file: Path, threads: int | None) -> Runner:
+    """Opens `model` on the CPU; it is in `file` meanwhile, and its weights beside it, which takes a fraction of the
+    time of a file that holds them.
+
+    Args:
+        file: is removed; external data of `model` must be in its folder.
+        threads: of one run; None for all cores.
+    """
+    weights = file.with_suffix(".data")
+    try:
+        ir.save(model, file, external_data=weights.name)
+        return open_runner(file, "cpu", threads)
+    finally:
+        file.unlink(missing_ok=True)
+        weights.unlink(missing_ok=True)
+
+
 def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iterator[NDArray[np.float32]]:
     """Yields the only output of `model` for each of `batches`, in their order.
 
@@ -49,12 +66,7 @@ def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iter
     """
     cores = available_cores()
     streams = min(cores, MAX_STREAMS)
-    file = folder / f".{OUTPUT}.onnx"
-    try:
-        ir.save(model, file)
-        runner = open_runner(file, "cpu", cores // streams)
-    finally:
-        file.unlink(missing_ok=True)
+    runner = open_model(model, folder / f".{OUTPUT}.onnx", cores // streams)
     empty = True
     with closing(runner), closing(Workers(streams)) as workers:
         for output in workers.overlapped(runner.run, batches, streams):

@@ -6,6 +6,7 @@ What it allows is in the table of variants (align_exporter/variants.py), and why
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from align_calibration.run_instrumented import open_model
 from align_exporter.export_options import ExportOptions
 from align_exporter.graph.specs import GraphContract
 from align_exporter.variants import INT8, Variant, imported
@@ -66,14 +68,12 @@ def measure(
     file: Path, variant: Variant, contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden
 ) -> Measurement:
     """Runs the graph in `file` as it is and, where its hardware is missing here, its emulation; rows of both."""
-    measured = [_measure_file(file, contract, preprocessing, answers)]
+    with closing(open_runner(file, "cpu", None)) as runner:
+        measured = [measure_runner(runner, contract, preprocessing, answers)]
     if variant.emulation is not None:
-        emulated = file.with_name(".emulated.onnx")
-        try:
-            ir.save(imported(variant.emulation)(ir.load(file)), emulated)
-            measured.append(_measure_file(emulated, contract, preprocessing, answers))
-        finally:
-            emulated.unlink(missing_ok=True)
+        emulated = imported(variant.emulation)(ir.load(file))
+        with closing(open_model(emulated, file.with_name(".emulated.onnx"), None)) as runner:
+            measured.append(measure_runner(runner, contract, preprocessing, answers))
     return Measurement(
         actual=np.concatenate([entry.actual for entry in measured]),
         expected=np.concatenate([entry.expected for entry in measured]),
@@ -96,16 +96,6 @@ def measure_runner(
         expected=np.concatenate([call.expected for call in calls]),
         labels=tuple(label for call in calls for label in call.labels),
     )
-
-
-def _measure_file(
-    file: Path, contract: GraphContract, preprocessing: ImagePreprocessing, answers: Golden
-) -> Measurement:
-    runner = open_runner(file, "cpu", None)
-    try:
-        return measure_runner(runner, contract, preprocessing, answers)
-    finally:
-        runner.close()
 
 
 @dataclass(frozen=True)
