@@ -40,7 +40,7 @@ def open_model(model: ir.Model, file: Path, threads: int | None) -> Runner:
     time of a file that holds them.
 
     Args:
-        file: is removed; external data of `model` must be in its folder.
+        file: is removed again, and so is the file of the weights.
         threads: of one run; None for all cores.
     """
     weights = file.with_suffix(".data")
@@ -59,7 +59,7 @@ def run_batches(model: ir.Model, batches: Iterable[Batch], folder: Path) -> Iter
 
     Args:
         batches: read a few ahead.
-        folder: for a temporary copy of the graph; external data of `model` must be in it.
+        folder: for a temporary copy of the graph.
 
     Raises:
         ValueError: no batches.
