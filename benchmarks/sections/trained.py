@@ -29,7 +29,8 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
     """A table for each checkpoint."""
     lines = [
         "EfficientNet-Lite with its ImageNet weights and MiniLM-L6, in ALIGN's layout (see "
-        "benchmarks/trained_checkpoints.py). Cosine: with the FP32 graph, on crops of photographs of which calibration "
+        "benchmarks/trained_checkpoints.py); lite1-swish is lite1 with ALIGN's own activation in place of ReLU6, "
+        "distilled from it. Cosine: with the FP32 graph, on crops of photographs of which calibration "
         "has seen none, and on captions, odd ones among them. Mean-centred: with the mean of the FP32 embeddings "
         "subtracted from both. Last column: images that find the same one of the captions, the other tower in FP32. "
         "Of several draws of the calibration data the median, the worst in brackets. Of each other tool, the recipe "
