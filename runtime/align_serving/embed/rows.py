@@ -127,8 +127,6 @@ def _unicode(text: str) -> str:
     Raises:
         InputError: there are such.
     """
-    if text.isascii():
-        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as reason:
