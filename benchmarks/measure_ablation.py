@@ -22,7 +22,7 @@ from align_calibration.observers import min_max
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.int8 import calibrate, first_layers, prepare_weights
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT
-from align_exporter.int8.calibrate import Calibration
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.fold_normalization import fold_normalization
 from align_exporter.int8.migrate_outliers import MIGRATIONS
 from align_runtime.progress import Progress
@@ -32,6 +32,7 @@ from benchmarks.trained_draws import MATERIALS, Draw, fidelity
 
 # What takes the place of a step: the module that calls it, the name there, and something that does nothing.
 STEPS: Mapping[str, tuple[object, str, object]] = {
+    "ranges by layer outputs": (calibrate, "scales_by_outputs", lambda *arguments: {}),
     "the best of eight observers": (calibrate, "OBSERVERS", {"min-max": min_max}),
     "ranges by what readers see": (calibrate, "visible_through", lambda graph: {}),
     "weights rounded together": (prepare_weights, "replace_weights", lambda *arguments: None),
@@ -40,10 +41,10 @@ STEPS: Mapping[str, tuple[object, str, object]] = {
 }
 # Those that have an effect on a graph. For TensorRT nothing is quantized that is read through a function of single
 # values alone; text for CPUs has no scales, and for TensorRT one observer; outlier channels are those of dense layers.
-OBSERVERS, RANGES, WEIGHTS, OUTLIERS, FIRST = STEPS
+OUTPUTS, OBSERVERS, RANGES, WEIGHTS, OUTLIERS, FIRST = STEPS
 STEPS_OF = {
-    ("vision", "cpu"): (OBSERVERS, RANGES, WEIGHTS, FIRST),
-    ("vision", "cuda"): (OBSERVERS, WEIGHTS, FIRST),
+    ("vision", "cpu"): (OUTPUTS, OBSERVERS, RANGES, WEIGHTS, FIRST),
+    ("vision", "cuda"): (OUTPUTS, OBSERVERS, WEIGHTS, FIRST),
     ("text", "cpu"): (WEIGHTS, OUTLIERS),
     ("text", "cuda"): (WEIGHTS, OUTLIERS),
 }

@@ -3,10 +3,10 @@
     python -m benchmarks.measure_calibration [--images 16 500] [--with-trials 16]
 
 Every number of images is measured in a process of its own, on the vision graph alone: histograms of all its tensors,
-with a cache, and for the numbers of ``--with-trials`` the whole calibration, including the trial of every
-observer. Peak memory is that of the process (VmHWM). Images are random crops of two photographs; the weights are
-random and conditioned (see tests/support/checkpoints.py): suited to memory and the number of runs. Histograms take
-two runs of the graph for each image. Time is not recorded.
+with a cache, and for the numbers of ``--with-trials`` the whole calibration, including the search by layer outputs and
+the trial of every observer. Peak memory is that of the process (VmHWM). Images are random crops of two photographs; the
+weights are random and conditioned (see tests/support/checkpoints.py): suited to memory and the number of runs.
+Histograms take two runs of the graph for each image. Time is not recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from align_calibration.histograms import measure_histograms
 from align_calibration.statistics_cache import StatisticsCache
 from align_exporter.command import main as export
 from align_exporter.int8.build import FOR_CPU
-from align_exporter.int8.calibrate import Calibration, choose_scales
+from align_exporter.int8.calibrate import choose_scales
+from align_exporter.int8.calibration_samples import Calibration
 from align_runtime.progress import Progress
 from benchmarks.result_files import describe_machine, write_result
 from support.checkpoints import crops, full_size_checkpoint
@@ -37,7 +38,7 @@ def calibrate(file: Path, count: int, trials: bool) -> dict[str, Any]:
     """Peak memory and number of runs of calibrating the graph in `file` on `count` images, of this whole process.
 
     Args:
-        trials: try every observer too, instead of measuring histograms only.
+        trials: search by layer outputs and try every observer too, instead of measuring histograms only.
     """
     runs: list[None] = []  # appended to by several threads at once
 

@@ -62,6 +62,11 @@ class QuantSpec:
         zero_point = 0 if self.symmetric else self.quant_min + round(-low / scale)
         return QuantParams(scale, min(max(zero_point, self.quant_min), self.quant_max), self.dtype)
 
+    def ends(self, params: QuantParams) -> tuple[float, float]:
+        """The smallest and the largest value that an integer of `params` stands for."""
+        low, high = ((end - params.zero_point) * params.scale for end in (self.quant_min, self.quant_max))
+        return low, high
+
 
 UINT8 = QuantSpec("uint8", 0, 255, symmetric=False)
 INT8 = QuantSpec("int8", -128, 127, symmetric=True)

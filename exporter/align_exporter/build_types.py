@@ -19,7 +19,8 @@ from align_exporter.export_options import ExportOptions
 from align_exporter.graph.ir_helpers import name_of
 from align_exporter.graph.passes.order import PassCount
 from align_exporter.graph.specs import GraphSpec
-from align_exporter.int8.calibrate import Calibration, ObserverTrial
+from align_exporter.int8.calibrate import ObserverTrial
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate
 from align_exporter.int8.prepare_weights import RoundedLayers
@@ -143,7 +144,7 @@ class Int8Result:
 
     Attributes:
         samples: calibration images or captions that scales were measured on.
-        trials: of observers, the best first; none where activations are quantized dynamically.
+        trials: of observers, the chosen one first, then the best; none where activations are quantized dynamically.
         first_layers: names of the first layers where they stay float (see `align_exporter.int8.first_layers`).
         migration: what was done to outlier channels (see `align_exporter.int8.migrate_outliers`).
         target: the fidelity that was asked for; None without one.

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from align_calibration.observers import OBSERVERS
+from align_exporter.int8.layer_outputs import WINDOWS
 from benchmarks.measure_ablation import STEPS, STEPS_OF, quantize, without
 from benchmarks.measure_calibration import calibrate
 from benchmarks.sections.export import calibration_lines
@@ -33,10 +34,12 @@ def test_runs_of_the_calibration_are_counted(graph: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_trials_of_the_observers_are_counted_too(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_and_trials_are_counted_too(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", onnxruntime.InferenceSession)
     histograms, trials = (calibrate(graph, 1, trials) for trials in (False, True))
-    assert trials["runs"] == histograms["runs"] + 1 + len(OBSERVERS)  # the float graph, and one for each observer
+    both_ends = 2 * WINDOWS
+    # The float graph, and one for each observer and for layer outputs.
+    assert trials["runs"] == histograms["runs"] + both_ends + 1 + len(OBSERVERS) + 1
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams
 from align_exporter.graph.content import content_of
-from align_exporter.int8.calibrate import Calibration, QuantizationMethod
+from align_exporter.int8.calibrate import QuantizationMethod
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.fidelity import Fidelity, FidelityTarget, embedding_error, measure_fidelity
 from align_runtime.errors import BuildError
 from align_runtime.precision import MIN_SHARE, percentage
@@ -168,8 +169,7 @@ def meet_target(
 def _ranking(search: _Search, calibration: Calibration) -> tuple[str, ...]:
     """The parts, those first whose quantization costs most per MAC that it saves."""
     parts = unit_macs(search.method.operators(search.model.graph))
-    stride = -(-len(calibration.samples) // RANKING_SAMPLES)
-    few = calibration.every(stride)
+    few = calibration.at_most(RANKING_SAMPLES)
     exact = few.embeddings(search.model, "sensitivity, float")
     errors = {}
     for number, part in enumerate(parts, start=1):

@@ -12,7 +12,8 @@ from align_calibration.channel_ranges import ChannelRange, measure_channel_range
 from align_calibration.quant_params import QuantParams
 from align_calibration.second_moments import measure_moments
 from align_exporter.graph.ir_helpers import name_of, operand
-from align_exporter.int8.calibrate import Calibration, QuantizationMethod
+from align_exporter.int8.calibrate import QuantizationMethod
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.fidelity import squared_distances
 from align_exporter.int8.migrate_outliers import MIGRATIONS, UNCHANGED, migrate_outliers
 from align_exporter.int8.round_weights import RoundedWeights, layer_scales, replace_weights, round_weights

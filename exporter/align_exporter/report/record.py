@@ -97,7 +97,7 @@ class GraphRecord:
         labels: of the same rows; a sample that was compared in several batches occurs several times.
         casts: number of casts that an FP16 graph has in addition to those of its FP32 graph.
         kept_by_rule: names of the operators that the rules of FP16 keep in FP32, independent of values.
-        trials: observers of an INT8 graph, best first; the first was chosen.
+        trials: observers of an INT8 graph; the first was chosen, the others are sorted by their error.
         target: fidelity requested of an INT8 graph; None without one.
         candidates: INT8 graphs that were tried for the target; the first was chosen.
         speed: an INT8 graph against the float graphs of its tower, per input.

@@ -1,8 +1,9 @@
-"""The trial of observers: all on a few samples, and on the others those alone that may still be the best."""
+"""The trial of observers on a few samples, layer outputs among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from align_calibration.observers import Observer, min_max
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_exporter.int8 import calibrate, prepare_weights
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT, LEAST_EXACT, shared_scales
-from align_exporter.int8.calibrate import FIRST_SAMPLES, Calibration, Choice, choose_scales
+from align_exporter.int8.calibrate import LAYER_OUTPUTS, TRIED_SAMPLES, Choice, choose_scales
+from align_exporter.int8.calibration_samples import Calibration
 from align_runtime.progress import Progress
 from support.graphs import typed
 
@@ -40,11 +42,6 @@ def coarse(histogram: Histogram, spec: QuantSpec) -> QuantParams:
     return spec.fit(100 * histogram.lowest, 100 * histogram.highest)
 
 
-def wider(histogram: Histogram, spec: QuantSpec) -> QuantParams:
-    """Hardly worse than min-max on average, and better for some samples."""
-    return spec.fit(1.02 * histogram.lowest, 1.02 * histogram.highest)
-
-
 def samples(count: int) -> list[dict[str, np.ndarray]]:
     rows = np.random.default_rng(0).normal(size=(count, 1, CHANNELS, SIZE, SIZE))
     return [{"x": row.astype(np.float32)} for row in rows]
@@ -59,41 +56,42 @@ def chosen(observers: Mapping[str, Observer], count: int, folder: Path) -> Choic
         return choose_scales(model, method, histograms, calibration)
 
 
-def test_a_worse_observer_is_not_tried_on_all_samples(tmp_path: Path) -> None:
-    found = chosen({"coarse": coarse, "min-max": min_max}, 3 * FIRST_SAMPLES, tmp_path)
-    assert [(trial.scheme, trial.samples) for trial in found.trials] == [
-        ("min-max", FIRST_SAMPLES),
-        ("coarse", FIRST_SAMPLES),
-    ]
-    assert found.trials[0].error < found.trials[1].error
-    assert found.error == found.trials[0].error
-    assert len(found.exact) == len(found.few.samples) == FIRST_SAMPLES
-
-
-def test_what_may_still_be_better_is_compared_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "WORTH_TRYING", 0.0)
-    found = chosen({"coarse": coarse, "min-max": min_max, "wider": wider}, 3 * FIRST_SAMPLES, tmp_path)
-    samples = {trial.scheme: trial.samples for trial in found.trials}
-    assert samples == {"min-max": 3 * FIRST_SAMPLES, "wider": 3 * FIRST_SAMPLES, "coarse": FIRST_SAMPLES}
+def test_all_are_tried_on_a_few_samples(tmp_path: Path) -> None:
+    found = chosen({"coarse": coarse, "min-max": min_max}, 3 * TRIED_SAMPLES, tmp_path)
+    assert {trial.scheme: trial.samples for trial in found.trials} == dict.fromkeys(
+        (LAYER_OUTPUTS, "min-max", "coarse"), TRIED_SAMPLES
+    )
     assert found.trials[-1].scheme == "coarse"
-    assert found.error != found.trials[0].error  # over few samples, and over all
-
-
-def test_of_two_that_are_alike_the_first_is_taken_at_once(tmp_path: Path) -> None:
-    found = chosen({"min-max": min_max, "twin": min_max}, 3 * FIRST_SAMPLES, tmp_path)
-    assert [(trial.scheme, trial.samples) for trial in found.trials] == [
-        ("min-max", FIRST_SAMPLES),
-        ("twin", FIRST_SAMPLES),
-    ]
-
-
-def test_few_samples_are_all_tried_at_once(tmp_path: Path) -> None:
-    found = chosen({"min-max": min_max, "twin": min_max}, FIRST_SAMPLES + 5, tmp_path)
-    assert {trial.samples for trial in found.trials} == {FIRST_SAMPLES + 5}
     assert found.error == found.trials[0].error
+    assert len(found.exact) == len(found.few.samples) == TRIED_SAMPLES
 
 
-def test_scales_are_those_of_the_best_observer(tmp_path: Path) -> None:
+def test_an_observer_has_to_be_notably_better_than_layer_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outputs(factor: float) -> Callable[..., Mapping[str, QuantParams]]:
+        return lambda model, start, *_: {
+            name: replace(params, scale=factor * params.scale) for name, params in start.items()
+        }
+
+    for factor, best in ((1.001, LAYER_OUTPUTS), (8.0, "min-max")):
+        monkeypatch.setattr(calibrate, "scales_by_outputs", outputs(factor))
+        found = chosen({"min-max": min_max, "coarse": coarse}, TRIED_SAMPLES, tmp_path)
+        assert found.trials[0].scheme == best
+        assert found.error == found.trials[0].error
+
+
+def test_where_nothing_is_behind_a_tensor_the_best_observer_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
+    found = chosen({"coarse": coarse, "min-max": min_max}, 8, tmp_path)
+    assert [trial.scheme for trial in found.trials] == ["min-max", "coarse"]
+    assert found.trials[0].error < found.trials[1].error
+
+
+def test_scales_are_those_of_the_best_observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
     best = chosen({"coarse": coarse, "min-max": min_max}, 8, tmp_path)
     alone = chosen({"min-max": min_max}, 8, tmp_path)
     assert best.scales == alone.scales

@@ -10,7 +10,8 @@ import pytest
 from align_calibration.observers import min_max
 from align_calibration.quant_params import INT8
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT
-from align_exporter.int8.calibrate import Calibration, QuantizationMethod, choose_scales
+from align_exporter.int8.calibrate import QuantizationMethod, choose_scales
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.first_layers import first_layers
 from align_runtime.progress import Progress
 from support.graphs import typed

@@ -14,7 +14,8 @@ import pytest
 from align_calibration.quant_params import QuantParams
 from align_calibration.run_instrumented import Batch
 from align_exporter.int8.build import FOR_CPU
-from align_exporter.int8.calibrate import Calibration, QuantizationMethod
+from align_exporter.int8.calibrate import QuantizationMethod
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.cpu_text import dense_nodes, quantize_text_for_cpu
 from align_exporter.int8.fidelity import FidelityTarget
 from align_exporter.int8.mixed_precision import Candidate, Emulated, MixedPrecisionGoal, meet_target, unit_macs, unit_of

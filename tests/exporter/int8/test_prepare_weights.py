@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT
-from align_exporter.int8.calibrate import Calibration, QuantizationMethod
+from align_exporter.int8.calibrate import QuantizationMethod
+from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.migrate_outliers import MIGRATIONS
 from align_exporter.int8.prepare_weights import Prepared, prepare_weights
 from align_runtime.progress import Progress
