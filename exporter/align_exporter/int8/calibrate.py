@@ -18,15 +18,14 @@ from align_calibration.histograms import Histogram
 from align_calibration.observers import OBSERVERS, Observer, mse_after, percentile
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_exporter.int8.calibration_samples import Calibration
-from align_exporter.int8.fidelity import embedding_error, squared_distances
+from align_exporter.int8.fidelity import embedding_error
 from align_exporter.int8.layer_outputs import scales_by_outputs
 from align_exporter.int8.visible_ranges import visible_through
 
 LAYER_OUTPUTS = "layer outputs"
 START = percentile(0.9999)  # of layer outputs, and what tensors get that no convolution reads
 TRIED_SAMPLES = 32
-CERTAIN = 2.0  # standard errors of the difference to an observer, sample by sample
-NOTABLE = 0.05  # of the error; what an observer gains less is not worth the doubt
+NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much, on the few samples
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,10 @@ def choose_scales(
         )
         for number, (scheme, params) in enumerate(scales.items(), start=1)
     }
-    trials = [ObserverTrial(scheme, embedding_error(rows, exact), len(rows)) for scheme, rows in found.items()]
-    first = LAYER_OUTPUTS in found
-    # Of those that are notably better than layer outputs, and always of layer outputs, the best.
-    worth = {
-        scheme for scheme in found if not first or _is_notably_better(found[scheme], found[LAYER_OUTPUTS], exact)
-    } or {LAYER_OUTPUTS}
-    trials.sort(key=lambda trial: (trial.scheme not in worth, trial.error))
+    errors = {scheme: embedding_error(rows, exact) for scheme, rows in found.items()}
+    least = (1 - NOTABLE) * errors.get(LAYER_OUTPUTS, np.inf)
+    order = sorted(errors, key=lambda scheme: (scheme != LAYER_OUTPUTS and errors[scheme] >= least, errors[scheme]))
+    trials = [ObserverTrial(scheme, errors[scheme], len(exact)) for scheme in order]
     return Choice(scales[trials[0].scheme], tuple(trials), few, exact, trials[0].error)
 
 
@@ -144,10 +140,3 @@ def _schemes(
         by_outputs = scales_by_outputs(model, start, method.spec, histograms, calibration)
         scales = ({LAYER_OUTPUTS: {**start, **by_outputs}} if by_outputs else {}) | scales
     return scales
-
-
-def _is_notably_better(rows: NDArray[np.float64], other: NDArray[np.float64], exact: NDArray[np.float64]) -> bool:
-    """Whether an observer with the embeddings `rows` is notably better than one with those of `other`."""
-    error = squared_distances(other, exact)
-    gains = error - squared_distances(rows, exact)
-    return bool(gains.mean() - CERTAIN * gains.std() / np.sqrt(len(gains)) > NOTABLE * error.mean())
