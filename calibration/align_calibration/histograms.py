@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output
+from align_calibration.run_instrumented import NO_SAMPLES, Batch, run_batches, set_output, values_by_name
 from align_calibration.statistics_cache import Recording, Statistics, StatisticsCache, statistics_key
 from align_runtime.progress import Progress
 
@@ -123,7 +123,7 @@ def _find_extremes(
     if done >= len(batches):
         return
     instrumented = model.clone()
-    tape, values = ir.tape.Tape(instrumented.graph), _by_name(instrumented.graph)
+    tape, values = ir.tape.Tape(instrumented.graph), values_by_name(instrumented.graph)
     one = _constant(tape, "histograms/one", 1)
     cells = [
         tape.op("Reshape", [tape.op(operator, [values[name]], {"keepdims": 0}), one])
@@ -160,11 +160,11 @@ def _count_values(
         return
     graph, steps = model.graph, _steps(model.graph, list(ranges), batches)
     instrumented = model.clone()
-    tape, values = ir.tape.Tape(instrumented.graph), _by_name(instrumented.graph)
+    tape, values = ir.tape.Tape(instrumented.graph), values_by_name(instrumented.graph)
     set_output(
         instrumented.graph, tape, [_picked(tape, values[name], step) for name, step in steps.items()], ["values"]
     )
-    originals = _by_name(graph)
+    originals = values_by_name(graph)
     for batch, output in zip(
         islice(batches, done, None), run_batches(instrumented, islice(batches, done, None), folder), strict=True
     ):
@@ -183,7 +183,7 @@ def _steps(graph: ir.Graph, tensors: Sequence[str], batches: Sequence[Batch]) ->
 
     A step has no factor in common with the size of its tensor, so that it passes over no row, column or channel.
     """
-    values = _by_name(graph)
+    values = values_by_name(graph)
     largest = max((_symbol_sizes(graph, batch) for batch in batches), key=lambda sizes: prod(sizes.values()))
     steps, most = {}, min(COUNTED_OF_ONE, max(COUNTED // len(batches), 1))
     for name in tensors:
@@ -223,11 +223,6 @@ def _elements(value: ir.Value, sizes: Mapping[str, int]) -> int:
     """Number of elements of `value`, with `sizes` for its symbolic dimensions."""
     assert value.shape is not None
     return prod(size if isinstance(size, int) else sizes[str(size)] for size in value.shape)
-
-
-def _by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
-    results = (output for node in graph for output in node.outputs)
-    return {value.name or "": value for value in [*graph.inputs, *results]}
 
 
 def _count(values: NDArray[np.float32], lowest: float, highest: float) -> NDArray[np.int64]:

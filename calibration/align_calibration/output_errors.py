@@ -10,6 +10,7 @@ in each sample.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_calibration.quant_params import QuantParams, QuantSpec
-from align_calibration.run_instrumented import Batch, run_batches, set_output
+from align_calibration.run_instrumented import Batch, run_batches, set_output, values_by_name
 
 WINDOW_ELEMENTS = 1 << 12  # about as many values of a tensor are taken from one sample
 MAX_SIDE = 8  # of a window
@@ -56,9 +57,9 @@ def measure_output_errors(
     graph = instrumented.graph
     place = ir.val(PLACE, dtype=ir.DataType.FLOAT, shape=ir.Shape([2]))
     graph.inputs.append(place)
-    tape, values = ir.tape.Tape(graph), _by_name(graph)
+    tape, values = ir.tape.Tape(graph), values_by_name(graph)
     found = [
-        _errors(tape, values, place, values[name], nodes, _bounds(scales[name], spec))
+        _Reading(tape, values, values[name], nodes).errors(place, _bounds(scales[name], spec))
         for name, nodes in readers.items()
     ]
     counts = [len(scales[name]) for name in readers]
@@ -70,29 +71,49 @@ def measure_output_errors(
         yield dict(zip(readers, parts, strict=True))
 
 
-def _errors(
-    tape: ir.tape.Tape,
-    values: Mapping[str, ir.Value],
-    place: ir.Value,
-    value: ir.Value,
-    nodes: Sequence[ir.Node],
-    bounds: NDArray[np.float32],
-) -> ir.Value:
-    """The error with each of the scales that `bounds` are of, (scales,)."""
-    name = f"outputs/{value.name}"
-    least = OUTPUT_SIDE + sum(_kernel(node) - 1 for node in nodes)
-    window, cut = _window(tape, name, place, value, least)
-    scale, low, high = (_constant(tape, f"{name}/{part}", row) for part, row in zip("slh", bounds, strict=True))
-    integers = tape.op("Round", [tape.op("Div", [window, scale])])
-    rounded = tape.op("Mul", [tape.op("Min", [tape.op("Max", [integers, low]), high]), scale])
-    exact, actual = (_computed(tape, values, value, start, nodes, cut) for start in (window, rounded))
-    whole = values[nodes[-1].outputs[0].name or ""]
-    axes = _constant(tape, f"{name}/axes", np.array([1, 2, 3]))
-    error, power = (
-        tape.op("ReduceMean", [tape.op("Mul", [part, part]), axes], {"keepdims": 0})
-        for part in (tape.op("Sub", [actual, exact]), whole)
-    )
-    return tape.op("Div", [error, tape.op("Max", [power, _constant(tape, f"{name}/least", LEAST_POWER)])])
+@dataclass(frozen=True)
+class _Reading:
+    """The tensor `value` of the instrumented graph with these `values`, and the operators `nodes` that read it."""
+
+    tape: ir.tape.Tape
+    values: Mapping[str, ir.Value]
+    value: ir.Value
+    nodes: Sequence[ir.Node]
+
+    def errors(self, place: ir.Value, bounds: NDArray[np.float32]) -> ir.Value:
+        """The error with each of the scales that `bounds` are of, (scales,)."""
+        tape, name = self.tape, f"outputs/{self.value.name}"
+        least = OUTPUT_SIDE + sum(_kernel(node) - 1 for node in self.nodes)
+        window, cut = _window(tape, name, place, self.value, least)
+        scale, low, high = (_constant(tape, f"{name}/{part}", row) for part, row in zip("slh", bounds, strict=True))
+        integers = tape.op("Round", [tape.op("Div", [window, scale])])
+        rounded = tape.op("Mul", [tape.op("Min", [tape.op("Max", [integers, low]), high]), scale])
+        exact, actual = (self._output(start, cut) for start in (window, rounded))
+        whole = self.values[self.nodes[-1].outputs[0].name or ""]
+        axes = _constant(tape, f"{name}/axes", np.array([1, 2, 3]))
+        error, power = (
+            tape.op("ReduceMean", [tape.op("Mul", [part, part]), axes], {"keepdims": 0})
+            for part in (tape.op("Sub", [actual, exact]), whole)
+        )
+        return tape.op("Div", [error, tape.op("Max", [power, _constant(tape, f"{name}/least", LEAST_POWER)])])
+
+    def _output(self, start: ir.Value, cut: tuple[bool, bool]) -> ir.Value:
+        """What the operators compute with `start` in place of the tensor.
+
+        Args:
+            cut: whether the height and the width of `start` are those of a window.
+        """
+        known = {**self.values, self.value.name or "": start}
+        for node in self.nodes:
+            inputs = [None if part is None else known[part.name or ""] for part in node.inputs]
+            attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+            if node.op_type == "Conv":
+                # A window has neighbours, where a feature map has padding.
+                pads = node.attributes.get_ints("pads", [0, 0, 0, 0])
+                attributes["pads"] = [0 if is_cut else pad for pad, is_cut in zip(pads, (*cut, *cut), strict=True)]
+            output = self.tape.op(node.op_type, inputs, attributes, domain=node.domain)
+            known[node.outputs[0].name or ""] = output
+        return output
 
 
 def _bounds(scales: Sequence[QuantParams], spec: QuantSpec) -> NDArray[np.float32]:
@@ -124,32 +145,5 @@ def _window(
     return tape.op("Slice", [value, starts, ends, axes]), (height, width)
 
 
-def _computed(
-    tape: ir.tape.Tape,
-    values: Mapping[str, ir.Value],
-    value: ir.Value,
-    start: ir.Value,
-    nodes: Sequence[ir.Node],
-    cut: tuple[bool, bool],
-) -> ir.Value:
-    """The output of `nodes` with `start` in place of `value`."""
-    inside = {value.name: start}
-    for node in nodes:
-        inputs = [None if part is None else inside.get(part.name) or values[part.name or ""] for part in node.inputs]
-        attributes = {key: attribute.value for key, attribute in node.attributes.items()}
-        if node.op_type == "Conv":
-            # A window has neighbours, where a feature map has padding.
-            pads = node.attributes.get_ints("pads", [0, 0, 0, 0])
-            attributes["pads"] = [0 if is_cut else pad for pad, is_cut in zip(pads, (*cut, *cut), strict=True)]
-        output = tape.op(node.op_type, inputs, attributes, domain=node.domain)
-        inside[node.outputs[0].name] = output
-    return output
-
-
 def _constant(tape: ir.tape.Tape, name: str, numbers: NDArray[np.generic]) -> ir.Value:
     return tape.initializer(ir.tensor(numbers, name=name))
-
-
-def _by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
-    results = (output for node in graph for output in node.outputs)
-    return {value.name or "": value for value in [*graph.inputs, *graph.initializers.values(), *results]}

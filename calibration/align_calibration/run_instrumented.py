@@ -27,6 +27,12 @@ def float_values(graph: ir.Graph) -> tuple[ir.Value, ...]:
     return tuple(value for value in [*graph.inputs, *results] if value.dtype == ir.DataType.FLOAT)
 
 
+def values_by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
+    """The inputs, constants and node outputs of `graph`."""
+    results = (output for node in graph for output in node.outputs)
+    return {value.name or "": value for value in [*graph.inputs, *graph.initializers.values(), *results]}
+
+
 def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int | str]) -> None:
     """Replaces the outputs of `graph` with the concatenation of `parts` along axis 0, float32 of `shape`."""
     output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
