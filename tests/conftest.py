@@ -132,6 +132,12 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`small_checkpoint`, exported. Read only."""
+    return exported(tmp_path_factory, "small-bundle", small_checkpoint, ExportOptions())
+
+
+@pytest.fixture(scope="session")
 def full_size_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published sizes, 690 MB of conditioned random weights."""
     return build_once(tmp_path_factory, "full-size", checkpoints.full_size_checkpoint)

@@ -20,14 +20,14 @@ CASES = (Case("vision", "fp32", "cpu", 2, "80x60", 1, 1), Case("text", "fp32", "
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.tower)
 def test_torch_and_the_plain_export_compute_the_same(
-    case: Case, tiny_bundle: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, small_bundle: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {"torch": peers.open_torch, "onnx-plain": peers.open_onnx_plain}
     monkeypatch.setattr("align_bench.peers.BUILT_IN", BUILT_IN | known)
-    with opened(Bundle.open(tiny_bundle), "fp32", "cpu", 1, 1) as subject:
-        found = compare_with_peers(subject, case, list(known), 7, str(tiny_checkpoint))
+    with opened(Bundle.open(small_bundle), "fp32", "cpu", 1, 1) as subject:
+        found = compare_with_peers(subject, case, list(known), 7, str(small_checkpoint))
         assert all(found.max_abs[name] < 2e-5 for name in known)
-        with pytest.raises(ConfigurationError, match="name it with --checkpoint .it was align-tiny"):
+        with pytest.raises(ConfigurationError, match="name it with --checkpoint .it was small"):
             compare_with_peers(subject, case, ["torch"], 7, None)
 
 

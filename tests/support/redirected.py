@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOMS = [str(Path(__file__).parents[2] / room) for room in ("reference", "calibration", "exporter", "runtime")]
+TESTS = str(Path(__file__).parents[1])
 CLOSED = (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-")
 BROKEN = ("| true", "2>&1 | true", "2> >(true)")  # readers that have gone
 
@@ -29,7 +30,7 @@ def redirected(module: str, arguments: list[Any], redirection: str, unbuffered: 
     script = f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
         ["/bin/bash", "-c", script, "bash", sys.executable, "-c", program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(ROOMS), "PYTHONUNBUFFERED": unbuffered},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, TESTS]), "PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         text=True,
         check=False,

@@ -45,6 +45,7 @@ def running(repositories: Sequence[Path], log: Path, *options: str) -> Iterator[
     server = FOLDER / "pytriton" / "tritonserver"
     http, grpc, metrics = (f"127.0.0.1:{port}" for port in free_ports(3))
     command = [server / "bin" / "tritonserver", f"--backend-directory={server / 'backends'}", *options]
+    command.append("--exit-timeout-secs=5")  # a model that does not unload would hold the tests for 30 s
     command += [f"--model-repository={repository}" for repository in repositories]
     for name, address in (("http", http), ("grpc", grpc), ("metrics", metrics)):
         command += [f"--{name}-address=127.0.0.1", f"--{name}-port={address.rpartition(':')[2]}"]

@@ -2,7 +2,8 @@
 
 Scales by what the layers behind a tensor make of it (layer_outputs.py) are hard to beat, and which observer comes next
 differs from checkpoint to checkpoint. So all are tried on the whole graph, on a few samples, and the mean squared error
-of the embeddings decides: an observer has to be notably better.
+of the embeddings decides: an observer has to be notably better. One that is worse on the first of these samples is not
+tried on the others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from align_exporter.int8.visible_ranges import visible_through
 LAYER_OUTPUTS = "layer outputs"
 START = percentile(0.9999)  # of layer outputs, and what tensors get that no convolution reads
 TRIED_SAMPLES = 32
+FIRST_SAMPLES = 8  # of these: on them everything is tried
 NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much, on the few samples
 
 
@@ -84,7 +86,7 @@ class Choice:
     """Scales for a graph.
 
     Attributes:
-        trials: of observers, the chosen one first, then the best.
+        trials: of observers, the chosen one first, then the best; last those that were not tried on all samples.
         few: the calibration samples that they were tried on.
         exact: the float graph's embeddings of these, (few, dim).
         error: `embedding_error` of the quantized graph over these.
@@ -109,17 +111,25 @@ def choose_scales(
     scales = _schemes(model, method, histograms, calibration)
     few = calibration.at_most(TRIED_SAMPLES)
     exact = few.embeddings(model, "calibration: float embeddings")
-    found = {
-        scheme: few.embeddings(
-            method.applied(model, params), f"calibration: observer {number} of {len(scales)}, {scheme}"
-        )
-        for number, (scheme, params) in enumerate(scales.items(), start=1)
-    }
-    errors = {scheme: embedding_error(rows, exact) for scheme, rows in found.items()}
-    least = (1 - NOTABLE) * errors.get(LAYER_OUTPUTS, np.inf)
-    order = sorted(errors, key=lambda scheme: (scheme != LAYER_OUTPUTS and errors[scheme] >= least, errors[scheme]))
-    trials = [ObserverTrial(scheme, errors[scheme], len(exact)) for scheme in order]
-    return Choice(scales[trials[0].scheme], tuple(trials), few, exact, trials[0].error)
+
+    def tried(schemes: Collection[str], step: int) -> dict[str, ObserverTrial]:
+        found = {}
+        for number, scheme in enumerate(schemes, start=1):
+            title = f"calibration: observer {number} of {len(schemes)}, {scheme}"
+            actual = few.every(step).embeddings(method.applied(model, scales[scheme]), title)
+            found[scheme] = ObserverTrial(scheme, embedding_error(actual, exact[::step]), len(actual))
+        return found
+
+    step = max(len(exact) // FIRST_SAMPLES, 1)
+    first = tried(scales, step)
+    bar = first[LAYER_OUTPUTS].error if LAYER_OUTPUTS in first else np.inf
+    last = first if step == 1 else tried([scheme for scheme in scales if first[scheme].error <= bar], 1)
+    least = (1 - NOTABLE) * last[LAYER_OUTPUTS].error if LAYER_OUTPUTS in last else np.inf
+    order = sorted(
+        last.values(), key=lambda trial: (trial.scheme != LAYER_OUTPUTS and trial.error >= least, trial.error)
+    )
+    others = sorted((first[scheme] for scheme in scales if scheme not in last), key=lambda trial: trial.error)
+    return Choice(scales[order[0].scheme], (*order, *others), few, exact, order[0].error)
 
 
 def _schemes(

@@ -14,7 +14,7 @@ from align_calibration.observers import Observer, min_max
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_exporter.int8 import calibrate, prepare_weights
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT, LEAST_EXACT, shared_scales
-from align_exporter.int8.calibrate import LAYER_OUTPUTS, TRIED_SAMPLES, Choice, choose_scales
+from align_exporter.int8.calibrate import FIRST_SAMPLES, LAYER_OUTPUTS, TRIED_SAMPLES, Choice, choose_scales
 from align_exporter.int8.calibration_samples import Calibration
 from align_runtime.progress import Progress
 from support.graphs import typed
@@ -56,14 +56,20 @@ def chosen(observers: Mapping[str, Observer], count: int, folder: Path) -> Choic
         return choose_scales(model, method, histograms, calibration)
 
 
-def test_all_are_tried_on_a_few_samples(tmp_path: Path) -> None:
+def test_what_is_worse_on_the_first_samples_is_not_tried_on_the_others(tmp_path: Path) -> None:
     found = chosen({"coarse": coarse, "min-max": min_max}, 3 * TRIED_SAMPLES, tmp_path)
-    assert {trial.scheme: trial.samples for trial in found.trials} == dict.fromkeys(
-        (LAYER_OUTPUTS, "min-max", "coarse"), TRIED_SAMPLES
-    )
+    tried = {trial.scheme: trial.samples for trial in found.trials}
+    assert tried[LAYER_OUTPUTS] == TRIED_SAMPLES
+    assert tried["coarse"] == FIRST_SAMPLES
     assert found.trials[-1].scheme == "coarse"
     assert found.error == found.trials[0].error
     assert len(found.exact) == len(found.few.samples) == TRIED_SAMPLES
+
+
+def test_where_nothing_competes_all_are_tried_on_all_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
+    found = chosen({"coarse": coarse, "min-max": min_max}, TRIED_SAMPLES, tmp_path)
+    assert [trial.samples for trial in found.trials] == [TRIED_SAMPLES] * 2
 
 
 def test_an_observer_has_to_be_notably_better_than_layer_outputs(

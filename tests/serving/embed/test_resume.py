@@ -19,13 +19,12 @@ from align_serving.embed import command
 from align_serving.embed.ledger import LEDGER_NAME, open_ledger, read_ledger
 from support.dying_embedding import content
 from support.mounts import run_with_mounts
-from support.redirected import ROOMS, redirected
+from support.redirected import ROOMS, TESTS, redirected
 from support.sample_folders import image, images, write_files, write_tar
 
 Embed = Callable[..., int]
 MODULE = "align_serving.embed.command"
-TESTS = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, str(TESTS)]), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, TESTS]), "OMP_NUM_THREADS": "1"}
 
 
 def start(arguments: list[Any]) -> subprocess.Popen[str]:
@@ -104,7 +103,7 @@ def test_a_signal_ends_the_job_which_says_how_to_go_on(
 
 def test_a_full_disk_ends_the_job_which_goes_on_when_there_is_space(tiny_bundle: Path, tmp_path: Path) -> None:
     program = f"""
-import sys; sys.path.insert(0, {str(TESTS)!r})
+import sys; sys.path.insert(0, {TESTS!r})
 import os
 from pathlib import Path
 from support.dying_embedding import content, embed
