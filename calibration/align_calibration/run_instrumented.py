@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from align_runtime.backends import Runner, open_runner
+from align_runtime.memory import MemoryUse
 from align_runtime.processors import available_cores
 from align_runtime.workers import Workers
 
@@ -34,11 +35,20 @@ def values_by_name(graph: ir.Graph) -> Mapping[str, ir.Value]:
 
 
 def set_output(graph: ir.Graph, tape: ir.tape.Tape, parts: Sequence[ir.Value], shape: Sequence[int | str]) -> None:
-    """Replaces the outputs of `graph` with the concatenation of `parts` along axis 0, float32 of `shape`."""
+    """Replaces the outputs of `graph` with the concatenation of `parts` along axis 0, float32 of `shape`.
+
+    Its nodes are put in the order in which their inputs are ready, so that a tensor is freed soon.
+    """
     output = tape.op("Concat", parts, {"axis": 0}, name=OUTPUT)
     output.name, output.type, output.shape = OUTPUT, ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
     graph.outputs.clear()
     graph.outputs.append(output)
+    levels, nodes = dict[ir.Value | None, int](), list(graph)
+    for node in nodes:
+        level = 1 + max((levels.get(value, 0) for value in node.inputs), default=0)
+        levels.update(dict.fromkeys(node.outputs, level))
+    graph.remove(nodes)
+    graph.extend(sorted(nodes, key=lambda node: levels[node.outputs[0]]))
 
 
 def open_model(model: ir.Model, file: Path, threads: int | None) -> Runner:
@@ -52,7 +62,7 @@ def open_model(model: ir.Model, file: Path, threads: int | None) -> Runner:
     weights = file.with_suffix(".data")
     try:
         ir.save(model, file, external_data=weights.name)
-        return open_runner(file, "cpu", threads)
+        return open_runner(file, "cpu", threads, MemoryUse(in_order=True))
     finally:
         file.unlink(missing_ok=True)
         weights.unlink(missing_ok=True)

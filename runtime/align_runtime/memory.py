@@ -17,10 +17,13 @@ class MemoryUse:
     Attributes:
         data: content of the files of external data by name; those that are not in it are memory-mapped.
         arena: whether memory of finished runs is kept for the next ones.
+        in_order: whether operators run in the order of the file, as far as ONNX Runtime leaves them as they are. Its
+            usual order puts off what only the end of a graph needs, and keeps all that this is computed of.
     """
 
     data: Mapping[str, bytes] = field(default_factory=dict)
     arena: bool = True
+    in_order: bool = False
 
 
 MAPPED = MemoryUse()

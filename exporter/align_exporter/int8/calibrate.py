@@ -1,9 +1,8 @@
 """Scales for a graph: of some ways to find them the one whose embeddings are nearest to the float graph's.
 
 Scales by what the layers behind a tensor make of it (layer_outputs.py) are hard to beat, and which observer comes next
-differs from checkpoint to checkpoint. So all are tried on the whole graph, on a few samples, and the mean squared error
-of the embeddings decides: an observer has to be notably better. One that is worse on the first of these samples is not
-tried on the others.
+differs from checkpoint to checkpoint. So all are tried on the whole graph, and the mean squared error of the embeddings
+decides: an observer has to be notably better. What is clearly worse on a few samples is not tried on more.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from align_exporter.int8.visible_ranges import visible_through
 
 LAYER_OUTPUTS = "layer outputs"
 START = percentile(0.9999)  # of layer outputs, and what tensors get that no convolution reads
-TRIED_SAMPLES = 32
-FIRST_SAMPLES = 8  # of these: on them everything is tried
-NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much, on the few samples
+# Samples of each round, at most, and what stays for the next: errors up to so many times the smallest. A few samples
+# say little about errors that are alike. The last round is held where more than one has stayed.
+ROUNDS = ((8, 2.0), (32, 1.25), (None, 1.0))
+NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ class Choice:
     """Scales for a graph.
 
     Attributes:
-        trials: of observers, the chosen one first, then the best; last those that were not tried on all samples.
-        few: the calibration samples that they were tried on.
-        exact: the float graph's embeddings of these, (few, dim).
+        trials: of observers, the chosen one first, then the best; last those that were tried on fewer samples.
+        samples: the calibration samples of the last round.
+        exact: the float graph's embeddings of these, (samples, dim).
         error: `embedding_error` of the quantized graph over these.
     """
 
     scales: Mapping[str, QuantParams]
     trials: tuple[ObserverTrial, ...]
-    few: Calibration
+    samples: Calibration
     exact: NDArray[np.float64]
     error: float
 
@@ -109,27 +109,25 @@ def choose_scales(
         histograms: of all tensors that `method` quantizes, and perhaps of others.
     """
     scales = _schemes(model, method, histograms, calibration)
-    few = calibration.at_most(TRIED_SAMPLES)
-    exact = few.embeddings(model, "calibration: float embeddings")
+    trials, stay = dict[str, ObserverTrial](), list(scales)
+    for number, (count, factor) in enumerate(ROUNDS, start=1):
+        samples = calibration if count is None else calibration.at_most(count)
+        exact = samples.embeddings(model, f"calibration: float embeddings, round {number}")
+        for scheme in stay:
+            title = f"calibration: observers, round {number}, {scheme}"
+            actual = samples.embeddings(method.applied(model, scales[scheme]), title)
+            trials[scheme] = ObserverTrial(scheme, embedding_error(actual, exact), len(exact))
+        last, bar = stay, factor * min(trials[scheme].error for scheme in stay)
+        stay = [scheme for scheme in stay if trials[scheme].error <= bar]
+        if len(exact) == len(calibration.samples) or (number > 1 and len(stay) == 1):
+            break
+    least = (1 - NOTABLE) * trials[LAYER_OUTPUTS].error if LAYER_OUTPUTS in last else np.inf
 
-    def tried(schemes: Collection[str], step: int) -> dict[str, ObserverTrial]:
-        found = {}
-        for number, scheme in enumerate(schemes, start=1):
-            title = f"calibration: observer {number} of {len(schemes)}, {scheme}"
-            actual = few.every(step).embeddings(method.applied(model, scales[scheme]), title)
-            found[scheme] = ObserverTrial(scheme, embedding_error(actual, exact[::step]), len(actual))
-        return found
+    def rank(trial: ObserverTrial) -> tuple[bool, bool, float]:
+        return trial.scheme not in last, trial.scheme != LAYER_OUTPUTS and trial.error >= least, trial.error
 
-    step = max(len(exact) // FIRST_SAMPLES, 1)
-    first = tried(scales, step)
-    bar = first[LAYER_OUTPUTS].error if LAYER_OUTPUTS in first else np.inf
-    last = first if step == 1 else tried([scheme for scheme in scales if first[scheme].error <= bar], 1)
-    least = (1 - NOTABLE) * last[LAYER_OUTPUTS].error if LAYER_OUTPUTS in last else np.inf
-    order = sorted(
-        last.values(), key=lambda trial: (trial.scheme != LAYER_OUTPUTS and trial.error >= least, trial.error)
-    )
-    others = sorted((first[scheme] for scheme in scales if scheme not in last), key=lambda trial: trial.error)
-    return Choice(scales[order[0].scheme], (*order, *others), few, exact, order[0].error)
+    best, *others = sorted(trials.values(), key=rank)
+    return Choice(scales[best.scheme], (best, *others), samples, exact, best.error)
 
 
 def _schemes(

@@ -26,7 +26,7 @@ def first_layers(model: ir.Model, method: QuantizationMethod, choice: Choice) ->
     if not names or not choice.error:
         return ()
     quantized = method.applied(model, choice.scales, names)
-    actual = choice.few.embeddings(quantized, "calibration: first layers in float")
+    actual = choice.samples.embeddings(quantized, "calibration: first layers in float")
     return names if embedding_error(actual, choice.exact) < WORTH * choice.error else ()
 
 

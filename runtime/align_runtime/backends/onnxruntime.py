@@ -72,6 +72,8 @@ class OnnxRuntimeRunner:
         options.intra_op_num_threads = threads or limited_cores() or 0  # 0: one for each physical core
         check_startable((threads or available_cores()) - 1)  # beside the caller's own; ONNX Runtime would hang
         options.enable_cpu_mem_arena = memory.arena
+        if memory.in_order:
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if memory.data:
             _add_data(options, memory.data)
         try:

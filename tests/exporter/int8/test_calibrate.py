@@ -14,7 +14,7 @@ from align_calibration.observers import Observer, min_max
 from align_calibration.quant_params import QuantParams, QuantSpec
 from align_exporter.int8 import calibrate, prepare_weights
 from align_exporter.int8.build import FOR_CPU, FOR_TENSORRT, LEAST_EXACT, shared_scales
-from align_exporter.int8.calibrate import FIRST_SAMPLES, LAYER_OUTPUTS, TRIED_SAMPLES, Choice, choose_scales
+from align_exporter.int8.calibrate import LAYER_OUTPUTS, ROUNDS, Choice, choose_scales
 from align_exporter.int8.calibration_samples import Calibration
 from align_runtime.progress import Progress
 from support.graphs import typed
@@ -56,20 +56,27 @@ def chosen(observers: Mapping[str, Observer], count: int, folder: Path) -> Choic
         return choose_scales(model, method, histograms, calibration)
 
 
-def test_what_is_worse_on_the_first_samples_is_not_tried_on_the_others(tmp_path: Path) -> None:
-    found = chosen({"coarse": coarse, "min-max": min_max}, 3 * TRIED_SAMPLES, tmp_path)
+def test_what_is_clearly_worse_on_a_few_samples_is_not_tried_on_more(tmp_path: Path) -> None:
+    (few, _), (more, _), _ = ROUNDS
+    found = chosen({"coarse": coarse, "min-max": min_max}, 3 * more, tmp_path)
     tried = {trial.scheme: trial.samples for trial in found.trials}
-    assert tried[LAYER_OUTPUTS] == TRIED_SAMPLES
-    assert tried["coarse"] == FIRST_SAMPLES
+    assert tried["coarse"] == few < tried[LAYER_OUTPUTS]
     assert found.trials[-1].scheme == "coarse"
     assert found.error == found.trials[0].error
-    assert len(found.exact) == len(found.few.samples) == TRIED_SAMPLES
+    assert len(found.exact) == len(found.samples.samples) == found.trials[0].samples
 
 
-def test_where_nothing_competes_all_are_tried_on_all_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_errors_are_alike_all_samples_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
-    found = chosen({"coarse": coarse, "min-max": min_max}, TRIED_SAMPLES, tmp_path)
-    assert [trial.samples for trial in found.trials] == [TRIED_SAMPLES] * 2
+    alike = {"min-max": min_max, "the same": min_max, "coarse": coarse}
+    found = chosen(alike, 100, tmp_path)
+    assert {trial.scheme: trial.samples for trial in found.trials} == {"min-max": 100, "the same": 100, "coarse": 8}
+
+
+def test_one_that_is_left_is_not_tried_on_all_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
+    found = chosen({"coarse": coarse, "min-max": min_max}, 96, tmp_path)
+    assert [trial.samples for trial in found.trials] == [32, 8]
 
 
 def test_an_observer_has_to_be_notably_better_than_layer_outputs(
@@ -82,7 +89,7 @@ def test_an_observer_has_to_be_notably_better_than_layer_outputs(
 
     for factor, best in ((1.001, LAYER_OUTPUTS), (8.0, "min-max")):
         monkeypatch.setattr(calibrate, "scales_by_outputs", outputs(factor))
-        found = chosen({"min-max": min_max, "coarse": coarse}, TRIED_SAMPLES, tmp_path)
+        found = chosen({"min-max": min_max, "coarse": coarse}, 32, tmp_path)
         assert found.trials[0].scheme == best
         assert found.error == found.trials[0].error
 
