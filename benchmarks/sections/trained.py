@@ -37,8 +37,7 @@ def trained_lines(result: Mapping[str, Any]) -> list[str]:
         "with the best mean cosine; those that failed or took too long are in the raw values alone, and slow ones were "
         "not tried. The graphs for TensorRT run on the CPU here. Rows of other tools, targets and built-in samples "
         "stay until they are measured anew: they may be of an earlier day and another processor than named below. "
-        "With a target, and with built-in samples, one draw. Our rows of lite1 and lite2 are of the export before "
-        "ranges by layer outputs; those of lite1-swish are with them.",
+        "With a target, and with built-in samples, one draw.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         draws = list(checkpoint["draws"].values())

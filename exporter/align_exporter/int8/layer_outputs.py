@@ -22,7 +22,7 @@ from align_exporter.int8.calibration_samples import Calibration
 from align_exporter.int8.visible_ranges import POINTWISE
 
 LAYERS = 2
-SAMPLES = 128  # at most; 48 give errors larger by a fifth on a network with swish
+SAMPLES = 128  # at most; fewer gave larger errors in some draws (docs/int8.md)
 WINDOWS = 32  # of each tensor, at least: of fewer samples several are taken
 HIGHS = tuple(2.0 ** (-step / 3) for step in range(12))  # fractions of the upper end of a range that are tried, to 8 %
 LOWS = tuple(2.0 ** (-step / 2) for step in range(6))  # of the lower end, to 18 %
