@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,24 +20,15 @@ import pytest
 import torch
 
 from align_exporter.command import main
-from align_runtime.bundle import Bundle
 from align_runtime.errors import BuildError
 from align_runtime.manifest import REPORT_NAMES
 from align_runtime.preprocessing import ImagePreprocessing
-from support.redirected import BROKEN, ROOMS, TESTS, Ended, redirected
-from support.trace_cache import TraceCache
+from support.digests import digests
+from support.redirected import ROOMS
 
 
 def export(*arguments: Any) -> int:
     return main([*map(str, arguments), "--quiet"])
-
-
-def digest(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,7 +84,7 @@ def test_progress_names_the_phases_and_the_table_the_result(runs: tuple[Run, Run
 
 def test_two_runs_give_the_same_bytes(runs: tuple[Run, Run]) -> None:
     """All files but the report, which describes one build and its times."""
-    first, second = (digest(run.bundle) for run in runs)
+    first, second = (digests(run.bundle) for run in runs)
     assert len(first) > 10
     differ = {name for name in first | second if first.get(name) != second.get(name)}
     assert differ == set(REPORT_NAMES)
@@ -105,7 +95,7 @@ def test_the_traces_that_tests_keep_give_the_same_bytes(
 ) -> None:
     """Exports in this process use `support.trace_cache`, those of `runs` do not."""
     assert export(small_checkpoint, "-o", tmp_path / "bundle") == 0
-    assert digest(tmp_path / "bundle" / "onnx") == digest(runs[0].bundle / "onnx")
+    assert digests(tmp_path / "bundle" / "onnx") == digests(runs[0].bundle / "onnx")
 
 
 # ── gates ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,53 +123,8 @@ def test_a_failed_gate_leaves_the_previous_bundle(
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     break_normalization(monkeypatch)
     assert export(small_checkpoint, "-o", target) == 1
-    assert digest(target) == digest(tiny_bundle)
+    assert digests(target) == digests(tiny_bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-# What is killed need not trace anew, and waits for it before the last graph: the rest takes a fraction of a second.
-EXPORT_THAT_WAITS = """
-import sys, time
-from pathlib import Path
-import align_exporter.pipeline
-from align_exporter.command import main
-from align_exporter.graph.towers import PackedTextTower
-from support.trace_cache import TraceCache
-
-class Waiting(TraceCache):
-    def __call__(self, tower, *options):
-        if isinstance(tower, PackedTextTower):
-            time.sleep(300)
-        return super().__call__(tower, *options)
-
-align_exporter.pipeline.trace = Waiting(Path(sys.argv.pop(1)))
-sys.exit(main())
-"""
-
-
-@pytest.mark.parametrize("killer", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_at_any_moment_the_previous_bundle_is_intact(
-    small_checkpoint: Path, tiny_bundle: Path, traces: TraceCache, tmp_path: Path, killer: signal.Signals
-) -> None:
-    target = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    before = digest(target)
-    command = [sys.executable, "-c", EXPORT_THAT_WAITS, str(traces.folder), str(small_checkpoint), "-o", str(target)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*ROOMS, TESTS])}
-    for phase in ("find ", "text fp32: passes"):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if phase in line:
-                process.send_signal(killer)
-                break
-        else:
-            pytest.fail(f"the export never reported the phase {phase!r}")
-        process.stderr.read()
-        code = process.wait()
-        assert code == (-9 if killer == signal.SIGKILL else 130)
-        assert digest(target) == before
-        if killer == signal.SIGTERM:
-            assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 # ── wrong calls and bad checkpoints ──────────────────────────────────────────────────────────────────────────────────
@@ -312,28 +257,6 @@ def test_a_rebuild_says_why_and_which_variants_will_be_gone(
     assert changed is not None, printed
     assert "precisions" in changed[1]
     assert "the new bundle will not have fp16" in printed
-
-
-# ── standard streams ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("redirection", [">&- 2>&-", BROKEN[1]])
-def test_an_export_without_standard_streams(
-    small_checkpoint: Path, traces: TraceCache, tmp_path: Path, redirection: str
-) -> None:
-    """Nothing that a library prints gets into a file of the bundle, and the exit code says that it is there.
-
-    Where streams are closed, a file may get their numbers, so torch, which prints, traces anew.
-    """
-    arguments = [small_checkpoint, "-o", tmp_path / "bundle"]
-    if redirection == BROKEN[1]:
-        done = redirected("support.cached_export", [traces.folder, *arguments], redirection)
-    else:
-        done = redirected("align_exporter.command", arguments, redirection)
-    assert done == Ended(0, "", "")
-    bundle = Bundle.open(tmp_path / "bundle")
-    for name in bundle.manifest.files:
-        bundle.check_hash(name)
 
 
 def test_a_home_folder_in_the_output(

@@ -19,6 +19,7 @@ import align_runtime
 from align_reference.checkpoint import load_model
 from align_reference.model import unit_length
 from align_runtime import Bundle, golden
+from align_runtime.commands import verify
 from align_runtime.graph_entry import Graph
 from align_runtime.parity import compare
 from support.checkpoints import crops, pixel_values
@@ -142,6 +143,10 @@ def test_fp16_keeps_the_embeddings_of_other_images(
     parity = compare(run_emulated(half, {"pixels": pixels}, tmp_path, batch=2), expected, list("abcd"))
     assert parity.min_cosine >= MIN_FP16_COSINE
     assert parity.min_centred_cosine >= MIN_FP16_COSINE
+
+
+def test_the_bundle_verifies_itself(exported: tuple[Path, int]) -> None:
+    assert verify.main([str(exported[0]), "--quiet"]) == 0
 
 
 def test_the_runtime_gives_the_reference_embeddings(exported: tuple[Path, int]) -> None:
