@@ -22,11 +22,13 @@ PREFIX    ?= /usr/local
 
 install: $(STAMP)
 
-# torch comes first and through constraints.txt: any looser requirement pulls gigabytes of CUDA packages.
+# torch comes first and through constraints.txt: any looser requirement pulls gigabytes of CUDA packages. Of 23,000 modules
+# those that are imported are compiled when they are: compiling all takes longer than unpacking them.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
 demo: install
@@ -39,9 +41,10 @@ demo: install
 		--labels "green heart" "red heart" "white circle" "white ring" "white crescent" "white star" "white triangle" \
 		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
-# Two processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest. A test file
-# stays in one process, so that its fixtures are built once; files are handed out in the order of tests/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest, since many
+# tests wait for processes that they started. A test file stays in one process, so that its fixtures are built once; files are
+# handed out in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m "not slow"
@@ -66,7 +69,7 @@ format: install
 # Each reader of foreign files under libFuzzer, FUZZ_SECONDS each; what fails is kept in build/fuzz.
 FUZZ_SECONDS ?= 600
 fuzz: demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	$(PIP_INSTALL) -e '.[dev,fuzz]'
 	PYTHONPATH=tests $(BIN)/python -m attacks.fuzzing build/align-tiny --seconds $(FUZZ_SECONDS)
 
 # align-embed on three network namespaces, of which parts are killed; for root.

@@ -37,8 +37,7 @@ def ablation_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [
         "INT8 graphs of trained checkpoints, made without one of the steps of the export ([int8.md](int8.md)), "
         "compared with their FP32 graphs on held-out samples: smallest and mean cosine, the median over draws of the "
-        "calibration samples. Everything but INT8 is float32 here. A dash: the graph has no such step. "
-        "lite1 was measured before ranges by layer outputs, which are a step of their own since.",
+        "calibration samples. Everything but INT8 is float32 here. A dash: the graph has no such step.",
     ]
     for name, checkpoint in result["checkpoints"].items():
         if not checkpoint["draws"]:

@@ -25,8 +25,9 @@ from align_exporter.int8.visible_ranges import visible_through
 LAYER_OUTPUTS = "layer outputs"
 START = percentile(0.9999)  # of layer outputs, and what tensors get that no convolution reads
 # Samples of each round, at most, and what stays for the next: errors up to so many times the smallest. A few samples
-# say little about errors that are alike. The last round is held where more than one has stayed.
-ROUNDS = ((8, 2.0), (32, 1.25), (None, 1.0))
+# say little about errors that are alike. The last round is held where more than one has stayed, and what is behind
+# layer outputs on the samples of the one before has not.
+ROUNDS = ((8, 2.0), (32, 1.25), (128, 1.0))
 NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much
 
 
@@ -111,13 +112,15 @@ def choose_scales(
     scales = _schemes(model, method, histograms, calibration)
     trials, stay = dict[str, ObserverTrial](), list(scales)
     for number, (count, factor) in enumerate(ROUNDS, start=1):
-        samples = calibration if count is None else calibration.at_most(count)
+        samples = calibration.at_most(count)
         exact = samples.embeddings(model, f"calibration: float embeddings, round {number}")
         for scheme in stay:
             title = f"calibration: observers, round {number}, {scheme}"
             actual = samples.embeddings(method.applied(model, scales[scheme]), title)
             trials[scheme] = ObserverTrial(scheme, embedding_error(actual, exact), len(exact))
         last, bar = stay, factor * min(trials[scheme].error for scheme in stay)
+        if number > 1 and LAYER_OUTPUTS in stay:
+            bar = min(bar, trials[LAYER_OUTPUTS].error)
         stay = [scheme for scheme in stay if trials[scheme].error <= bar]
         if len(exact) == len(calibration.samples) or (number > 1 and len(stay) == 1):
             break

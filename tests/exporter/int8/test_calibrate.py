@@ -66,29 +66,45 @@ def test_what_is_clearly_worse_on_a_few_samples_is_not_tried_on_more(tmp_path: P
     assert len(found.exact) == len(found.samples.samples) == found.trials[0].samples
 
 
-def test_where_errors_are_alike_all_samples_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_errors_are_alike_the_largest_round_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
     alike = {"min-max": min_max, "the same": min_max, "coarse": coarse}
     found = chosen(alike, 100, tmp_path)
     assert {trial.scheme: trial.samples for trial in found.trials} == {"min-max": 100, "the same": 100, "coarse": 8}
 
 
-def test_one_that_is_left_is_not_tried_on_all_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_left_is_not_tried_on_more_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "scales_by_outputs", lambda *_: {})
     found = chosen({"coarse": coarse, "min-max": min_max}, 96, tmp_path)
     assert [trial.samples for trial in found.trials] == [32, 8]
 
 
+def outputs_with(factor: float) -> Callable[..., Mapping[str, QuantParams]]:
+    """Stands in for `scales_by_outputs`: the scales of the start times `factor`."""
+    return lambda model, start, *_: {
+        name: replace(params, scale=factor * params.scale) for name, params in start.items()
+    }
+
+
+def test_what_is_behind_layer_outputs_is_not_tried_on_more_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is a little ahead of them is."""
+    for factor, count in ((1.1, 32), (1.3, 96)):
+        monkeypatch.setattr(calibrate, "scales_by_outputs", outputs_with(factor))
+        found = chosen({"min-max": min_max, "coarse": coarse}, 96, tmp_path)
+        assert {trial.scheme: trial.samples for trial in found.trials} == {
+            LAYER_OUTPUTS: count,
+            "min-max": count,
+            "coarse": 8,
+        }, factor
+
+
 def test_an_observer_has_to_be_notably_better_than_layer_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def outputs(factor: float) -> Callable[..., Mapping[str, QuantParams]]:
-        return lambda model, start, *_: {
-            name: replace(params, scale=factor * params.scale) for name, params in start.items()
-        }
-
     for factor, best in ((1.001, LAYER_OUTPUTS), (8.0, "min-max")):
-        monkeypatch.setattr(calibrate, "scales_by_outputs", outputs(factor))
+        monkeypatch.setattr(calibrate, "scales_by_outputs", outputs_with(factor))
         found = chosen({"min-max": min_max, "coarse": coarse}, 32, tmp_path)
         assert found.trials[0].scheme == best
         assert found.error == found.trials[0].error
