@@ -41,10 +41,10 @@ demo: install
 		--labels "green heart" "red heart" "white circle" "white ring" "white crescent" "white star" "white triangle" \
 		"handwritten three" "handwritten seven" "handwritten eight" "handwritten nine"
 
-# Three processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest, since many
-# tests wait for processes that they started. A test file stays in one process, so that its fixtures are built once; files are
-# handed out in the order of tests/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+# Two processes, each with one thread of torch and ONNX Runtime's exporters: on two cores that is the shortest, and three are
+# no faster. A test file stays in one process, so that its fixtures are built once; files are handed out in the order of
+# tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m "not slow"
