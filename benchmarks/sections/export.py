@@ -19,9 +19,8 @@ EXPORTS = {
 def export_lines(result: Mapping[str, Any]) -> list[str]:
     """Time and memory of the export, size and parity of every graph, time of import and load."""
     exports = [
-        (title.format(**result[key]), f"{result[key]['seconds']:.3g} s", gibibytes(result[key]["peak_bytes"]))
+        (title.format(**result[key]), _seconds(result[key]["seconds"]), gibibytes(result[key]["peak_bytes"]))
         for key, title in EXPORTS.items()
-        if key in result  # the export with INT8 was not measured before
     ]
     loads = {key: median(load[key] for load in result["loads"]) for key in ("import_seconds", "load_seconds")}
     weights = sum(
@@ -51,6 +50,10 @@ def export_lines(result: Mapping[str, Any]) -> list[str]:
         f"In a fresh process `import align_runtime` takes {loads['import_seconds']:.2f} s and `load` "
         f"{loads['load_seconds']:.2f} s (medians of {len(result['loads'])}).",
     ]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
 def _graph_row(graph: Mapping[str, Any]) -> list[str]:

@@ -294,6 +294,7 @@ def made_up() -> dict[str, dict[str, Any]]:
             "machine": MACHINE,
             "export": export,
             "export_fp16": export,
+            "export_int8": {**export, "images": 8},
             "again": export,
             "graphs": [_graph("fp32", 10**8, 0.9999999, float32=10), _graph("fp16", 5 * 10**7, 0.99975, float16=10)],
             "loads": [{"import_seconds": 0.1, "load_seconds": 1.0}],
