@@ -25,8 +25,8 @@ from align_exporter.int8.visible_ranges import visible_through
 LAYER_OUTPUTS = "layer outputs"
 START = percentile(0.9999)  # of layer outputs, and what tensors get that no convolution reads
 # Samples of each round, at most, and what stays for the next: errors up to so many times the smallest. A few samples
-# say little about errors that are alike. The last round is held where more than one has stayed, and what is behind
-# layer outputs on the samples of the one before has not.
+# say little about errors that are alike. For the last round nothing stays that was worse than layer outputs in the one
+# before, and it is held where more than one has stayed.
 ROUNDS = ((8, 2.0), (32, 1.25), (128, 1.0))
 NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much
 
