@@ -98,6 +98,7 @@ benchmarks: install cpp
 	$(MEASURE)profile
 	$(MEASURE)roofline
 	$(MEASURE)threads
+	$(MEASURE)ideas
 	$(MEASURE)engines
 	$(BIN)/align-bench run build/bench/bundle --samples 50 -o benchmarks/results/align_bench.json
 	$(BIN)/align-bench scaling build/bench/bundle -o benchmarks/results/scaling.json

@@ -132,6 +132,7 @@ def without(key: str) -> Callable[[dict[str, Any]], object]:
         ("bench", lambda result: result.update(others=[{}])),
         ("roofline", without("one_pass_swish")),
         ("threads", lambda result: result["beside"][0]["rates"].pop("one core each")),
+        ("ideas", lambda result: result["cases"][0].update(idea="a rumour")),
         ("cpp", without("parts")),
         ("align_bench", lambda result: result["starts"][0].update(peak_bytes="much")),
         ("memory", lambda result: result.update(resident_bytes=[])),

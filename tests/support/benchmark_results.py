@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sections.ideas import IDEAS
 from benchmarks.sections.targets import TARGETS
 from benchmarks.sections.threads import ONE_CORE, SLEEPING, SPINNING
 from support.int8_results import ablation, int8_peers, trained
@@ -192,6 +193,13 @@ def made_up() -> dict[str, dict[str, Any]]:
                     "callers": 2,
                     "rates": {SLEEPING: [40.0] * 2, SPINNING: [36.0] * 2, ONE_CORE: [50.0] * 2},
                 }
+            ],
+        },
+        "ideas": {
+            "machine": MACHINE,
+            "load": LOAD,
+            "cases": [
+                {"idea": idea, "case": "FP32", "seconds": {"before": [0.03] * 8, "after": [0.02] * 8}} for idea in IDEAS
             ],
         },
         "cpp": {

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from align_exporter.graph.ir_helpers import constant_values, operand, optional_operand, shape_of
 
+SUMS = ("Add", "Sum")  # of two; see `align_exporter.graph.passes.unfused_sum`
+
 
 class Bias(NamedTuple):
     """Input `position` of `node`, which may be left out."""
@@ -19,13 +21,13 @@ class Bias(NamedTuple):
 
 
 def bias_operand(node: ir.Node) -> Bias | None:
-    """The bias of `node`: third operand of a Conv or Gemm; behind a MatMul the constant vector of the Add that alone
+    """The bias of `node`: third operand of a Conv or Gemm; behind a MatMul the constant vector of the sum that alone
     reads it, None where there is none."""
     if node.op_type != "MatMul":
         return Bias(node, 2)
     (output,) = node.outputs
     readers = [use.node for use in output.uses()]
-    if len(readers) != 1 or readers[0].op_type != "Add" or output.is_graph_output():
+    if len(readers) != 1 or readers[0].op_type not in SUMS or output.is_graph_output():
         return None
     index = 1 if readers[0].inputs[0] is output else 0
     addend = operand(readers[0], index)

@@ -26,8 +26,9 @@ LAYER_OUTPUTS = "layer outputs"
 START = percentile(0.9999)  # of layer outputs, and what tensors get that no convolution reads
 # Samples of each round, at most, and what stays for the next: errors up to so many times the smallest. A few samples
 # say little about errors that are alike. For the last round nothing stays that was worse than layer outputs in the one
-# before, and it is held where more than one has stayed.
+# before, and of the observers only the best two; it is held where more than one scheme has stayed.
 ROUNDS = ((8, 2.0), (32, 1.25), (128, 1.0))
+OBSERVERS_AT_LAST = 2
 NOTABLE = 0.05  # of the error of layer outputs: an observer has to gain so much
 
 
@@ -121,7 +122,10 @@ def choose_scales(
         last, bar = stay, factor * min(trials[scheme].error for scheme in stay)
         if number > 1 and LAYER_OUTPUTS in stay:
             bar = min(bar, trials[LAYER_OUTPUTS].error)
-        stay = [scheme for scheme in stay if trials[scheme].error <= bar]
+        stay = sorted((one for one in stay if trials[one].error <= bar), key=lambda one: trials[one].error)
+        if number > 1:
+            observers = [one for one in stay if one != LAYER_OUTPUTS][:OBSERVERS_AT_LAST]
+            stay = [one for one in stay if one == LAYER_OUTPUTS or one in observers]
         if len(exact) == len(calibration.samples) or (number > 1 and len(stay) == 1):
             break
     least = (1 - NOTABLE) * trials[LAYER_OUTPUTS].error if LAYER_OUTPUTS in last else np.inf

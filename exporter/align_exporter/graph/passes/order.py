@@ -13,6 +13,7 @@ from align_exporter.graph.passes.constant_reshape import ConstantReshape
 from align_exporter.graph.passes.global_pool import GlobalPool
 from align_exporter.graph.passes.query_scale import FoldQueryScale
 from align_exporter.graph.passes.token_type import FoldTokenType
+from align_exporter.graph.passes.unfused_sum import UnfusedSum
 from align_reference.config import AlignConfig
 from align_runtime.errors import BuildError
 
@@ -78,14 +79,17 @@ def text_steps(config: AlignConfig, target: str = "any") -> tuple[Step, ...]:
 
     There is one sum of embeddings, and one query-key product per layer. Splitting query, key and value into heads and
     joining the heads makes four reshapes per layer; the last layer's query is one row, and its two reshapes are traced
-    with constant targets. The packed tower (target ``"cpu"``) has no reshape whose target could become constant.
+    with constant targets. The packed tower (target ``"cpu"``) has no reshape whose target could become constant. Sums
+    are read by two LayerNormalizations and mostly one GELU per layer, and by the LayerNormalization of the embeddings.
     """
     layers = config.text.num_hidden_layers
-    reshapes = () if target == "cpu" else (Step(ConstantReshape(), expected=4 * layers - 2),)
+    per_layer = 3 if config.text.hidden_act == "gelu" else 2
+    for_cpu = (Step(UnfusedSum(), expected=per_layer * layers + 1),)
+    for_others = (Step(ConstantReshape(), expected=4 * layers - 2),)
     return (
         Step(FoldTokenType(), expected=1),
         Step(FoldQueryScale(), expected=layers),
-        *reshapes,
+        *(for_cpu if target == "cpu" else for_others),
         *CLEAN_UP,
     )
 
