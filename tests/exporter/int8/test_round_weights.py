@@ -159,6 +159,7 @@ def test_a_depthwise_convolution_is_rounded_channel_by_channel() -> None:
     ("behind", "expected"),
     [
         pytest.param("[sum] y = Add (b, p)", ("sum", 0), id="either side"),
+        pytest.param("[sum] y = Sum (p, b)", ("sum", 1), id="a sum that is not fused"),
         pytest.param("[sum] y = Add (p, x2)\n x2 = Identity (p)", None, id="not a constant"),
         pytest.param("q = Add (p, b)\n [sum] y = Add (p, q)", None, id="two readers"),
         pytest.param("[sum] y = Mul (p, b)", None, id="another operator"),
