@@ -2,8 +2,8 @@
 
 before: LayerNormalization(Add(x, r)), Gelu(Add(x, b))      after: LayerNormalization(Sum(x, r)), Gelu(Sum(x, b))
 algebra: the same sum of two, bit for bit.
-gain: ONNX Runtime's fused CPU kernels, SkipLayerNormalization and BiasGelu, take longer than the two that they replace:
-the first one sums up a row value by value (docs/benchmarks.md, "Ideas").
+gain: ONNX Runtime's fused CPU kernels, SkipLayerNormalization and BiasGelu, take longer than the two that they replace
+(docs/benchmarks.md, "Ideas").
 Only in the graph for CPUs: on a GPU there are other kernels, and nothing was measured.
 Below opset 20 a GELU is a chain of operators that begins with a division and has an Erf behind it.
 does not apply: sums that neither a LayerNormalization nor a GELU with the exact erf reads.
