@@ -73,7 +73,7 @@ def calibration_lines(result: Mapping[str, Any]) -> list[str]:
     rows = [
         (
             str(case["images"]),
-            "histograms and the trial of every observer" if case["trials"] else "histograms",
+            "histograms, layer outputs and the trial of every observer" if case["trials"] else "histograms",
             str(case["runs"]),
             gibibytes(case["peak_bytes"]),
             f"{case['cache_bytes'] / 1e6:.1f} MB",
