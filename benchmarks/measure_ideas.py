@@ -12,49 +12,26 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from align_bench.subject import make_images, opened
-from align_runtime.backends.onnxruntime import SPIN_MICROSECONDS, sum_exactly
 from align_runtime.bundle import Bundle
 from align_runtime.processors import available_cores
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.graph_ideas import in_strips, with_additions, with_one_projection, with_scaled_products
 from benchmarks.result_files import conditions, write_result
+from benchmarks.sessions import Inputs, image, session, texts
 from benchmarks.timing import Candidate, time_case
 
-Inputs = Mapping[str, NDArray[Any]]
 Change = Callable[[onnx.ModelProto], object]
 BEFORE, AFTER = "before", "after"
-
-
-def session(file: Path, threads: int, cores: str = "") -> onnxruntime.InferenceSession:
-    """A session as the runtime opens it, with its threads on `cores`, in ONNX Runtime's notation, if there are any."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    sum_exactly(options)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
-    if cores:
-        options.add_session_config_entry("session.intra_op_thread_affinities", cores)
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
-def texts(rows: int, tokens: int, vocabulary: int = 20000) -> Inputs:
-    ids = np.random.default_rng(0).integers(vocabulary // 20, vocabulary, (rows, tokens))
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-
-
-def images(size: int) -> Inputs:
-    return {"pixels": np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)}
+ONE_PROJECTION = (with_scaled_products, with_one_projection)
 
 
 def candidate(opened_session: onnxruntime.InferenceSession, inputs: Inputs) -> Candidate:
@@ -87,27 +64,24 @@ def text_cases(bundle: Bundle, folder: Path, rounds: int) -> Iterator[dict[str, 
     }
     for (idea, precision), files in changed.items():
         for threads, size in ((available_cores(), (1, 12)), (1, (8, 64))):
-            before, after = (candidate(session(file, threads), texts(*size)) for file in files)
+            before, after = (candidate(session(file, threads, threads > 1), texts(*size)) for file in files)
             title = f"{size[0]} × {size[1]} tokens {precision}, {threads} thread{'s' * (threads > 1)}"
             yield case(idea, title, before, after, rounds)
 
 
-ONE_PROJECTION = (with_scaled_products, with_one_projection)
-
-
 def vision_cases(bundle: Bundle, folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Ideas for one image with all cores."""
-    cores, inputs = available_cores(), images(bundle.manifest.preprocessing.output_size[0])
+    cores, inputs = available_cores(), image(bundle.manifest.preprocessing.output_size[0])
     places = ";".join(str(core + 1) for core in sorted(os.sched_getaffinity(0))[1:])  # of all threads but the caller's
     fp32 = bundle.path(bundle.graph("vision", "fp32", "cpu").file)
     for strips, least in ((2, 72), (8, 144)):
         change = partial(in_strips, strips=strips, least=least)
         file = rewritten(fp32, folder / f"strips{strips}.onnx", change)
-        before, after = (candidate(session(graph, cores), inputs) for graph in (fp32, file))
+        before, after = (candidate(session(graph, cores, spinning=True), inputs) for graph in (fp32, file))
         yield case("strips", f"{strips} strips from {least} rows on, FP32", before, after, rounds)
     for precision in ("fp32", "int8"):
         file = bundle.path(bundle.graph("vision", precision, "cpu").file)
-        before, after = (candidate(session(file, cores, place), inputs) for place in ("", places))
+        before, after = (candidate(session(file, cores, True, place), inputs) for place in ("", places))
         yield case("threads on cores", precision.upper(), before, after, rounds)
         with opened(bundle, precision, "cpu", cores) as subject:
             files = make_images(1, 640, 480)

@@ -13,21 +13,19 @@ import argparse
 import os
 import threading
 import time
-from collections.abc import Mapping
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from align_bench.interleaved import time_interleaved
-from align_runtime.backends.onnxruntime import SPIN_MICROSECONDS, sum_exactly
 from align_runtime.processors import available_cores
 from benchmarks.full_size_bundle import FOLDER, prepare
 from benchmarks.result_files import conditions, write_result
 from benchmarks.sections.threads import ONE_CORE, SLEEPING, SPINNING
+from benchmarks.sessions import Inputs, image, session, texts
 
 GRAPHS = (("text", "fp32"), ("text", "int8"), ("vision", "fp32"), ("vision", "int8"))
 TOKENS = 12
@@ -35,23 +33,8 @@ CALLERS = (2, 4)
 REPEATS = 7  # of the callers beside each other
 
 
-def session(file: Path, threads: int, spinning: bool) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    sum_exactly(options)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
-def one_input(tower: str, size: int) -> Mapping[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    if tower == "text":
-        return {
-            "input_ids": generator.integers(1000, 20000, (1, TOKENS)),
-            "attention_mask": np.ones((1, TOKENS), np.int64),
-        }
-    return {"pixels": generator.integers(0, 256, (1, size, size, 3), dtype=np.uint8)}
+def one_input(tower: str, size: int) -> Inputs:
+    return texts(1, TOKENS) if tower == "text" else image(size)
 
 
 def runs_per_second(run: Any, callers: int, seconds: float) -> float:

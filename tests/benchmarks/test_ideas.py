@@ -12,8 +12,9 @@ import onnx
 import pytest
 
 from benchmarks.graph_ideas import in_strips, with_additions
-from benchmarks.measure_ideas import ONE_PROJECTION, Change, images, rewritten, session, texts
+from benchmarks.measure_ideas import ONE_PROJECTION, Change, rewritten
 from benchmarks.sections.ideas import IDEAS, idea_lines
+from benchmarks.sessions import image, session, texts
 from support.benchmark_results import made_up
 
 SIZE, VOCABULARY = 65, 100  # of align-tiny, at most
@@ -33,7 +34,7 @@ def strips(model: onnx.ModelProto) -> object:
         ("text_model_cpu", (with_additions,), texts(2, 7, VOCABULARY), {"Sum": 0}),
         ("text_model_int8_cpu", ONE_PROJECTION[:1], texts(2, 7, VOCABULARY), {"MatMulInteger": 0}),
         ("text_model_int8_cpu", ONE_PROJECTION, texts(2, 7, VOCABULARY), {"MatMulInteger": 0}),
-        ("vision_model", (strips,), images(SIZE), {}),
+        ("vision_model", (strips,), image(SIZE), {}),
     ],
 )
 def test_the_embeddings_stay_the_same(
@@ -49,7 +50,7 @@ def test_the_embeddings_stay_the_same(
     found, before = operators(target), operators(source)
     assert found != before
     assert {operator: found[operator] for operator in counts} == counts
-    rows = [session(file, 1).run(None, dict(inputs))[0] for file in (source, target)]
+    rows = [session(file, 1, spinning=False).run(None, dict(inputs))[0] for file in (source, target)]
     np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=1e-6)
 
 
